@@ -1,0 +1,57 @@
+"""bnfx: exact BatchNorm folding for PyTorch and TVM compilers.
+
+``import bnfx`` is cheap: torch is imported when a name that needs it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from bnfx.errors import BnfxError as BnfxError
+    from bnfx.errors import CaptureError as CaptureError
+    from bnfx.errors import NotYetError as NotYetError
+    from bnfx.errors import OptionError as OptionError
+    from bnfx.errors import TrainingModeError as TrainingModeError
+    from bnfx.errors import VerificationError as VerificationError
+    from bnfx.explain import explain as explain
+    from bnfx.fold import fold as fold
+    from bnfx.passes.fx.rewrite import RewriteWarning as RewriteWarning
+    from bnfx.passes.refusals import Code as Code
+    from bnfx.passes.report import Outcome as Outcome
+    from bnfx.report import Report as Report
+    from bnfx.weights import refresh as refresh
+
+_HOMES = {
+    "BnfxError": "bnfx.errors",
+    "CaptureError": "bnfx.errors",
+    "NotYetError": "bnfx.errors",
+    "OptionError": "bnfx.errors",
+    "TrainingModeError": "bnfx.errors",
+    "VerificationError": "bnfx.errors",
+    "explain": "bnfx.explain",
+    "fold": "bnfx.fold",
+    "RewriteWarning": "bnfx.passes.fx.rewrite",
+    "Code": "bnfx.passes.refusals",
+    "Outcome": "bnfx.passes.report",
+    "Report": "bnfx.report",
+    "refresh": "bnfx.weights",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'bnfx' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,104 @@
+"""The ``torch.compile`` backend ``"bnfx"``.
+
+It looks at the graph that Dynamo captured, folds what can be folded, and hands the smaller graph to
+the inner compiler. A graph for which gradients are needed, or with no BatchNorm to fold, goes to
+the inner compiler as it came.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo.exc import ShortenTraceback
+
+from bnfx.compiled import FoldedFunction
+from bnfx.errors import NotYetError, OptionError
+from bnfx.inner import Inner, resolve
+from bnfx.options import Options, parse_rules, parse_verify
+from bnfx.passes.fx import Rewritten, rewrite
+from bnfx.passes.fx.dynamo import GraphInputs, without_gradients
+from bnfx.passes.fx.rewrite import RewriteWarning, survey
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.report import Report
+from bnfx.report.output import deliver
+from bnfx.verify import disagreement
+
+class _CompileTimeOptionError(OptionError, ShortenTraceback):
+    """An option error that Dynamo lets through as it is, rather than wrapped in its own."""
+
+    def __init__(self, message: str) -> None:
+        ShortenTraceback.__init__(self, message, first_useful_frame=None)
+
+
+class _CompileTimeNotYetError(NotYetError, _CompileTimeOptionError):
+    pass
+
+
+def bnfx(
+    module: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """Fold the BatchNorms of a captured graph and compile the rest with the inner compiler.
+
+    Found by ``torch.compile(model, backend="bnfx")`` through its entry point.
+
+    Args:
+        module: what Dynamo captured; left untouched.
+        example_inputs: its inputs; parameters are the real tensors.
+        mode: as of ``torch.compile``; for the inner compiler Inductor.
+        options: see :class:`bnfx.options.Options`.
+
+    Raises:
+        OptionError: for an unknown option or value.
+    """
+    try:
+        chosen = Options.parse(options)
+        inner = resolve(chosen, mode)
+    except NotYetError as error:
+        raise _CompileTimeNotYetError(str(error)) from None
+    except OptionError as error:
+        raise _CompileTimeOptionError(str(error)) from None
+
+    inputs = GraphInputs.of(module, example_inputs)
+    if not without_gradients(module, example_inputs):
+        refusal = Refusal(Code.GRADIENTS_NEEDED, "the graph was compiled with gradients enabled")
+        deliver(Report((survey(module, inputs.parameters, refusal),)), chosen.report)
+        return inner.compile(module, example_inputs)
+    return _compile_folded(module, example_inputs, inputs, inner, chosen)
+
+
+def _compile_folded(
+    module: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    inputs: GraphInputs,
+    inner: Inner,
+    options: Options,
+) -> Callable[..., Any]:
+    rules = parse_rules(options.rules)
+
+    def fold(
+        parameters: Mapping[str, torch.Tensor], scalars: Mapping[str, torch.Tensor]
+    ) -> Rewritten:
+        return rewrite(module, parameters, form="placeholders", scalars=scalars, rules=rules)
+
+    rewritten = fold(inputs.parameters, inputs.scalars)
+    report, slots = rewritten.report, rewritten.slots
+    if slots and (tolerance := parse_verify(options.verify)) is not None:
+        problem = disagreement(module, rewritten, example_inputs, tolerance)
+        if problem:
+            warnings.warn(problem, RewriteWarning, stacklevel=2)
+            report = survey(module, inputs.parameters, Refusal(Code.INTERNAL_ERROR, problem))
+            slots = ()
+    deliver(Report((report,)), options.report)
+    if not slots:
+        return inner.compile(module, example_inputs)
+    compiled = FoldedFunction(module, inputs, rewritten, fold, inner)
+    compiled.compile(example_inputs, rewritten.evaluate(), freeze=options.weights == "auto")
+    return compiled

@@ -1,0 +1,201 @@
+"""One captured graph, folded and compiled: constants while nothing changes, right when it does.
+
+Two bodies stand behind a folded graph:
+
+- *frozen*: weights are constants, so that Inductor can prepack them. It serves one set of
+  parameters, as long as a :class:`~bnfx.weights.Snapshot` says that nothing was written to them.
+- *live*: folded weights are inputs. It serves every set of parameters (in Dynamo, two instances of
+  a class share one compiled graph) at every value of them.
+
+Where the values at hand must not be folded (a statistic became NaN), the original graph runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from bnfx.inner import Compiled, Inner
+from bnfx.passes.fx.aliasing import mutated_leaves
+from bnfx.passes.fx.bind import bind
+from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
+from bnfx.passes.fx.rewrite import Rewritten, RewriteWarning
+from bnfx.weights import Snapshot
+
+log = logging.getLogger("bnfx")
+
+# Sets of parameters whose folded weights are kept. More instances of one class than that, called in
+# turn, are folded again each time: slow, and right.
+MAX_PARAMETER_SETS = 8
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """Parameters as they were when something was derived from them."""
+
+    snapshot: Snapshot
+    scalars: tuple[float, ...]
+
+    def holds(self, tensors: Sequence[torch.Tensor], scalars: tuple[float, ...]) -> bool:
+        return self.scalars == scalars and self.snapshot.holds(tensors)
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """Folded weights and the moment that they belong to; ``None`` where folding was refused."""
+
+    moment: _Moment
+    weights: list[torch.Tensor] | None
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """A body with constants, the positions of what it bound, and of what it still takes."""
+
+    moment: _Moment
+    bound: tuple[int, ...]
+    taken: tuple[int, ...]
+    run: Compiled
+
+
+class FoldedFunction:
+    """What Dynamo calls in place of the captured graph.
+
+    Args:
+        original: the captured graph.
+        inputs: its placeholders.
+        rewritten: its folded form, with the slots as extra placeholders at the end.
+        refold: folds ``original`` anew, for other tensors: ``(parameters, scalars) -> Rewritten``.
+        inner: the inner compiler.
+    """
+
+    def __init__(
+        self,
+        original: fx.GraphModule,
+        inputs: GraphInputs,
+        rewritten: Rewritten,
+        refold: Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], Rewritten],
+        inner: Inner,
+    ) -> None:
+        self._original = original
+        self._module = rewritten.module
+        self._slots = rewritten.slots
+        self._refold = refold
+        self._inner = inner
+        self._parameters = {name: inputs.positions[name] for name in inputs.parameters}
+        self._scalars = {name: inputs.positions[name] for name in inputs.scalars}
+        sources = (source.name for source in rewritten.sources)
+        self._sources = [self._parameters[name] for name in sources if name in self._parameters]
+        self._lock = threading.Lock()
+        self._folded: list[_Folded] = []
+        self._frozen: _Frozen | None = None
+        self._live: Compiled | None = None
+        self._unfolded: Compiled | None = None
+
+    def compile(
+        self, example_inputs: Sequence[Any], weights: list[torch.Tensor] | None, freeze: bool
+    ) -> None:
+        """Compile one body now, inside Dynamo's tracing context, which knows dynamic shapes.
+
+        Args:
+            example_inputs: of the captured graph.
+            weights: the folded weights for them; ``None`` if they are not known yet.
+            freeze: whether to try the frozen body; the live one is compiled where that fails.
+        """
+        if weights is not None:
+            moment = self._moment(example_inputs, self._sources)
+            self._folded = [_Folded(moment, weights)]
+            if freeze and self._inner.freeze is not None:
+                self._frozen = self._freeze(example_inputs, weights)
+        if self._frozen is None:
+            extra = describe_slots(self._module, self._slots, weights, example_inputs)
+            self._live = self._inner.compile(self._module, [*example_inputs, *extra])
+
+    def __call__(self, *args: Any) -> Any:
+        frozen = self._frozen
+        if frozen is not None:
+            tensors = [args[position] for position in frozen.bound]
+            if frozen.moment.holds(tensors, self._scalar_values(args)):
+                return frozen.run(*[args[position] for position in frozen.taken])
+            if frozen.moment.snapshot.is_of(tensors) or not frozen.moment.snapshot.is_alive():
+                self._frozen = None  # overwritten, or its model is gone: it can never serve again
+        weights = self._weights_for(args)
+        if weights is None:
+            if self._unfolded is None:
+                self._unfolded = self._compile_late(self._original)
+            return self._unfolded(*args)
+        if self._live is None:
+            self._live = self._compile_late(self._module)
+        return self._live(*args, *weights)
+
+    def _weights_for(self, args: Sequence[Any]) -> list[torch.Tensor] | None:
+        """The folded weights for these arguments; ``None`` where they must not be folded."""
+        tensors = [args[position] for position in self._sources]
+        scalars = self._scalar_values(args)
+        for folded in self._folded:
+            if folded.moment.holds(tensors, scalars):
+                return folded.weights
+        with self._lock:
+            # The moment is taken first: a write during the fold then shows at the next call.
+            fresh = _Folded(self._moment(args, self._sources), self._evaluate(args))
+            others = [
+                folded
+                for folded in self._folded
+                if folded.moment.snapshot.is_alive()
+                and not (folded.moment.scalars == scalars and folded.moment.snapshot.is_of(tensors))
+            ]
+            self._folded = [fresh, *others][:MAX_PARAMETER_SETS]
+        return fresh.weights
+
+    def _evaluate(self, args: Sequence[Any]) -> list[torch.Tensor] | None:
+        """Fold anew. What may be folded depends on the values, so the rules run again."""
+        rewritten = self._refold(
+            {name: args[position] for name, position in self._parameters.items()},
+            {name: args[position] for name, position in self._scalars.items()},
+        )
+        if rewritten.slots == self._slots:
+            return rewritten.evaluate()
+        log.warning("bnfx: the new parameters cannot be folded; the original graph is used")
+        return None
+
+    def _moment(self, args: Sequence[Any], positions: Sequence[int]) -> _Moment:
+        return _Moment(Snapshot([args[at] for at in positions]), self._scalar_values(args))
+
+    def _scalar_values(self, args: Sequence[Any]) -> tuple[float, ...]:
+        return tuple(float(args[position]) for position in self._scalars.values())
+
+    def _freeze(self, example_inputs: Sequence[Any], weights: list[torch.Tensor]) -> _Frozen | None:
+        """The frozen body, or ``None`` where the graph writes to parameters or freezing fails."""
+        assert self._inner.freeze is not None
+        if any(leaf.name in self._parameters for leaf in mutated_leaves(self._original.graph, self._original)):
+            return None
+        tensors = {name: example_inputs[at] for name, at in self._parameters.items()}
+        folded = {slot.name: weight for slot, weight in zip(self._slots, weights, strict=True)}
+        bound = tuple(self._parameters.values())
+        taken = tuple(at for at in range(len(example_inputs)) if at not in set(bound))
+        moment = self._moment(example_inputs, bound)
+        try:
+            module = bind(self._module, {**tensors, **folded})
+            run = self._inner.freeze(module, [example_inputs[position] for position in taken])
+        except Exception as error:
+            message = f"bnfx: freezing failed, folded weights stay inputs: {error!r}"
+            warnings.warn(message, RewriteWarning, stacklevel=2)
+            log.warning(message, exc_info=True)
+            return None
+        return _Frozen(moment, bound, taken, run)
+
+    def _compile_late(self, module: fx.GraphModule) -> Compiled:
+        """Compile after Dynamo is done with the graph: traced again, with guards of its own."""
+
+        def backend(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
+            return self._inner.compile(graph, example_inputs)
+
+        compiled: Compiled = torch.compile(module, backend=backend)
+        return compiled

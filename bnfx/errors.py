@@ -1,0 +1,35 @@
+"""The errors of bnfx.
+
+BnfxError
+├── OptionError (ValueError)         an unknown option, or a value that it cannot have
+│   └── NotYetError                  an option of the design that this version does not offer
+├── TrainingModeError (ValueError)   a module in training was to be folded
+├── CaptureError                     the model could not be traced
+└── VerificationError                the folded model's answer differs from the original's
+"""
+
+from __future__ import annotations
+
+
+class BnfxError(Exception):
+    """Base of every error that bnfx raises on purpose."""
+
+
+class OptionError(BnfxError, ValueError):
+    """An unknown option, or a value that it cannot have."""
+
+
+class NotYetError(OptionError):
+    """The option or value is part of the design, but this version does not offer it yet."""
+
+
+class TrainingModeError(BnfxError, ValueError):
+    """A module in training was to be folded; call ``model.eval()`` first."""
+
+
+class CaptureError(BnfxError):
+    """The model could not be traced into a graph."""
+
+
+class VerificationError(BnfxError):
+    """The folded model's answer differs from the original's by more than was allowed."""

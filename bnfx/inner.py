@@ -1,0 +1,116 @@
+"""The inner compiler: who gets the folded graph."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import fx
+
+from bnfx.errors import OptionError
+from bnfx.options import Options, nearest
+
+Compiled = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A compiler of fx graphs.
+
+    Args:
+        compile: ``(gm, example_inputs) -> callable``.
+        freeze: the same for a graph whose weights are constants, or ``None`` where the compiler
+            gains nothing from them.
+    """
+
+    compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
+    freeze: Callable[[fx.GraphModule, Sequence[Any]], Compiled] | None = None
+
+
+def resolve(options: Options, mode: str | None) -> Inner:
+    """The inner compiler that the options name.
+
+    Args:
+        mode: of ``torch.compile(mode=...)``; for Inductor only.
+
+    Raises:
+        OptionError: if there is no such backend, or Inductor has no such option or mode.
+    """
+    if options.inner == "inductor":
+        return _inductor(options.inner_options, mode)
+    if mode is not None:
+        raise OptionError(f"mode={mode!r} is for inner='inductor' only; use inner_options")
+    given = {"options": dict(options.inner_options)} if options.inner_options else {}
+    if callable(options.inner):
+        return Inner(functools.partial(options.inner, **given))
+    if options.inner == "bnfx":
+        raise OptionError("inner='bnfx' would compile with itself; name the compiler to hand over to")
+    known = torch._dynamo.list_backends(exclude_tags=())
+    if options.inner not in known:
+        raise OptionError(f"unknown inner backend {options.inner!r}{nearest(options.inner, known)}")
+    backend = torch._dynamo.lookup_backend(options.inner)
+    return Inner(functools.partial(backend, **given))
+
+
+def _inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
+    import torch._inductor
+
+    known = torch._inductor.list_options()
+    for key in given:
+        if key.replace("-", "_") not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "; see torch._inductor.list_options()"
+            raise OptionError(f"Inductor has no option {key!r}{hint}")
+    patches = {key.replace("-", "_"): value for key, value in given.items()}
+    if mode is not None:
+        modes = torch._inductor.list_mode_options()
+        if mode not in modes:
+            raise OptionError(f"unknown mode {mode!r}{nearest(mode, list(modes))}")
+        patches = {**modes[mode], **patches}
+    compile_ = functools.partial(_compile_inductor, patches=patches)
+    if patches.get("freezing", True) is False:
+        return Inner(compile_)
+    return Inner(compile_, functools.partial(_freeze_inductor, patches=patches))
+
+
+def _compile_inductor(
+    module: fx.GraphModule, example_inputs: Sequence[Any], patches: Mapping[str, Any]
+) -> Compiled:
+    from torch._inductor.compile_fx import compile_fx
+
+    # Freezing is bnfx's own decision: it is safe only where constants are guarded.
+    patches = {key: value for key, value in patches.items() if key != "freezing"}
+    compiled: Compiled = compile_fx(module, list(example_inputs), config_patches=patches)
+    return compiled
+
+
+def _freeze_inductor(
+    module: fx.GraphModule, example_inputs: Sequence[Any], patches: Mapping[str, Any]
+) -> Compiled:
+    from torch._inductor.compile_fx import compile_fx
+
+    patches = {**patches, "freezing": True}
+    with torch.no_grad(), _without_inductor_folding():
+        compiled: Compiled = compile_fx(module, list(example_inputs), config_patches=patches)
+    return compiled
+
+
+@contextlib.contextmanager
+def _without_inductor_folding() -> Iterator[None]:
+    """Freeze without Inductor's own ``binary_folding`` pass.
+
+    That pass takes a constant's axis for channels by its size (``conv * w`` with ``w`` of shape
+    (1, W) and W == C, error 3.3) and scales axis 0 of a transposed convolution (error 3.1). What
+    may be folded, bnfx has folded by now.
+    """
+    from torch._inductor.fx_passes.freezing_patterns import binary_folding_pass
+
+    # An ImportError or AttributeError is a torch whose pass has moved: the caller won't freeze.
+    with mock.patch.object(binary_folding_pass, "apply", lambda graph: 0):
+        yield

@@ -1,0 +1,128 @@
+"""The options of ``torch.compile(model, backend="bnfx", options={...})``, validated."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from bnfx.errors import NotYetError, OptionError
+from bnfx.passes.rules import RULES, Rule
+
+REPORT_SUFFIXES = (".json", ".txt")
+DEFAULT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Options:
+    """Validated options; every field is a key of ``options``.
+
+    Args:
+        inner: the compiler that gets the folded graph: the name of a registered backend, or a
+            callable ``(gm, example_inputs) -> callable``.
+        inner_options: handed to the inner backend as its own options.
+        weights: ``"auto"``, or ``"live"`` to pass folded weights to the compiled body as inputs.
+        sync: ``"auto"`` or ``"off"``.
+        process_group: ``None``.
+        rules: ``"all"``, ``"none"``, or the names of the rules to apply.
+        verify: compare with the unfolded graph at compile time; ``True`` allows a relative error of
+            1e-3, a float sets the bound.
+        report: where the :class:`bnfx.Report` goes: a callable, or a ``.json`` or ``.txt`` path.
+
+    Raises:
+        OptionError: naming the nearest valid key or value.
+    """
+
+    inner: str | Callable[..., Any] = "inductor"
+    inner_options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = "auto"
+    sync: str = "auto"
+    process_group: Any = None
+    rules: str | Sequence[str] = "all"
+    verify: bool | float = False
+    report: Callable[..., Any] | str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, str) and not callable(self.inner):
+            raise OptionError(f"inner must be a backend's name or a callable, not {self.inner!r}")
+        if not isinstance(self.inner_options, Mapping):
+            raise OptionError(f"inner_options must be a dict, not {self.inner_options!r}")
+        _one_of("weights", self.weights, ("auto", "live"), later=("frozen", "traced"))
+        _one_of("sync", self.sync, ("auto", "off"), later=("require",))
+        if self.process_group is not None:
+            raise NotYetError("process_group is not offered yet; leave it out")
+        parse_rules(self.rules)
+        parse_verify(self.verify)
+        if self.report is not None and not callable(self.report):
+            _check_report_path(self.report)
+
+    @staticmethod
+    def parse(options: Mapping[str, Any] | None) -> Options:
+        """Options from the dict that ``torch.compile`` hands over."""
+        known = [each.name for each in fields(Options)]
+        for key in options or {}:
+            if key not in known:
+                raise OptionError(f"unknown option {key!r}{nearest(key, known)}")
+        return Options(**(options or {}))
+
+
+def parse_rules(rules: str | Sequence[str]) -> tuple[Rule, ...]:
+    """``"all"``, ``"none"`` or names of rules -> the rules, in the pipeline's order."""
+    if rules == "all":
+        return RULES
+    if rules == "none":
+        return ()
+    names = [rule.name for rule in RULES]
+    if isinstance(rules, str):
+        wanted = nearest(rules, ["all", "none", *names])
+        raise OptionError(
+            f'rules must be "all", "none" or a list of rule names, not {rules!r}{wanted}'
+        )
+    try:
+        chosen = list(rules)
+    except TypeError:
+        raise OptionError(
+            f'rules must be "all", "none" or a list of rule names, not {rules!r}'
+        ) from None
+    for name in chosen:
+        if name not in names:
+            raise OptionError(f"unknown rule {name!r}{nearest(name, names)}")
+    return tuple(rule for rule in RULES if rule.name in chosen)
+
+
+def parse_verify(verify: bool | float) -> float | None:
+    """The largest relative error allowed, or ``None`` for no verification."""
+    if isinstance(verify, bool):
+        return DEFAULT_TOLERANCE if verify else None
+    if not isinstance(verify, (int, float)) or not verify > 0:
+        raise OptionError(f"verify must be True, False or a positive number, not {verify!r}")
+    return float(verify)
+
+
+def nearest(word: object, known: Sequence[str]) -> str:
+    """A hint: the closest valid word, or all of them."""
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid are {', '.join(map(repr, known))}"
+
+
+def _one_of(name: str, value: object, known: Sequence[str], later: Sequence[str]) -> None:
+    if isinstance(value, str) and value in later:
+        raise NotYetError(f"{name}={value!r} is not offered yet; use {' or '.join(map(repr, known))}")
+    if value not in known:
+        raise OptionError(f"{name}={value!r} is not valid{nearest(value, known)}")
+
+
+def _check_report_path(path: str | os.PathLike[str]) -> None:
+    try:
+        suffix = Path(path).suffix
+    except TypeError:
+        raise OptionError(f"report must be a callable or a path, not {path!r}") from None
+    if suffix == ".html":
+        raise NotYetError(f"HTML reports are not offered yet; use {' or '.join(REPORT_SUFFIXES)}")
+    if suffix not in REPORT_SUFFIXES:
+        raise OptionError(f"report path {str(path)!r} must end in {' or '.join(REPORT_SUFFIXES)}")
+    if not Path(path).absolute().parent.is_dir():
+        raise OptionError(f"the folder of report path {str(path)!r} does not exist; make it first")

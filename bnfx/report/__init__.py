@@ -1,0 +1,79 @@
+"""Reports: what became of each BatchNorm of a model, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.report.table import render
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of every BatchNorm of a model; exactly one verdict each.
+
+    ``str(report)`` is a table, :meth:`to_json` the same for programs.
+
+    Args:
+        graphs: one report for each graph that the model was captured as: one, or more where it
+            has graph breaks.
+    """
+
+    graphs: tuple[GraphReport, ...] = ()
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """All verdicts, in the order in which the model runs."""
+        return tuple(verdict for graph in self.graphs for verdict in graph.verdicts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else a user should know."""
+        return tuple(note for graph in self.graphs for note in graph.notes)
+
+    def count(self, outcome: Outcome | str) -> int:
+        """Number of BatchNorms with this outcome, e.g. ``report.count("folded")``."""
+        return sum(graph.count(Outcome(outcome)) for graph in self.graphs)
+
+    @staticmethod
+    def merge(reports: Iterable[Report]) -> Report:
+        """One report over the graphs of several."""
+        return Report(tuple(graph for report in reports for graph in report.graphs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data; see :meth:`to_json` for its shape."""
+        return {
+            "version": 1,
+            "summary": {outcome.value: self.count(outcome) for outcome in Outcome},
+            "graphs": [
+                {"verdicts": list(map(_verdict, graph.verdicts)), "notes": list(graph.notes)}
+                for graph in self.graphs
+            ],
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """JSON text: ``version``, ``summary`` (outcome -> count) and ``graphs``.
+
+        Each graph has ``notes`` and ``verdicts``; a verdict has ``name``, ``kind``, ``location``,
+        ``outcome``, ``target`` and ``refusals`` (``code`` and ``reason``).
+        """
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def __str__(self) -> str:
+        return render(self.verdicts, self.notes)
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.site.name,
+        "kind": verdict.site.kind,
+        "location": verdict.site.location,
+        "outcome": verdict.outcome.value,
+        "target": verdict.target,
+        "refusals": [
+            {"code": refusal.code.value, "reason": refusal.reason} for refusal in verdict.refusals
+        ],
+    }

@@ -1,0 +1,51 @@
+"""A report as a table for people."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bnfx.passes.report import Outcome, Verdict
+
+_WIDTH = 120
+
+
+def render(verdicts: Sequence[Verdict], notes: Sequence[str]) -> str:
+    """The table, a line of counts above it, and the notes below."""
+    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
+    console.print(_summary(verdicts))
+    if verdicts:
+        console.print(_table(verdicts))
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return "no BatchNorm in the graph"
+    counts = ((outcome, sum(v.outcome is outcome for v in verdicts)) for outcome in Outcome)
+    parts = ", ".join(f"{count} {outcome.value}" for outcome, count in counts if count)
+    return f"{len(verdicts)} BatchNorm: {parts}"
+
+
+def _table(verdicts: Sequence[Verdict]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("BatchNorm", "outcome", "into", "why not folded"):
+        table.add_column(column, overflow="fold")
+    for verdict in verdicts:
+        why = "\n".join(map(str, verdict.refusals))
+        if verdict.outcome is Outcome.KEPT and verdict.site.location:
+            why += f"\nat {verdict.site.location}"
+        cells = (verdict.site.name, verdict.outcome.value, verdict.target, why)
+        table.add_row(*map(_escape, cells))
+    return table
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

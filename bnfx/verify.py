@@ -1,0 +1,75 @@
+"""Compares the folded answer with the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import _pytree as pytree
+
+from bnfx.passes.fx import Rewritten
+
+
+def disagreement(
+    module: fx.GraphModule, rewritten: Rewritten, example_inputs: Sequence[Any], tolerance: float
+) -> str | None:
+    """Run a captured graph and its folded form eagerly; what is wrong, or ``None``.
+
+    Both run on copies, so inputs that the graph writes to are safe.
+    """
+    weights = rewritten.evaluate()
+    if weights is None or any(isinstance(value, FakeTensor) for value in example_inputs):
+        return None  # under DDP's graph splitter there are no numbers to compare
+    with torch.no_grad(), torch.random.fork_rng():
+        state = torch.random.get_rng_state()
+        expected = module(*map(_copied, example_inputs))
+        torch.random.set_rng_state(state)
+        actual = rewritten.module(*map(_copied, example_inputs), *weights)
+    error = relative_error(actual, expected)
+    if error <= tolerance:
+        return None
+    return f"bnfx: verification failed, relative error {error:.1e} is above {tolerance:.1e}"
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.SymInt):
+        return value.node.hint
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    """Largest ``max|actual - expected| / max|expected|`` over the floating-point outputs.
+
+    Tensors are compared in float64. NaN and infinities count as equal where both have the same;
+    otherwise, and where structure, shape or dtype differ, the error is infinite.
+    """
+    ours, our_tree = pytree.tree_flatten(actual)
+    theirs, their_tree = pytree.tree_flatten(expected)
+    if our_tree != their_tree:
+        return float("inf")
+    return max((_error(a, b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
+
+
+def _error(actual: Any, expected: Any) -> float:
+    if not isinstance(expected, torch.Tensor):
+        return 0.0 if not isinstance(actual, torch.Tensor) and actual == expected else float("inf")
+    if not isinstance(actual, torch.Tensor) or actual.shape != expected.shape:
+        return float("inf")
+    if actual.dtype != expected.dtype:
+        return float("inf")
+    if not expected.is_floating_point():
+        return 0.0 if torch.equal(actual, expected) else float("inf")
+    ours, theirs = actual.detach().double(), expected.detach().double()
+    finite = torch.isfinite(theirs)
+    if not torch.equal(finite, torch.isfinite(ours)):
+        return float("inf")
+    if not torch.equal(torch.nan_to_num(ours[~finite]), torch.nan_to_num(theirs[~finite])):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    difference = (ours[finite] - theirs[finite]).abs().max()
+    largest = theirs[finite].abs().max()
+    return float(difference / largest) if largest > 0 else float(difference)

@@ -1,0 +1,22 @@
+"""Affine maps, linear operators and symbolic weight expressions; no torch, no tvm."""
+
+from bnfx.passes.algebra.affine import ChannelAffine
+from bnfx.passes.algebra.convolution import Conv, same_padding
+from bnfx.passes.algebra.dense import Dense
+from bnfx.passes.algebra.evaluate import Evaluator
+from bnfx.passes.algebra.expression import Expression, Scalar, Source
+from bnfx.passes.algebra.linear import LinearOperator
+from bnfx.passes.algebra.transposed import ConvTranspose
+
+__all__ = [
+    "ChannelAffine",
+    "Conv",
+    "ConvTranspose",
+    "Dense",
+    "Evaluator",
+    "Expression",
+    "LinearOperator",
+    "Scalar",
+    "Source",
+    "same_padding",
+]

@@ -1,0 +1,99 @@
+"""Convolution of any rank, with groups, stride, dilation and padding."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from bnfx.passes.algebra.evaluate import Array
+from bnfx.passes.algebra.expression import Expression, Shape
+from bnfx.passes.algebra.linear import LinearOperator, Tap
+
+Padding = tuple[tuple[int, int], ...]
+
+
+def same_padding(kernel: Sequence[int], dilation: Sequence[int]) -> Padding:
+    """Padding ``'same'``: ``dilation * (kernel - 1)`` zeros a dimension, the odd one at the end."""
+    totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
+@dataclass(frozen=True)
+class Conv(LinearOperator):
+    """Cross-correlation, as every framework's ``conv`` computes it, with zero padding.
+
+    ``y[o, p] = sum_{i, k} weight[o, i, k] * x[g(o) * I + i, stride*p + dilation*k - pad] + bias[o]``
+    with ``I = C_in / groups``, ``g(o) = o // (C_out / groups)``, and ``x`` zero outside.
+
+    Args:
+        weight: shape ``(C_out, C_in / groups, *kernel)``.
+        bias: shape ``(C_out,)``, or ``None``.
+        stride, dilation: one number a spatial dimension.
+        padding: ``(before, after)`` for each spatial dimension.
+        groups: number of channel groups.
+    """
+
+    stride: Shape
+    padding: Padding
+    dilation: Shape
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        spatial = len(self.weight.shape) - 2
+        if spatial < 1:
+            raise ValueError(f"a conv weight is (out, in/groups, *kernel), not {self.weight.shape}")
+        for name in ("stride", "padding", "dilation"):
+            if len(getattr(self, name)) != spatial:
+                raise ValueError(f"{name} {getattr(self, name)} is not for {spatial} dimensions")
+        if self.groups < 1 or self.out_channels % self.groups:
+            raise ValueError(f"{self.out_channels} channels cannot form {self.groups} groups")
+        super().__post_init__()
+
+    @property
+    def kernel(self) -> Shape:
+        return self.weight.shape[2:]
+
+    @property
+    def out_channels(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def channel_axis(self) -> int:
+        return -len(self.kernel) - 1
+
+    def scale_out(self, scale: Expression) -> Expression:
+        return self.weight * scale.reshape(self.out_channels, *(1 for _ in self.weight.shape[1:]))
+
+    def rows(self, weight: Array) -> Array:
+        return array_namespace(weight).reshape(weight, (self.out_channels, -1))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        spatial = (
+            (size + before + after - d * (k - 1) - 1) // s + 1
+            for size, k, s, d, (before, after) in zip(
+                input_shape[1:], self.kernel, self.stride, self.dilation, self.padding, strict=True
+            )
+        )
+        return (self.out_channels, *spatial)
+
+    def taps(self, input_shape: Shape) -> Iterator[Tap]:
+        out_shape = self.output_shape(input_shape)
+        in_group, out_group = self.weight.shape[1], self.out_channels // self.groups
+        offsets = tuple(itertools.product(*map(range, self.kernel)))
+        for out_index in itertools.product(*map(range, out_shape)):
+            out, position = out_index[0], out_index[1:]
+            for offset in offsets:
+                source = tuple(
+                    s * p + d * k - before
+                    for s, p, d, k, (before, _) in zip(
+                        self.stride, position, self.dilation, offset, self.padding, strict=True
+                    )
+                )
+                if not all(0 <= at < size for at, size in zip(source, input_shape[1:], strict=True)):
+                    continue
+                for channel in range(in_group):
+                    in_channel = (out // out_group) * in_group + channel
+                    yield out_index, (in_channel, *source), (out, channel, *offset)

@@ -1,0 +1,82 @@
+"""Evaluation of weight expressions, on any array library of the array-API standard.
+
+All arithmetic runs in float64 and the result is cast once, by the caller: folding in a low
+precision and casting at each step costs twice the error (1.2e-3 against 5.6e-4 in float16).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from array_api_compat import array_namespace, device
+
+from bnfx.passes.algebra.expression import (
+    Elementwise,
+    Expression,
+    Ones,
+    Reshape,
+    Scalar,
+    Source,
+)
+
+# Arrays are duck-typed by the array-API standard; numpy and torch share no base class.
+Array = Any
+
+_OPERATORS: dict[str, Callable[..., Array]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "negative": operator.neg,
+}
+
+
+class Evaluator:
+    """Evaluates expressions over one reader; shared sub-expressions are computed once.
+
+    Args:
+        read: returns the array of a :class:`Source`.
+        like: any array of the model; gives the array namespace and the device of scalars.
+        dtype: name of the computing dtype. ``"float32"`` is for devices without float64.
+    """
+
+    def __init__(
+        self, read: Callable[[Source], Array], like: Array, dtype: str = "float64"
+    ) -> None:
+        self._read = read
+        self._xp = array_namespace(like)
+        self._device = device(like)
+        self._dtype = getattr(self._xp, dtype)
+        self._memo: dict[Expression, Array] = {}
+
+    def __call__(self, expression: Expression) -> Array:
+        """The value of ``expression``, in the computing dtype."""
+        stack = [expression]  # no recursion: a chain of a thousand folds is legal
+        while stack:
+            current = stack[-1]
+            pending = [child for child in current.children if child not in self._memo]
+            if pending:
+                stack.extend(pending)
+                continue
+            stack.pop()
+            if current not in self._memo:
+                self._memo[current] = self._compute(current)
+        return self._memo[expression]
+
+    def _compute(self, expression: Expression) -> Array:
+        match expression:
+            case Source():
+                return self._xp.astype(self._read(expression), self._dtype, copy=False)
+            case Scalar(value):
+                return self._xp.asarray(value, dtype=self._dtype, device=self._device)
+            case Ones(dims):
+                return self._xp.ones(dims, dtype=self._dtype, device=self._device)
+            case Reshape(operand, dims):
+                return self._xp.reshape(self._memo[operand], dims)
+            case Elementwise("sqrt", (operand,)):
+                return self._xp.sqrt(self._memo[operand])
+            case Elementwise(op, operands):
+                return _OPERATORS[op](*(self._memo[operand] for operand in operands))
+        raise TypeError(f"no evaluation is defined for {type(expression).__name__}")

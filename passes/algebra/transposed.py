@@ -1,0 +1,112 @@
+"""Transposed convolution of any rank."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from bnfx.passes.algebra.convolution import Padding
+from bnfx.passes.algebra.evaluate import Array
+from bnfx.passes.algebra.expression import Expression, Shape
+from bnfx.passes.algebra.linear import LinearOperator, Tap
+
+
+@dataclass(frozen=True)
+class ConvTranspose(LinearOperator):
+    """Transposed convolution: each input element spreads the kernel over the output.
+
+    ``y[o, stride*q + dilation*k - pad] += weight[i, o - g(i) * O, k] * x[i, q]``, then ``+ bias[o]``,
+    with ``O = C_out / groups`` and ``g(i) = i // (C_in / groups)``.
+
+    The output channel is *not* an axis of the weight once there are groups: it is the pair (group,
+    axis 1), and the group is a part of axis 0. Scaling axis 0 or axis 1 by a vector of length
+    ``C_out`` is the classic miscompile, and goes unnoticed where ``C_in == C_out``.
+
+    Args:
+        weight: shape ``(C_in, C_out / groups, *kernel)``.
+        bias: shape ``(C_out,)``, or ``None``.
+        stride, dilation, output_padding: one number a spatial dimension.
+        padding: ``(before, after)`` for each spatial dimension, cut off the output.
+        groups: number of channel groups.
+    """
+
+    stride: Shape
+    padding: Padding
+    output_padding: Shape
+    dilation: Shape
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        spatial = len(self.weight.shape) - 2
+        if spatial < 1:
+            raise ValueError(f"the weight is (in, out/groups, *kernel), not {self.weight.shape}")
+        for name in ("stride", "padding", "output_padding", "dilation"):
+            if len(getattr(self, name)) != spatial:
+                raise ValueError(f"{name} {getattr(self, name)} is not for {spatial} dimensions")
+        if self.groups < 1 or self.weight.shape[0] % self.groups:
+            raise ValueError(f"{self.weight.shape[0]} channels cannot form {self.groups} groups")
+        super().__post_init__()
+
+    @property
+    def kernel(self) -> Shape:
+        return self.weight.shape[2:]
+
+    @property
+    def out_channels(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def channel_axis(self) -> int:
+        return -len(self.kernel) - 1
+
+    def scale_out(self, scale: Expression) -> Expression:
+        in_channels, out_group = self.weight.shape[:2]
+        ones = (1 for _ in self.kernel)
+        grouped = self.weight.reshape(
+            self.groups, in_channels // self.groups, out_group, *self.kernel
+        )
+        scaled = grouped * scale.reshape(self.groups, 1, out_group, *ones)
+        return scaled.reshape(*self.weight.shape)
+
+    def rows(self, weight: Array) -> Array:
+        xp = array_namespace(weight)
+        in_channels, out_group = self.weight.shape[:2]
+        grouped = xp.reshape(weight, (self.groups, in_channels // self.groups, out_group, -1))
+        return xp.reshape(xp.permute_dims(grouped, (0, 2, 1, 3)), (self.out_channels, -1))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        spatial = (
+            (size - 1) * s - before - after + d * (k - 1) + extra + 1
+            for size, k, s, d, extra, (before, after) in zip(
+                input_shape[1:],
+                self.kernel,
+                self.stride,
+                self.dilation,
+                self.output_padding,
+                self.padding,
+                strict=True,
+            )
+        )
+        return (self.out_channels, *spatial)
+
+    def taps(self, input_shape: Shape) -> Iterator[Tap]:
+        out_shape = self.output_shape(input_shape)
+        out_group, in_group = self.weight.shape[1], self.weight.shape[0] // self.groups
+        offsets = tuple(itertools.product(*map(range, self.kernel)))
+        for in_index in itertools.product(*map(range, input_shape)):
+            channel, position = in_index[0], in_index[1:]
+            for offset in offsets:
+                target = tuple(
+                    s * q + d * k - before
+                    for s, q, d, k, (before, _) in zip(
+                        self.stride, position, self.dilation, offset, self.padding, strict=True
+                    )
+                )
+                if not all(0 <= at < size for at, size in zip(target, out_shape[1:], strict=True)):
+                    continue
+                for out in range(out_group):
+                    out_channel = (channel // in_group) * out_group + out
+                    yield (out_channel, *target), in_index, (channel, out, *offset)

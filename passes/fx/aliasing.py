@@ -1,0 +1,121 @@
+"""Which parameters a graph may write to while it runs.
+
+A fold reads parameters before the graph runs, so a parameter that the graph itself writes cannot
+be folded. The analysis errs on the safe side: an op that it does not know passes its inputs' memory
+on to its output, and may write to them if it is not torch's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from bnfx.passes.fx.calls import Call, read_call
+
+_IN_PLACE_OPERATORS = frozenset(
+    getattr(operator, f"i{name}")
+    for name in "add and concat floordiv lshift matmul mod mul or pow rshift sub truediv xor".split()
+)
+# Ops whose result never shares memory with an input: the walk back to a parameter ends here.
+_FRESH = frozenset(
+    {operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.neg}
+    | {operator.pow, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm}
+    | {torch.cat, torch.concat, torch.stack, torch.mean, torch.sum, torch.sigmoid, torch.tanh}
+    | {F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.hardswish, F.hardtanh, F.hardsigmoid}
+    | {F.softmax, F.sigmoid, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d}
+    | {F.avg_pool2d, F.avg_pool3d, F.layer_norm, F.group_norm, F.instance_norm, F.embedding}
+)
+_FRESH_METHODS = frozenset({"add", "sub", "mul", "div", "mean", "sum", "clone", "sigmoid", "relu"})
+_FRESH_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
+_FRESH_MODULES += (nn.BatchNorm3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TORCH_MODULES = ("torch", "_operator", "operator", "math", "builtins", "einops", "torchvision")
+
+
+def mutated_leaves(graph: fx.Graph, module: nn.Module) -> set[fx.Node]:
+    """The placeholders and ``get_attr`` nodes whose tensors the graph may write to."""
+    leaves: set[fx.Node] = set()
+    seen: set[fx.Node] = set()
+    stack = [argument for node in graph.nodes for argument in _written(node, module)]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op in ("placeholder", "get_attr"):
+            leaves.add(node)
+        elif not _is_fresh(node, module):
+            stack.extend(node.all_input_nodes)
+    return leaves
+
+
+def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
+    """The arguments that the node itself may write to."""
+    target: Any = node.target
+    first = [arg for arg in node.args[:1] if isinstance(arg, fx.Node)]
+    if isinstance(node.kwargs.get("out"), fx.Node):
+        yield node.kwargs["out"]  # type: ignore[misc]
+    if node.op == "call_method":
+        if target in ("__setitem__", "__iadd__") or _in_place_name(target):
+            yield from first
+    elif node.op == "call_module":
+        leaf = module.get_submodule(target)
+        if getattr(leaf, "inplace", False) or not type(leaf).__module__.startswith("torch.nn"):
+            yield from node.all_input_nodes
+    elif node.op == "call_function":
+        if isinstance(target, torch._ops.OpOverload):
+            for position, argument in enumerate(target._schema.arguments):
+                if argument.alias_info is not None and argument.alias_info.is_write:
+                    value = node.kwargs.get(argument.name)
+                    value = node.args[position] if position < len(node.args) else value
+                    if isinstance(value, fx.Node):
+                        yield value
+            return
+        call = read_call(node)
+        if isinstance(call, Call):
+            if "batch_norm" in call.kind and call.arguments["training"] is not False:
+                statistics = (call.arguments["running_mean"], call.arguments["running_var"])
+                yield from (value for value in statistics if isinstance(value, fx.Node))
+        elif target is operator.setitem or target in _IN_PLACE_OPERATORS:
+            yield from first
+        elif _in_place_name(getattr(target, "__name__", "")) or _asks_in_place(node):
+            yield from first
+        elif not _is_torch(target):
+            yield from node.all_input_nodes
+
+
+def _in_place_name(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _asks_in_place(node: fx.Node) -> bool:
+    """Whether the call's ``inplace`` argument is, or may be, true."""
+    if "inplace" in node.kwargs:
+        return node.kwargs["inplace"] is not False
+    try:
+        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # builtins have no signature, nor an inplace argument
+        return False
+    return bound.arguments.get("inplace", False) is not False
+
+
+def _is_torch(target: Any) -> bool:
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return False
+    owner = getattr(target, "__module__", None) or ""
+    return owner.split(".")[0] in _TORCH_MODULES or inspect.isbuiltin(target)
+
+
+def _is_fresh(node: fx.Node, module: nn.Module) -> bool:
+    if node.op == "call_module":
+        return isinstance(module.get_submodule(str(node.target)), _FRESH_MODULES)
+    if node.op == "call_method":
+        return node.target in _FRESH_METHODS
+    if isinstance(read_call(node), Call):
+        return True
+    return node.target in _FRESH and not _asks_in_place(node)

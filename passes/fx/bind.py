@@ -1,0 +1,63 @@
+"""Gives tensors to a graph: as the value of its slots, or in place of its placeholders."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import fx, nn
+
+
+def fill(module: fx.GraphModule, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Store ``tensors`` in the attributes of those qualified names, in place.
+
+    A parameter stays a parameter, with its ``requires_grad``; a buffer stays a buffer.
+    """
+    for path, tensor in tensors.items():
+        owner_path, _, name = path.rpartition(".")
+        owner = module.get_submodule(owner_path)
+        room = getattr(owner, name)
+        if isinstance(room, nn.Parameter):
+            owner.register_parameter(name, nn.Parameter(tensor, requires_grad=room.requires_grad))
+        else:
+            owner.register_buffer(name, tensor)
+
+
+def bind(module: fx.GraphModule, tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    """A copy of ``module`` in which these placeholders are constants.
+
+    The tensors are shared, not copied. The order of the other placeholders is kept.
+    """
+    graph = fx.Graph()
+    mapped: dict[fx.Node, fx.Node] = {}
+    attributes: dict[str, object] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder" and node.name in tensors:
+            if not node.users:
+                continue
+            name = f"_bound_{node.name}"
+            tensor = tensors[node.name]
+            grad = tensor.requires_grad and tensor.is_leaf
+            attributes[name] = nn.Parameter(tensor.detach(), requires_grad=grad)
+            mapped[node] = graph.get_attr(name)
+            mapped[node].meta = {
+                key: value for key, value in node.meta.items() if key in ("example_value", "val")
+            }
+            continue
+        mapped[node] = graph.node_copy(node, mapped.__getitem__)
+        if node.op == "placeholder":
+            mapped[node]._dynamo_source = getattr(node, "_dynamo_source", None)  # type: ignore[attr-defined]
+        elif node.op in ("get_attr", "call_module"):
+            attributes[str(node.target)] = _attribute(module, str(node.target))
+    bound = fx.GraphModule(attributes, graph, class_name=type(module).__name__)
+    bound.meta = copy.copy(module.meta)
+    bound.training = module.training
+    return bound
+
+
+def _attribute(module: nn.Module, path: str) -> object:
+    value: object = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value

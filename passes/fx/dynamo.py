@@ -1,0 +1,98 @@
+"""What Dynamo's graphs say about their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._guards import detect_fake_mode
+
+from bnfx.passes.fx.slots import Slot
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """The placeholders of a captured graph, by what they are.
+
+    Args:
+        positions: placeholder name -> position among the arguments.
+        parameters: the parameters and buffers of the user's modules, by placeholder name.
+        scalars: Python floats that arrive as 0-d tensors (``eps`` under ``dynamic=True``).
+    """
+
+    positions: Mapping[str, int]
+    parameters: Mapping[str, torch.Tensor]
+    scalars: Mapping[str, torch.Tensor]
+
+    @staticmethod
+    def of(module: fx.GraphModule, example_inputs: Sequence[Any]) -> GraphInputs:
+        """Sort the placeholders of ``module``, which Dynamo captured."""
+        placeholders = module.graph.find_nodes(op="placeholder")
+        parameters, scalars = {}, {}
+        for node, value in zip(placeholders, example_inputs, strict=True):
+            if not isinstance(value, torch.Tensor):
+                continue
+            if "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {}):
+                parameters[node.name] = value
+            elif _is_wrapped_number(node, value):
+                scalars[node.name] = value
+        positions = {node.name: position for position, node in enumerate(placeholders)}
+        return GraphInputs(positions, parameters, scalars)
+
+
+def _is_wrapped_number(node: fx.Node, value: torch.Tensor) -> bool:
+    argument = node.meta.get("grapharg")
+    wrapped = getattr(argument, "pass_arg_as_tensor", False) and not argument.is_tensor
+    return bool(wrapped) and value.dim() == 0 and value.dtype == torch.float64
+
+
+def without_gradients(module: fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
+    """Whether no gradient can flow through the graph: then its weights may be precomputed.
+
+    Dynamo guards the grad mode and each input's ``requires_grad``, so the answer holds for every
+    call of the compiled graph.
+    """
+    wanted = any(
+        isinstance(value, torch.Tensor) and value.requires_grad for value in example_inputs
+    )
+    if not wanted:
+        return True
+    switches = module.graph.find_nodes(op="call_function", target=torch._C._set_grad_enabled)
+    switched_on = any(node.args[:1] != (False,) for node in switches)
+    return not torch.is_grad_enabled() and not switched_on
+
+
+def describe_slots(
+    module: fx.GraphModule,
+    slots: Sequence[Slot],
+    weights: Sequence[torch.Tensor] | None,
+    example_inputs: Sequence[Any],
+) -> list[torch.Tensor]:
+    """Example inputs for the slots' placeholders, and their metadata, as Dynamo would leave it.
+
+    The shapes of weights are static: they enter the current fake mode as such, before the inner
+    compiler could take them for dynamic ones.
+
+    Args:
+        weights: what the slots hold; ``None`` gives fake tensors.
+    """
+    mode = detect_fake_mode(example_inputs)
+    examples = []
+    for position, slot in enumerate(slots):
+        (node,) = (n for n in module.graph.find_nodes(op="placeholder") if n.name == slot.name)
+        if weights is not None:
+            example = weights[position]
+            fake = example if mode is None else mode.from_tensor(example, static_shapes=True)
+        else:
+            assert mode is not None, "parameters are fake, so there is a fake mode"
+            device = next(iter(example_inputs)).device
+            with mode:
+                shape, dtype = slot.expression.shape, getattr(torch, slot.dtype)
+                example = fake = torch.empty(shape, dtype=dtype, device=device)
+        node.meta["example_value"] = fake
+        node._dynamo_source = None  # type: ignore[attr-defined]
+        examples.append(example)
+    return examples

@@ -1,0 +1,160 @@
+"""fx.Graph -> neutral graph: each node gets a role, and what is not known is opaque."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from bnfx.passes.fx.aliasing import mutated_leaves
+from bnfx.passes.fx.calls import Call, read_call
+from bnfx.passes.fx.metadata import dtype_name, location_of, name_of, value_of
+from bnfx.passes.fx.modules import BATCH_NORM_RANK, is_batch_norm, read_module
+from bnfx.passes.fx.operators import read_affine, read_operator
+from bnfx.passes.fx.sources import Sources
+from bnfx.passes.graph import Affine, Graph, Linear, Node, Opaque
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.report import Site
+
+_METADATA_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout"})
+_METADATA_METHODS = frozenset({"size", "dim", "ndimension", "numel", "type", "is_floating_point"})
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """A neutral graph, and the way back.
+
+    Args:
+        graph: for the rules.
+        nodes: each fx node's neutral node.
+        tensors: the parameters that the graph's sources stand for.
+    """
+
+    graph: Graph
+    nodes: Mapping[fx.Node, Node]
+    tensors: Mapping[str, torch.Tensor]
+
+
+def lift(
+    module: fx.GraphModule,
+    parameters: Mapping[str, torch.Tensor],
+    scalars: Mapping[str, torch.Tensor],
+) -> Lifted:
+    """Give each node of ``module.graph`` its role.
+
+    Args:
+        module: untouched.
+        parameters, scalars: see :class:`~bnfx.passes.fx.sources.Sources`.
+    """
+    sources = Sources(module, parameters, scalars, mutated_leaves(module.graph, module))
+    graph = Graph()
+    nodes: dict[fx.Node, Node] = {}
+    for fx_node in module.graph.nodes:
+        node = _lift_node(fx_node, module, sources, nodes)
+        nodes[fx_node] = graph.append(node)
+    return Lifted(graph, nodes, sources.tensors)
+
+
+def _lift_node(
+    fx_node: fx.Node, module: fx.GraphModule, sources: Sources, nodes: Mapping[fx.Node, Node]
+) -> Node:
+    value = value_of(fx_node)
+    node = Node(
+        name=name_of(fx_node),
+        role=Opaque(reads_data=not _reads_metadata_only(fx_node)),
+        inputs=[nodes[argument] for argument in fx_node.all_input_nodes],
+        rank=None if value is None else value.dim(),
+        dtype=None if value is None else dtype_name(value.dtype),
+        origin=fx_node,
+    )
+    call = _read(fx_node, module)
+    if isinstance(call, Refusal):
+        node.refusals = (call,)
+        if _names_batch_norm(fx_node, module):
+            node.sites = (_site(fx_node),)
+        return node
+    if call is None:
+        return node
+    if "batch_norm" in call.kind:
+        node.sites = (_site(fx_node),)
+        affine, node.refusals = read_affine(call, sources)
+        if affine is not None:
+            node.role = Affine(affine, axis=1)
+    else:
+        linear, node.refusals = read_operator(call, sources)
+        if linear is not None:
+            node.role = linear
+    if isinstance(node.role, (Affine, Linear)):
+        node.inputs = [nodes[call.arguments["input"]]]
+    if fx_node.op == "call_module" and node.rank is None:
+        node.rank = _rank_by_module(fx_node, module)
+    return node
+
+
+def _read(fx_node: fx.Node, module: fx.GraphModule) -> Call | Refusal | None:
+    if fx_node.op == "call_module":
+        call = read_module(fx_node, module.get_submodule(str(fx_node.target)))
+    else:
+        call = read_call(fx_node)
+    if isinstance(call, Call):
+        if not isinstance(call.arguments["input"], fx.Node):
+            return Refusal(Code.UNSUPPORTED_FORM, f"{fx_node.name}'s input is a constant")
+        if call.kind == "native_batch_norm":
+            return Refusal(Code.UNSUPPORTED_FORM, "native_batch_norm also returns statistics")
+    nested = [
+        argument
+        for argument in fx_node.all_input_nodes
+        if argument.op == "get_attr" and _is_graph(module, str(argument.target))
+    ]
+    if nested and any(_holds_batch_norm(module, str(argument.target)) for argument in nested):
+        return Refusal(Code.NESTED_GRAPH, f"it stands in a nested graph of {fx_node.name}")
+    return call
+
+
+def _is_graph(module: fx.GraphModule, path: str) -> bool:
+    try:
+        return isinstance(module.get_submodule(path), fx.GraphModule)
+    except AttributeError:
+        return False
+
+
+def _holds_batch_norm(module: fx.GraphModule, path: str) -> bool:
+    nested = module.get_submodule(path)
+    return any(
+        _names_batch_norm(node, inner)
+        for inner in nested.modules()
+        if isinstance(inner, fx.GraphModule)
+        for node in inner.graph.nodes
+    )
+
+
+def _names_batch_norm(fx_node: fx.Node, module: fx.GraphModule) -> bool:
+    """Whether a node that could not be read is a BatchNorm all the same, or holds one."""
+    if fx_node.op == "call_module":
+        return is_batch_norm(module.get_submodule(str(fx_node.target)))
+    if isinstance(fx_node.target, torch._ops.HigherOrderOperator):
+        return True
+    return fx_node.op == "call_function" and "batch_norm" in str(
+        getattr(fx_node.target, "__name__", fx_node.target)
+    )
+
+
+def _site(fx_node: fx.Node) -> Site:
+    return Site(name_of(fx_node), "batch_norm", location_of(fx_node))
+
+
+def _rank_by_module(fx_node: fx.Node, module: fx.GraphModule) -> int | None:
+    """BatchNorm2d and 3d check the rank of their input, so theirs is known without shapes."""
+    leaf = module.get_submodule(str(fx_node.target))
+    return next((rank for known, rank in BATCH_NORM_RANK.items() if isinstance(leaf, known)), None)
+
+
+def _reads_metadata_only(fx_node: fx.Node) -> bool:
+    if fx_node.op == "call_method":
+        return fx_node.target in _METADATA_METHODS and len(fx_node.all_input_nodes) == 1
+    if fx_node.op == "call_function" and fx_node.target in (getattr, operator.attrgetter):
+        return fx_node.args[1] in _METADATA_ATTRIBUTES
+    return False

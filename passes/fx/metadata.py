@@ -1,0 +1,56 @@
+"""What an fx node's metadata says: shape and dtype, the user's name for it, and where it stands."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import fx
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_SUBSCRIPT = re.compile(r"""\[['"]?([^\]'"]+)['"]?\]""")
+
+
+def value_of(node: fx.Node) -> torch.Tensor | None:
+    """The node's fake tensor, where Dynamo, export or shape propagation left one."""
+    for key in ("val", "example_value"):
+        value = node.meta.get(key)
+        if isinstance(value, torch.Tensor):
+            return value
+    return None
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``torch.float32`` -> ``"float32"``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def name_of(node: fx.Node) -> str:
+    """The path of the module that the node belongs to, else the node's own name.
+
+    Only a module of torch's own whose call *is* the node gives its path: an ``F.batch_norm`` in
+    the forward of a user's block is named by the node, so that two in one block stay apart.
+    """
+    if node.op == "call_module":
+        return str(node.target)
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if stack and isinstance(stack[-1], tuple):
+        path, owner = stack[-1]
+        module = getattr(owner, "__module__", "") if isinstance(owner, type) else str(owner)
+        path = readable_path(str(path))
+        if path:
+            return path if module.startswith("torch.nn.modules") else f"{path}:{node.name}"
+    return node.name
+
+
+def readable_path(source: str) -> str:
+    """``L['self']._modules['layer1'][0].bn1`` -> ``layer1.0.bn1``."""
+    path = re.sub(r"^[LG]\[[^\]]*\]", "", source)
+    path = _SUBSCRIPT.sub(r".\1", path).replace("._modules", "")
+    return path.replace("._parameters", "").replace("._buffers", "").strip(".")
+
+
+def location_of(node: fx.Node) -> str:
+    """``file:line`` of the innermost frame of the user's code, or ``""``."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""

@@ -1,0 +1,133 @@
+"""The whole way: lift, run the rules, lower. Never raises for a graph it cannot rewrite."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+
+from bnfx.passes import pipeline
+from bnfx.passes.algebra import Source
+from bnfx.passes.fx.lift import Lifted, lift
+from bnfx.passes.fx.lower import Form, lower
+from bnfx.passes.fx.slots import Slot
+from bnfx.passes.numerics import Values
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.passes.rules import RULES, Rule
+
+log = logging.getLogger("bnfx")
+
+# MPS has no float64; folding there is done in float32.
+_NO_FLOAT64 = frozenset({"mps"})
+
+
+class RewriteWarning(UserWarning):
+    """A rewrite failed and the original graph is used in its place; please report it."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A rewritten graph.
+
+    Args:
+        module: the lowered module, or the original one if there was nothing to do.
+        slots: what must be filled before ``module`` runs.
+        values: evaluates the slots; ``None`` where parameters are fake.
+        report: what became of each BatchNorm.
+    """
+
+    module: fx.GraphModule
+    slots: tuple[Slot, ...]
+    values: Values | None
+    report: GraphReport
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The parameters that the slots read, each once."""
+        found = (source for slot in self.slots for source in slot.expression.sources())
+        return tuple(dict.fromkeys(found))
+
+    def evaluate(self) -> list[torch.Tensor] | None:
+        """What the slots hold, in their order; ``None`` where parameters are fake."""
+        if self.values is None:
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            return [self.values.stored(slot.expression, slot.dtype) for slot in self.slots]
+
+
+def rewrite(
+    module: fx.GraphModule,
+    parameters: Mapping[str, torch.Tensor],
+    *,
+    form: Form,
+    scalars: Mapping[str, torch.Tensor] | None = None,
+    rules: Sequence[Rule] = RULES,
+) -> Rewritten:
+    """Fold what can be folded in ``module``, which is left untouched.
+
+    If anything raises, the original module is returned and a :class:`RewriteWarning` names the rule
+    that broke: a broken rewrite never reaches the user.
+
+    Args:
+        module: from Dynamo, ``fx.symbolic_trace`` or ``torch.export``.
+        parameters, scalars: see :class:`~bnfx.passes.fx.sources.Sources`.
+        form: see :mod:`bnfx.passes.fx.lower`.
+        rules: in order of preference.
+    """
+    lifted: Lifted | None = None
+    try:
+        lifted = lift(module, parameters, scalars or {})
+        values = make_values(lifted.tensors)
+        with torch.inference_mode(False), torch.no_grad():
+            report = pipeline.run(lifted.graph, rules, values)
+        lowered = lower(module, lifted, form)
+        if not lowered.slots:
+            return Rewritten(module, (), values, report)
+        return Rewritten(lowered.module, lowered.slots, values, report)
+    except Exception as error:
+        what = f"rule {error.rule.name}" if isinstance(error, pipeline.RuleError) else "the rewrite"
+        message = f"bnfx: {what} failed and the original graph is used: {error!r}"
+        warnings.warn(message, RewriteWarning, stacklevel=2)
+        log.warning(message, exc_info=True)
+        return Rewritten(module, (), None, _abandoned(module, message))
+
+
+def make_values(tensors: Mapping[str, torch.Tensor]) -> Values | None:
+    """An evaluator over ``tensors``, or ``None`` where they hold no numbers."""
+    if not tensors or any(isinstance(tensor, FakeTensor) for tensor in tensors.values()):
+        return None
+    like = next(iter(tensors.values())).detach()
+    lacking = any(tensor.device.type in _NO_FLOAT64 for tensor in tensors.values())
+    return Values(
+        lambda source: tensors[source.name].detach(), like, "float32" if lacking else "float64"
+    )
+
+
+def survey(
+    module: fx.GraphModule, parameters: Mapping[str, torch.Tensor], refusal: Refusal
+) -> GraphReport:
+    """A report of a graph that is left alone: every BatchNorm kept, for its own reasons or this."""
+    try:
+        report = pipeline.run(lift(module, parameters, {}).graph, rules=())
+    except Exception as error:  # the lifter is what broke: there is no list of BatchNorms to be had
+        return GraphReport((), (refusal.reason, f"the graph could not be read: {error!r}"))
+    verdicts = tuple(
+        Verdict(
+            verdict.site,
+            Outcome.KEPT,
+            refusals=(refusal, *(r for r in verdict.refusals if r.code is not Code.RULE_DISABLED)),
+        )
+        for verdict in report.verdicts
+    )
+    return GraphReport(verdicts, report.notes)
+
+
+def _abandoned(module: fx.GraphModule, message: str) -> GraphReport:
+    report = survey(module, {}, Refusal(Code.INTERNAL_ERROR, message))
+    return replace(report, notes=(*report.notes, message))

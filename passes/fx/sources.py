@@ -1,0 +1,88 @@
+"""Which tensors of a graph are parameters that a fold may read ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from bnfx.passes.algebra import Expression, Scalar, Source
+from bnfx.passes.fx.metadata import dtype_name
+from bnfx.passes.fx.modules import Attribute
+from bnfx.passes.refusals import Code, Refusal
+
+_FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+ATTRIBUTE_PREFIX = "self."
+
+
+class Sources:
+    """Resolves arguments to :class:`~bnfx.passes.algebra.Source` leaves.
+
+    Args:
+        module: the graph module, for ``get_attr`` and leaf modules.
+        parameters: placeholder name -> tensor, for the placeholders that are parameters or
+            buffers. A fake tensor stands for one whose numbers are not known yet.
+        scalars: the placeholders that are Python numbers handed in as 0-d tensors.
+        mutated: the leaves that the graph may write to.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Mapping[str, torch.Tensor],
+        scalars: Mapping[str, torch.Tensor],
+        mutated: Collection[fx.Node],
+    ) -> None:
+        self._module = module
+        self._parameters = parameters
+        self._scalars = scalars
+        self._mutated = mutated
+        self.tensors: dict[str, torch.Tensor] = {}  # what resolved, by source name
+
+    def resolve(self, argument: object, what: str) -> Source | Refusal:
+        """The source behind a weight or statistic, or why it is not one."""
+        if isinstance(argument, Attribute):
+            name, tensor = f"{ATTRIBUTE_PREFIX}{argument.name}", self._attribute(argument.name)
+        elif not isinstance(argument, fx.Node):
+            return Refusal(Code.UNKNOWN_ARGUMENT, f"its {what} is {argument!r}, not a tensor")
+        elif argument in self._mutated:
+            return Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to its {what}")
+        elif argument.op == "get_attr":
+            name = f"{ATTRIBUTE_PREFIX}{argument.target}"
+            tensor = self._attribute(str(argument.target))
+        else:
+            name, tensor = argument.name, self._parameters.get(argument.name)
+        if tensor is None:
+            return Refusal(
+                Code.NOT_A_PARAMETER, f"its {what} ({argument}) is no parameter or buffer"
+            )
+        if type(tensor) not in (torch.Tensor, nn.Parameter, nn.Buffer, FakeTensor):
+            return Refusal(Code.TENSOR_SUBCLASS, f"its {what} is a {type(tensor).__name__}")
+        if tensor.dtype not in _FLOATS or tensor.layout != torch.strided:
+            return Refusal(
+                Code.UNSUPPORTED_DTYPE, f"its {what} is {dtype_name(tensor.dtype)}, not real"
+            )
+        self.tensors[name] = tensor
+        return Source(name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype))
+
+    def resolve_scalar(self, argument: object, what: str) -> Expression | Refusal:
+        """A Python number, or one that Dynamo hands in at run time (``eps`` under dynamic=True)."""
+        if isinstance(argument, (int, float)) and not isinstance(argument, bool):
+            return Scalar(float(argument))
+        if isinstance(argument, fx.Node) and argument.target == "item":
+            (leaf,) = argument.all_input_nodes
+            if leaf.op == "placeholder" and leaf.name in self._scalars:
+                value = self._scalars[leaf.name]
+                self.tensors[leaf.name] = value
+                return Source(leaf.name, (), dtype_name(value.dtype))
+        return Refusal(Code.DYNAMIC_ARGUMENT, f"its {what} is computed in the graph")
+
+    def _attribute(self, path: str) -> torch.Tensor | None:
+        owner, _, name = path.rpartition(".")
+        try:
+            value = getattr(self._module.get_submodule(owner), name)
+        except AttributeError:
+            return None
+        return value if isinstance(value, torch.Tensor) else None

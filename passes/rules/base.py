@@ -1,0 +1,41 @@
+"""What a rule is: a pattern, a guard that yields every reason not to, and a rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bnfx.passes.graph import Graph, Node
+from bnfx.passes.numerics import Values
+from bnfx.passes.refusals import Refusal
+from bnfx.passes.report import Outcome
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a rewrite did to the sites of its node: their outcome, and into what they went.
+
+    ``survivor`` is the node that was changed in place, which the pipeline verifies.
+    """
+
+    outcome: Outcome
+    survivor: Node
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rewrite rule. No state passes from ``refuse`` to ``rewrite``.
+
+    Args:
+        name: kebab-case; what ``rules=`` and reports call it.
+        match: whether the rule is about this node at all.
+        refuse: yields *every* reason not to rewrite a matched node; none means that the rewrite
+            is proved exact. ``values`` is ``None`` where parameters have no numbers yet.
+        rewrite: changes the graph; called only when ``refuse`` yielded nothing.
+    """
+
+    name: str
+    match: Callable[[Node], bool]
+    refuse: Callable[[Node, Values | None], Iterator[Refusal]]
+    rewrite: Callable[[Graph, Node], Change]

@@ -1,0 +1,38 @@
+"""BatchNorm -> one multiply-add, for what no other rule could place.
+
+Equation: ``gamma * (x - mean) / sqrt(var + eps) + beta = scale * x + shift`` with constant
+``scale`` and ``shift``, kept in at least float32, so that half-precision inputs are rounded once,
+as BatchNorm itself rounds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bnfx.passes.graph import Affine, Graph, Node
+from bnfx.passes.numerics import Values
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.report import Outcome
+from bnfx.passes.rules.base import Change, Rule
+
+
+def match(node: Node) -> bool:
+    return isinstance(node.role, Affine) and not node.role.lowered
+
+
+def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
+    assert isinstance(node.role, Affine)
+    if node.rank is None:
+        yield Refusal(Code.UNKNOWN_RANK, f"the rank of {node.name}'s output is not known")
+    if values is not None:
+        yield from values.refuse_affine(node.role.map)
+
+
+def rewrite(graph: Graph, node: Node) -> Change:
+    assert isinstance(node.role, Affine)
+    node.role = replace(node.role, lowered=True)
+    return Change(Outcome.LOWERED, node)
+
+
+RULE = Rule("lower-batch-norm", match, refuse, rewrite)
