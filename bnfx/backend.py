@@ -38,6 +38,12 @@ class _CompileTimeNotYetError(NotYetError, _CompileTimeOptionError):
     pass
 
 
+# They are what the user knows as bnfx.OptionError and bnfx.NotYetError, so print them as such.
+for _error, _known in ((_CompileTimeOptionError, OptionError), (_CompileTimeNotYetError, NotYetError)):
+    _error.__name__ = _error.__qualname__ = _known.__name__
+    _error.__module__ = _known.__module__
+
+
 def bnfx(
     module: fx.GraphModule,
     example_inputs: Sequence[Any],

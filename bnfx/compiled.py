@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dynamo.exc import RestartAnalysis
 
 from bnfx.inner import Compiled, Inner
 from bnfx.passes.fx.aliasing import mutated_leaves
@@ -172,11 +173,14 @@ class FoldedFunction:
         return tuple(float(args[position]) for position in self._scalars.values())
 
     def _freeze(self, example_inputs: Sequence[Any], weights: list[torch.Tensor]) -> _Frozen | None:
-        """The frozen body, or ``None`` where the graph writes to parameters or freezing fails."""
+        """The frozen body, or ``None`` where weights are no constants or cannot be prepacked."""
         assert self._inner.freeze is not None
-        if any(leaf.name in self._parameters for leaf in mutated_leaves(self._original.graph, self._original)):
-            return None
+        written = mutated_leaves(self._original.graph, self._original)
         tensors = {name: example_inputs[at] for name, at in self._parameters.items()}
+        if any(leaf.name in tensors for leaf in written):
+            return None
+        if any(tensor.dtype == torch.float64 for tensor in tensors.values()):
+            return None  # nothing to gain: oneDNN has no float64, and Inductor fails to prepack it
         folded = {slot.name: weight for slot, weight in zip(self._slots, weights, strict=True)}
         bound = tuple(self._parameters.values())
         taken = tuple(at for at in range(len(example_inputs)) if at not in set(bound))
@@ -184,6 +188,8 @@ class FoldedFunction:
         try:
             module = bind(self._module, {**tensors, **folded})
             run = self._inner.freeze(module, [example_inputs[position] for position in taken])
+        except RestartAnalysis:
+            raise  # Dynamo traces once more, with what the compiler learnt, and comes back
         except Exception as error:
             message = f"bnfx: freezing failed, folded weights stay inputs: {error!r}"
             warnings.warn(message, RewriteWarning, stacklevel=2)
@@ -197,5 +203,7 @@ class FoldedFunction:
         def backend(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
             return self._inner.compile(graph, example_inputs)
 
+        # A code object that Dynamo met while disabled (as it is here) is never traced: make a new one.
+        module.recompile()
         compiled: Compiled = torch.compile(module, backend=backend)
         return compiled

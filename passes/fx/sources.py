@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from bnfx.passes.algebra import Expression, Scalar, Source
 from bnfx.passes.fx.metadata import dtype_name
@@ -25,7 +26,8 @@ class Sources:
         parameters: placeholder name -> tensor, for the placeholders that are parameters or
             buffers. A fake tensor stands for one whose numbers are not known yet.
         scalars: the placeholders that are Python numbers handed in as 0-d tensors.
-        mutated: the leaves that the graph may write to.
+        mutated: the leaves that the graph may write to. Any leaf that shares memory with one of
+            them counts too: each access to an attribute is a node of its own.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Sources:
         self._module = module
         self._parameters = parameters
         self._scalars = scalars
-        self._mutated = mutated
+        self._written = {
+            _memory(tensor) for leaf in mutated if (tensor := self._leaf(leaf)) is not None
+        }
         self.tensors: dict[str, torch.Tensor] = {}  # what resolved, by source name
 
     def resolve(self, argument: object, what: str) -> Source | Refusal:
@@ -47,13 +51,11 @@ class Sources:
             name, tensor = f"{ATTRIBUTE_PREFIX}{argument.name}", self._attribute(argument.name)
         elif not isinstance(argument, fx.Node):
             return Refusal(Code.UNKNOWN_ARGUMENT, f"its {what} is {argument!r}, not a tensor")
-        elif argument in self._mutated:
-            return Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to its {what}")
-        elif argument.op == "get_attr":
-            name = f"{ATTRIBUTE_PREFIX}{argument.target}"
-            tensor = self._attribute(str(argument.target))
         else:
-            name, tensor = argument.name, self._parameters.get(argument.name)
+            name = argument.name
+            if argument.op == "get_attr":
+                name = f"{ATTRIBUTE_PREFIX}{argument.target}"
+            tensor = self._leaf(argument)
         if tensor is None:
             return Refusal(
                 Code.NOT_A_PARAMETER, f"its {what} ({argument}) is no parameter or buffer"
@@ -64,6 +66,8 @@ class Sources:
             return Refusal(
                 Code.UNSUPPORTED_DTYPE, f"its {what} is {dtype_name(tensor.dtype)}, not real"
             )
+        if _memory(tensor) in self._written:
+            return Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to its {what}")
         self.tensors[name] = tensor
         return Source(name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype))
 
@@ -79,6 +83,11 @@ class Sources:
                 return Source(leaf.name, (), dtype_name(value.dtype))
         return Refusal(Code.DYNAMIC_ARGUMENT, f"its {what} is computed in the graph")
 
+    def _leaf(self, node: fx.Node) -> torch.Tensor | None:
+        if node.op == "get_attr":
+            return self._attribute(str(node.target))
+        return self._parameters.get(node.name)
+
     def _attribute(self, path: str) -> torch.Tensor | None:
         owner, _, name = path.rpartition(".")
         try:
@@ -86,3 +95,7 @@ class Sources:
         except AttributeError:
             return None
         return value if isinstance(value, torch.Tensor) else None
+
+
+def _memory(tensor: torch.Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())

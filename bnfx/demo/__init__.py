@@ -1,0 +1,64 @@
+"""``bnfx demo``: real models, compiled with and without bnfx, side by side."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bnfx.demo.image import image
+from bnfx.demo.measure import STEPS, Row, measure
+from bnfx.demo.models import Case
+from bnfx.demo.show import print_json, print_table, progress
+
+__all__ = ["Row", "measure", "run"]
+
+
+def run(
+    cases: Sequence[Case],
+    *,
+    repeats: int,
+    as_json: bool = False,
+    inner: str | Callable[..., Any] = "inductor",
+) -> int:
+    """Measure every case and print the result on stdout, progress and problems on stderr.
+
+    Args:
+        cases: the models.
+        repeats: timed calls of each model, each way.
+        as_json: JSON in place of the table.
+        inner: see :func:`~bnfx.demo.measure.measure`.
+
+    Returns:
+        The exit status: 0, or 1 if an answer is wrong.
+    """
+    logging.getLogger("torch.utils.cpp_extension").addFilter(_worth_reading)
+    picture = image()
+    with progress(len(cases) * len(STEPS)) as tell:
+        rows = [_measure(case, picture, repeats, inner, tell) for case in cases]
+    (print_json if as_json else print_table)(rows, repeats)
+    for row in rows:
+        for problem in row.problems:
+            print(f"bnfx demo: {row.model}: {problem}", file=sys.stderr)
+    return int(any(row.problems for row in rows))
+
+
+def _measure(
+    case: Case,
+    picture: Any,
+    repeats: int,
+    inner: str | Callable[..., Any],
+    tell: Callable[[str], None],
+) -> Row:
+    def tell_step(step: str) -> None:
+        tell(f"{case.name}: {step}")
+
+    return measure(
+        case.name, case.load(), picture, repeats=repeats, inner=inner, tell=tell_step
+    )
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    """Whether it is not torch's remark that a machine has CUDA's files, but no CUDA."""
+    return "No CUDA runtime is found" not in record.getMessage()

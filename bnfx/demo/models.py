@@ -1,0 +1,91 @@
+"""The demo's models: real architectures with random weights, so that nothing is downloaded.
+
+BatchNorm's parameters are random and *signed*. Freshly made ones (gamma 1, beta 0, mean 0, var 1)
+make BatchNorm nearly the identity, and a fold that loses a sign or a mean would pass unseen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+_SHIFT = 0.5  # standard deviation of beta and of running_mean
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model by name; ``load()`` makes it anew, in evaluation mode."""
+
+    name: str
+    load: Callable[[], nn.Module]
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every weight and every BatchNorm of ``model`` random values, in place.
+
+    gamma is uniform in +-[0.5, 1.5], beta and running_mean are normal, running_var is uniform in
+    [0.5, 2]; weights are normal with variance ``2 / fan_in``. So a layer neither drowns its input
+    in shifts nor lets it grow without bound: the answer depends on the picture. (As shipped,
+    torchvision's MobileNetV3 starts with depthwise weights so small that random shifts leave 4e-7
+    of its answer to the picture, and an error in folding would not show.)
+    """
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                fan_in = module.weight[0].numel()
+                module.weight.normal_(0, math.sqrt(2 / fan_in), generator=random)
+            elif isinstance(module, _BatchNorm):
+                _randomise_batch_norm(module, random)
+    return model
+
+
+def _randomise_batch_norm(norm: _BatchNorm, random: torch.Generator) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    sign = torch.randint(0, 2, norm.weight.shape, generator=random) * 2 - 1
+    norm.weight.uniform_(0.5, 1.5, generator=random).mul_(sign)
+    norm.bias.normal_(0, _SHIFT, generator=random)
+    norm.running_mean.normal_(0, _SHIFT, generator=random)
+    norm.running_var.uniform_(0.5, 2, generator=random)
+
+
+def cases(quick: bool = False) -> tuple[Case, ...]:
+    """The models that ``bnfx demo`` shows, in order; fewer and smaller ones if ``quick``."""
+    if quick:
+        return (
+            _torchvision("resnet18"),
+            _torchvision("mobilenet_v3_small"),
+            _timm("efficientnet_lite0"),
+        )
+    return (
+        _torchvision("resnet50"),
+        _torchvision("mobilenet_v3_large"),
+        _torchvision("densenet121"),
+        _torchvision("deeplabv3_resnet50", weights_backbone=None),
+        _timm("efficientnet_lite0"),
+    )
+
+
+def _torchvision(name: str, **arguments: object) -> Case:
+    def load() -> nn.Module:
+        from torchvision.models import get_model
+
+        model: nn.Module = get_model(name, weights=None, **arguments)
+        return randomise(model.eval())
+
+    return Case(name, load)
+
+
+def _timm(name: str) -> Case:
+    def load() -> nn.Module:
+        import timm
+
+        model: nn.Module = timm.create_model(name, pretrained=False)
+        return randomise(model.eval())
+
+    return Case(f"timm {name}", load)

@@ -1,0 +1,128 @@
+"""Shows the demo's rows: as a table, as JSON; and its progress."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bnfx.demo.measure import Row
+
+HINT = "Why each BatchNorm was left as it is: print(bnfx.explain(model, x))"
+_WIDTH = 120  # of a table that is not shown on a terminal
+
+
+def print_table(rows: Sequence[Row], repeats: int) -> None:
+    """The table, a line that sums it up, and a hint, on stdout."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(_table(rows))
+    console.print(summary(rows), soft_wrap=True)
+    console.print(
+        f"Times: median of {repeats} interleaved calls, batch 1, float32, no_grad, "
+        f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}.",
+        soft_wrap=True,
+    )
+    console.print(HINT, soft_wrap=True)
+
+
+def print_json(rows: Sequence[Row], repeats: int) -> None:
+    """The rows as one JSON object on stdout; an infinite or NaN number is null."""
+    document = {
+        "version": 1,
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "rows": [
+            {**asdict(row), "over_inductor": row.over_inductor, "over_eager": row.over_eager}
+            for row in rows
+        ],
+    }
+    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """One line: what was folded, how exact, how fast (geometric means)."""
+    before, folded = sum(row.batch_norms for row in rows), sum(row.folded for row in rows)
+    left, kept = sum(row.multiply_add for row in rows), sum(row.kept for row in rows)
+    inductor = statistics.geometric_mean(row.over_inductor for row in rows)
+    eager = statistics.geometric_mean(row.over_eager for row in rows)
+    wrong = sum(bool(row.problems) for row in rows)
+    right = f"{wrong} of {len(rows)} answers WRONG" if wrong else f"all {len(rows)} answers right"
+    return (
+        f"{folded} of {before} BatchNorms folded away, {left} left as one multiply-add, "
+        f"{kept} kept; {right}; "
+        f"{inductor:.2f}x as fast as Inductor alone, {eager:.2f}x as fast as eager."
+    )
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A function to call with what is done next, ``total`` times: a bar, or lines, on stderr."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        steps = iter(range(1, total + 1))
+        yield lambda what: console.print(f"[{next(steps)}/{total}] {what}", markup=False)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        begun = iter([False] + [True] * (total - 1))
+
+        def tell(what: str) -> None:
+            bar.update(task, advance=next(begun), description=what)
+
+        yield tell
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model")
+    for heading in (
+        "Batch-\nNorms",
+        "folded",
+        "multiply-\nadd",
+        "kept",
+        "error\nfloat32",
+        "error\nfloat64",
+        "eager\nms",
+        "Inductor\nms",
+        "bnfx\nms",
+        "over\nInductor",
+        "over\neager",
+        "",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.model, *_cells(row), style="red" if row.problems else None)
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        *map(str, (row.batch_norms, row.folded, row.multiply_add, row.kept)),
+        *(f"{error:.1e}" for error in (row.error, row.error_float64)),
+        *(f"{ms:.1f}" for ms in (row.eager_ms, row.inductor_ms, row.bnfx_ms)),
+        *(f"{ratio:.2f}x" for ratio in (row.over_inductor, row.over_eager)),
+        "WRONG" if row.problems else "right",
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity and no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

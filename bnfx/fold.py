@@ -1,0 +1,90 @@
+"""``bnfx.fold``: the folded model as a graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from bnfx.capture import describe_shapes, trace, unwrap
+from bnfx.errors import NotYetError, OptionError, TrainingModeError, VerificationError
+from bnfx.options import nearest, parse_rules, parse_verify
+from bnfx.passes.fx import rewrite
+from bnfx.passes.fx.bind import fill
+from bnfx.verify import relative_error
+
+def fold(
+    model: nn.Module,
+    *example_inputs: Any,
+    keep: str = "auto",
+    rules: str | Sequence[str] = "all",
+    verify: bool | float = False,
+) -> fx.GraphModule:
+    """A copy of ``model`` in evaluation with its BatchNorms folded into neighbouring weights.
+
+    ``y = gamma * (W x + b - mean) / sqrt(var + eps) + beta`` becomes ``y = W' x + b'``, evaluated
+    in float64 and rounded once to the weights' dtype. What cannot be proved exact is left as it is;
+    :func:`bnfx.explain` says why.
+
+    Args:
+        model: an ``nn.Module`` that ``torch.fx.symbolic_trace`` can trace, or a ``GraphModule``; in
+            evaluation mode. It is not changed, and shares nothing with the result.
+        example_inputs: inputs that ``model`` accepts. Needed where ranks matter and modules do not
+            tell them (``BatchNorm1d``, ``F.batch_norm``), and for ``verify``.
+        keep: ``"auto"`` or ``"graph"``: a ``GraphModule``.
+        rules: ``"all"``, ``"none"`` or rule names.
+        verify: compare both models on ``example_inputs``: ``True`` allows a relative error of 1e-3.
+
+    Returns:
+        A ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their
+        parameters the ``requires_grad`` that they had.
+
+    Raises:
+        TrainingModeError: if ``model`` is in training mode.
+        CaptureError: if ``model`` cannot be traced.
+        OptionError: for an option that is not valid.
+        VerificationError: if ``verify`` finds a larger error.
+    """
+    if keep == "module":
+        raise NotYetError('keep="module" is not offered yet; use keep="graph"')
+    if keep not in ("auto", "graph"):
+        raise OptionError(f"keep={keep!r} is not valid{nearest(keep, ('auto', 'graph'))}")
+    chosen, tolerance = parse_rules(rules), parse_verify(verify)
+    if tolerance is not None and not example_inputs:
+        raise OptionError("verify compares answers on example inputs; pass some after the model")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"bnfx.fold takes an nn.Module, not {type(model).__name__}")
+    model = unwrap(model)
+    if model.training:
+        raise TrainingModeError("the model is in training mode; call model.eval() first")
+
+    # A copy first: whatever tracing and shape propagation leave behind, they leave it there.
+    traced = trace(copy.deepcopy(model))
+    describe_shapes(traced, example_inputs)
+    rewritten = rewrite(traced, {}, form="attributes", rules=chosen)
+    folded = rewritten.module
+    weights = rewritten.evaluate() if rewritten.slots else []
+    assert weights is not None, "a module's own parameters are no fake tensors"
+    fill(folded, {slot.name: weight for slot, weight in zip(rewritten.slots, weights, strict=True)})
+    if tolerance is not None:
+        _verify(model, folded, example_inputs, tolerance)
+    return folded
+
+
+def _verify(
+    model: nn.Module, folded: nn.Module, example_inputs: Sequence[Any], tolerance: float
+) -> None:
+    with torch.no_grad(), torch.random.fork_rng():
+        state = torch.random.get_rng_state()
+        expected = model(*copy.deepcopy(example_inputs))
+        torch.random.set_rng_state(state)
+        actual = folded(*copy.deepcopy(example_inputs))
+    error = relative_error(actual, expected)
+    if not error <= tolerance:
+        raise VerificationError(
+            f"the folded model's answer differs by {error:.1e}, more than {tolerance:.1e}; "
+            "raise verify= if the model amplifies rounding, else please report it"
+        )

@@ -1,0 +1,80 @@
+"""What tests share: models that are no identities, and a compiler that keeps what it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from bnfx.passes.fx.calls import Call, read_call
+from bnfx.passes.fx.modules import is_batch_norm
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every BatchNorm signed random parameters and statistics: a fresh one is an identity."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(count: int, low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator, dtype=torch.float64)
+
+    with torch.no_grad():
+        for module in model.modules():
+            if not is_batch_norm(module):
+                continue
+            count = module.num_features
+            if module.affine:
+                sign = torch.where(uniform(count, 0, 1) < 0.3, -1.0, 1.0)
+                module.weight.copy_(sign * uniform(count, 0.5, 1.5))
+                module.bias.copy_(uniform(count, -0.5, 0.5))
+            if module.running_mean is not None:
+                module.running_mean.copy_(uniform(count, -0.5, 0.5))
+                module.running_var.copy_(uniform(count, 0.5, 2.0))
+    return model
+
+
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """max|actual - expected| / max|expected|, in float64; the expected answer must be usable."""
+    actual, expected = actual.detach().double(), expected.detach().double()
+    assert actual.shape == expected.shape
+    assert torch.isfinite(expected).all()
+    assert expected.std() > 0, "a constant answer proves nothing"
+    return float((actual - expected).abs().max() / expected.abs().max())
+
+
+class Capture:
+    """An inner compiler that keeps the graphs it is given and runs them as they are."""
+
+    def __init__(self) -> None:
+        self.graphs: list[fx.GraphModule] = []
+        self.reports: list[Any] = []
+
+    def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        self.graphs.append(module)
+        return module.forward
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"inner": self, "report": self.reports.append}
+
+    def batch_norms(self) -> int:
+        """BatchNorm calls left in the captured graphs."""
+        return sum(count_batch_norms(graph) for graph in self.graphs)
+
+
+def count_batch_norms(module: fx.GraphModule) -> int:
+    """BatchNorms in a graph, as calls or as modules."""
+    count = 0
+    for node in module.graph.nodes:
+        if node.op == "call_module":
+            count += is_batch_norm(module.get_submodule(node.target))
+        else:
+            call = read_call(node)
+            count += isinstance(call, Call) and "batch_norm" in call.kind
+    return count
+
+
+def count_ops(module: fx.GraphModule) -> int:
+    """Nodes that compute something."""
+    return sum(node.op.startswith("call_") for node in module.graph.nodes)
