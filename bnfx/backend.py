@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.exc import ShortenTraceback
+from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 
 from bnfx.compiled import FoldedFunction
 from bnfx.errors import NotYetError, OptionError
@@ -106,5 +106,12 @@ def _compile_folded(
     if not slots:
         return inner.compile(module, example_inputs)
     compiled = FoldedFunction(module, inputs, rewritten, fold, inner)
-    compiled.compile(example_inputs, rewritten.evaluate(), freeze=options.weights == "auto")
+    try:
+        compiled.compile(example_inputs, rewritten.evaluate(), freeze=options.weights == "auto")
+    except RestartAnalysis:
+        raise  # Dynamo traces once more, with what the compiler learnt, and comes back
+    except Exception as error:
+        message = f"bnfx: the folded graph did not compile, the original is used: {error!r}"
+        warnings.warn(message, RewriteWarning, stacklevel=2)
+        return inner.compile(module, example_inputs)
     return compiled
