@@ -27,6 +27,7 @@ from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.verify import disagreement
 
+
 class _CompileTimeOptionError(OptionError, ShortenTraceback):
     """An option error that Dynamo lets through as it is, rather than wrapped in its own."""
 
@@ -39,7 +40,10 @@ class _CompileTimeNotYetError(NotYetError, _CompileTimeOptionError):
 
 
 # They are what the user knows as bnfx.OptionError and bnfx.NotYetError, so print them as such.
-for _error, _known in ((_CompileTimeOptionError, OptionError), (_CompileTimeNotYetError, NotYetError)):
+for _error, _known in (
+    (_CompileTimeOptionError, OptionError),
+    (_CompileTimeNotYetError, NotYetError),
+):
     _error.__name__ = _error.__qualname__ = _known.__name__
     _error.__module__ = _known.__module__
 

@@ -12,10 +12,24 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from bnfx.errors import CaptureError
 
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's module behind what ``torch.compile`` returned."""
     original = getattr(model, "_orig_mod", model)
     return original if isinstance(original, nn.Module) else model
+
+
+def is_training(model: nn.Module) -> bool:
+    """Whether the model, as it would run, is in training mode.
+
+    A ``GraphModule`` has no behaviour of its own: the modules that it calls have. (What
+    ``torch.export`` gives is marked as training for good, and its calls carry their own flags.)
+    """
+    if not isinstance(model, fx.GraphModule):
+        return model.training
+    called = (model.get_submodule(node.target) for node in model.graph.find_nodes(op="call_module"))
+    own = (module for module in called if not type(module).__module__.startswith("torch.export"))
+    return any(is_training(module) for module in own)
 
 
 class _Tracer(fx.Tracer):

@@ -48,7 +48,9 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer and smaller models: under 2 minutes.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON in place of a table.")
+    ] = False,
     repeats: Annotated[
         int, typer.Option(min=1, help="Timed calls of each model, each way.")
     ] = _DEFAULT_REPEATS,

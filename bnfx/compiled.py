@@ -27,7 +27,7 @@ from bnfx.inner import Compiled, Inner
 from bnfx.passes.fx.aliasing import mutated_leaves
 from bnfx.passes.fx.bind import bind
 from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
-from bnfx.passes.fx.rewrite import Rewritten, RewriteWarning
+from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten
 from bnfx.weights import Snapshot
 
 log = logging.getLogger("bnfx")
@@ -203,7 +203,7 @@ class FoldedFunction:
         def backend(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
             return self._inner.compile(graph, example_inputs)
 
-        # A code object that Dynamo met while disabled (as it is here) is never traced: make a new one.
+        # Code that Dynamo met while disabled, as it is here, is never traced: make it new.
         module.recompile()
         compiled: Compiled = torch.compile(module, backend=backend)
         return compiled

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.capture import describe_shapes, trace, unwrap
+from bnfx.capture import describe_shapes, is_training, trace, unwrap
 from bnfx.errors import NotYetError, OptionError, TrainingModeError, VerificationError
 from bnfx.options import nearest, parse_rules, parse_verify
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.bind import fill
 from bnfx.verify import relative_error
+
 
 def fold(
     model: nn.Module,
@@ -58,7 +59,7 @@ def fold(
     if not isinstance(model, nn.Module):
         raise TypeError(f"bnfx.fold takes an nn.Module, not {type(model).__name__}")
     model = unwrap(model)
-    if model.training:
+    if is_training(model):
         raise TrainingModeError("the model is in training mode; call model.eval() first")
 
     # A copy first: whatever tracing and shape propagation leave behind, they leave it there.

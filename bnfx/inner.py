@@ -7,7 +7,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -50,7 +50,9 @@ def resolve(options: Options, mode: str | None) -> Inner:
     if callable(options.inner):
         return Inner(functools.partial(options.inner, **given))
     if options.inner == "bnfx":
-        raise OptionError("inner='bnfx' would compile with itself; name the compiler to hand over to")
+        raise OptionError(
+            "inner='bnfx' would compile with itself; name the compiler to hand over to"
+        )
     known = torch._dynamo.list_backends(exclude_tags=())
     if options.inner not in known:
         raise OptionError(f"unknown inner backend {options.inner!r}{nearest(options.inner, known)}")
@@ -65,7 +67,9 @@ def _inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
     for key in given:
         if key.replace("-", "_") not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "; see torch._inductor.list_options()"
+            hint = (
+                f"; did you mean {close[0]!r}?" if close else "; see torch._inductor.list_options()"
+            )
             raise OptionError(f"Inductor has no option {key!r}{hint}")
     patches = {key.replace("-", "_"): value for key, value in given.items()}
     if mode is not None:
@@ -86,8 +90,7 @@ def _compile_inductor(
 
     # Freezing is bnfx's own decision: it is safe only where constants are guarded.
     patches = {key: value for key, value in patches.items() if key != "freezing"}
-    compiled: Compiled = compile_fx(module, list(example_inputs), config_patches=patches)
-    return compiled
+    return cast(Compiled, compile_fx(module, list(example_inputs), config_patches=patches))
 
 
 def _freeze_inductor(
@@ -97,8 +100,7 @@ def _freeze_inductor(
 
     patches = {**patches, "freezing": True}
     with torch.no_grad(), _without_inductor_folding():
-        compiled: Compiled = compile_fx(module, list(example_inputs), config_patches=patches)
-    return compiled
+        return cast(Compiled, compile_fx(module, list(example_inputs), config_patches=patches))
 
 
 @contextlib.contextmanager
@@ -112,5 +114,5 @@ def _without_inductor_folding() -> Iterator[None]:
     from torch._inductor.fx_passes.freezing_patterns import binary_folding_pass
 
     # An ImportError or AttributeError is a torch whose pass has moved: the caller won't freeze.
-    with mock.patch.object(binary_folding_pass, "apply", lambda graph: 0):
+    with mock.patch.object(binary_folding_pass, "apply", return_value=0):
         yield

@@ -105,12 +105,16 @@ def parse_verify(verify: bool | float) -> float | None:
 def nearest(word: object, known: Sequence[str]) -> str:
     """A hint: the closest valid word, or all of them."""
     close = difflib.get_close_matches(str(word), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; valid are {', '.join(map(repr, known))}"
+    return (
+        f"; did you mean {close[0]!r}?" if close else f"; valid are {', '.join(map(repr, known))}"
+    )
 
 
 def _one_of(name: str, value: object, known: Sequence[str], later: Sequence[str]) -> None:
     if isinstance(value, str) and value in later:
-        raise NotYetError(f"{name}={value!r} is not offered yet; use {' or '.join(map(repr, known))}")
+        raise NotYetError(
+            f"{name}={value!r} is not offered yet; use {' or '.join(map(repr, known))}"
+        )
     if value not in known:
         raise OptionError(f"{name}={value!r} is not valid{nearest(value, known)}")
 

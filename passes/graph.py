@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 from bnfx.passes.algebra import ChannelAffine, LinearOperator
 from bnfx.passes.refusals import Refusal
@@ -50,7 +50,7 @@ class Opaque:
     reads_data: bool = True
 
 
-Role = Union[Linear, Affine, Opaque]
+Role = Linear | Affine | Opaque
 
 
 @dataclass(eq=False)

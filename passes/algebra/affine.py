@@ -79,9 +79,7 @@ class ChannelAffine:
     def __matmul__(self, other: Any) -> Any:
         """``self`` after ``other``: ``(a @ b)(x) == a(b(x))``."""
         if isinstance(other, ChannelAffine):
-            return ChannelAffine(
-                self.scale * other.scale, self.scale * other.shift + self.shift
-            )
+            return ChannelAffine(self.scale * other.scale, self.scale * other.shift + self.shift)
         if isinstance(other, LinearOperator):
             return other.then(self.scale, self.shift)
         return NotImplemented

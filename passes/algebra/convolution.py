@@ -25,7 +25,7 @@ def same_padding(kernel: Sequence[int], dilation: Sequence[int]) -> Padding:
 class Conv(LinearOperator):
     """Cross-correlation, as every framework's ``conv`` computes it, with zero padding.
 
-    ``y[o, p] = sum_{i, k} weight[o, i, k] * x[g(o) * I + i, stride*p + dilation*k - pad] + bias[o]``
+    ``y[o, p] = sum_{i, k} weight[o, i, k] x[g(o) I + i, stride p + dilation k - pad] + bias[o]``
     with ``I = C_in / groups``, ``g(o) = o // (C_out / groups)``, and ``x`` zero outside.
 
     Args:
@@ -92,7 +92,9 @@ class Conv(LinearOperator):
                         self.stride, position, self.dilation, offset, self.padding, strict=True
                     )
                 )
-                if not all(0 <= at < size for at, size in zip(source, input_shape[1:], strict=True)):
+                if not all(
+                    0 <= at < size for at, size in zip(source, input_shape[1:], strict=True)
+                ):
                     continue
                 for channel in range(in_group):
                     in_channel = (out // out_group) * in_group + channel

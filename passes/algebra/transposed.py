@@ -18,7 +18,7 @@ from bnfx.passes.algebra.linear import LinearOperator, Tap
 class ConvTranspose(LinearOperator):
     """Transposed convolution: each input element spreads the kernel over the output.
 
-    ``y[o, stride*q + dilation*k - pad] += weight[i, o - g(i) * O, k] * x[i, q]``, then ``+ bias[o]``,
+    ``y[o, stride q + dilation k - pad] += weight[i, o - g(i) O, k] x[i, q]``, then ``+ bias[o]``,
     with ``O = C_out / groups`` and ``g(i) = i // (C_in / groups)``.
 
     The output channel is *not* an axis of the weight once there are groups: it is the pair (group,

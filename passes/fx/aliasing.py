@@ -15,12 +15,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.nn.modules import batchnorm, conv
 
 from bnfx.passes.fx.calls import Call, read_call
 
 _IN_PLACE_OPERATORS = frozenset(
-    getattr(operator, f"i{name}")
-    for name in "add and concat floordiv lshift matmul mod mul or pow rshift sub truediv xor".split()
+    {operator.iadd, operator.iand, operator.iconcat, operator.ifloordiv, operator.ilshift}
+    | {operator.imatmul, operator.imod, operator.imul, operator.ior, operator.ipow}
+    | {operator.irshift, operator.isub, operator.itruediv, operator.ixor}
 )
 # Ops whose result never shares memory with an input: the walk back to a parameter ends here.
 _FRESH = frozenset(
@@ -32,8 +34,7 @@ _FRESH = frozenset(
     | {F.avg_pool2d, F.avg_pool3d, F.layer_norm, F.group_norm, F.instance_norm, F.embedding}
 )
 _FRESH_METHODS = frozenset({"add", "sub", "mul", "div", "mean", "sum", "clone", "sigmoid", "relu"})
-_FRESH_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
-_FRESH_MODULES += (nn.BatchNorm3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_FRESH_MODULES = (conv._ConvNd, nn.Linear, batchnorm._BatchNorm)
 _TORCH_MODULES = ("torch", "_operator", "operator", "math", "builtins", "einops", "torchvision")
 
 
@@ -81,9 +82,12 @@ def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
             if "batch_norm" in call.kind and call.arguments["training"] is not False:
                 statistics = (call.arguments["running_mean"], call.arguments["running_var"])
                 yield from (value for value in statistics if isinstance(value, fx.Node))
-        elif target is operator.setitem or target in _IN_PLACE_OPERATORS:
-            yield from first
-        elif _in_place_name(getattr(target, "__name__", "")) or _asks_in_place(node):
+        elif (
+            target is operator.setitem
+            or target in _IN_PLACE_OPERATORS
+            or _in_place_name(getattr(target, "__name__", ""))
+            or _asks_in_place(node)
+        ):
             yield from first
         elif not _is_torch(target):
             yield from node.all_input_nodes

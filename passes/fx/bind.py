@@ -47,7 +47,7 @@ def bind(module: fx.GraphModule, tensors: Mapping[str, torch.Tensor]) -> fx.Grap
             continue
         mapped[node] = graph.node_copy(node, mapped.__getitem__)
         if node.op == "placeholder":
-            mapped[node]._dynamo_source = getattr(node, "_dynamo_source", None)  # type: ignore[attr-defined]
+            mapped[node]._dynamo_source = getattr(node, "_dynamo_source", None)
         elif node.op in ("get_attr", "call_module"):
             attributes[str(node.target)] = _attribute(module, str(node.target))
     bound = fx.GraphModule(attributes, graph, class_name=type(module).__name__)

@@ -84,7 +84,7 @@ def read_call(node: fx.Node) -> Call | Refusal | None:
     """
     if node.op != "call_function" or node.target not in SIGNATURES:
         return None
-    kind, spatial, signature = SIGNATURES[node.target]  # type: ignore[index]
+    kind, spatial, signature = SIGNATURES[node.target]
     names = tuple(signature)
     if len(node.args) > len(names):
         return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.name} has {len(node.args)} arguments")

@@ -45,8 +45,13 @@ class GraphInputs:
 
 def _is_wrapped_number(node: fx.Node, value: torch.Tensor) -> bool:
     argument = node.meta.get("grapharg")
-    wrapped = getattr(argument, "pass_arg_as_tensor", False) and not argument.is_tensor
-    return bool(wrapped) and value.dim() == 0 and value.dtype == torch.float64
+    wrapped = getattr(argument, "pass_arg_as_tensor", False)
+    return (
+        bool(wrapped)
+        and not getattr(argument, "is_tensor", True)
+        and value.dim() == 0
+        and value.dtype == torch.float64
+    )
 
 
 def without_gradients(module: fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
@@ -93,6 +98,6 @@ def describe_slots(
                 shape, dtype = slot.expression.shape, getattr(torch, slot.dtype)
                 example = fake = torch.empty(shape, dtype=dtype, device=device)
         node.meta["example_value"] = fake
-        node._dynamo_source = None  # type: ignore[attr-defined]
+        node._dynamo_source = None
         examples.append(example)
     return examples

@@ -120,20 +120,25 @@ class _Writer:
             return self.graph.call_module(owner, (self.written[node.inputs[0]],))
         call = read_call(fx_node)
         assert isinstance(call, Call)
-        arguments: dict[str, Any] = {
-            **fx.node.map_arg(dict(call.arguments), self._new),
-            "weight": self._read(slots.weight),
-            "bias": self._read(slots.bias),
-        }
-        return self.graph.create_node(
-            "call_function", fx_node.target, tuple(arguments[name] for name in call.order)
-        )
+        # Written as it was written before, but for weight and bias: what was left to its default
+        # stays so, and ATen's lists stay lists.
+        args = list(fx.node.map_arg(fx_node.args, self._new))
+        kwargs = dict(fx.node.map_arg(fx_node.kwargs, self._new))
+        for name, slot in (("weight", slots.weight), ("bias", slots.bias)):
+            position = call.order.index(name)
+            if position < len(args):
+                args[position] = self._read(slot)
+            elif slot is not None:
+                kwargs[name] = self._read(slot)
+        return self.graph.create_node("call_function", fx_node.target, tuple(args), kwargs)
 
     def _write_affine(self, fx_node: fx.Node, node: Node, slots: Slots) -> fx.Node:
         data = self.written[node.inputs[0]]
         scaled = self.graph.call_function(torch.mul, (data, self._read(slots.weight)))
         scaled.meta = {
-            key: fx_node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in fx_node.meta
+            key: fx_node.meta[key]
+            for key in ("nn_module_stack", "stack_trace")
+            if key in fx_node.meta
         }
         shifted = self.graph.call_function(torch.add, (scaled, self._read(slots.bias)))
         if node.dtype == slots.weight.dtype:
@@ -145,7 +150,7 @@ class _Writer:
 
     def _erase_dead(self) -> None:
         """Drop reads of old weights and ``eps`` that only rewritten nodes had."""
-        for old, node in reversed(self.lifted.nodes.items()):
+        for old, node in reversed(list(self.lifted.nodes.items())):
             new = self.written.get(node)
             if new is None or new.users or not old.users:
                 continue

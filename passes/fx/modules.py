@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
-from torch.nn.modules import batchnorm, conv, module as module_globals
+from torch.nn.modules import batchnorm, conv
+from torch.nn.modules import module as module_globals
 
 from bnfx.passes.fx.calls import Call
 from bnfx.passes.refusals import Code, Refusal
@@ -22,8 +23,15 @@ _CONVS: dict[type[nn.Module], tuple[str, int]] = {
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _KNOWN = (*_CONVS, nn.Linear, *_BATCH_NORMS)
 # What decides a known module's output; a subclass that overrides one is opaque.
-_BEHAVIOUR = ("__call__", "forward", "_conv_forward", "_output_padding", "_check_input_dim")
-_BEHAVIOUR += ("_load_from_state_dict", "__getattr__", "__getattribute__")
+_BEHAVIOUR = (
+    "__call__",
+    "forward",
+    "_conv_forward",
+    "_output_padding",
+    "_check_input_dim",
+    "__getattr__",
+    "__getattribute__",
+)
 
 BATCH_NORM_RANK = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
 
@@ -64,9 +72,8 @@ def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
         )
     if _has_hooks(module):
         return Refusal(Code.HAS_HOOKS, f"{node.target} has forward hooks")
-    if len(node.args) != 1 or node.kwargs.keys() - {"input"}:
-        if node.args or tuple(node.kwargs) != ("input",):
-            return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.target} is called with more than input")
+    if len(node.args) + len(node.kwargs) != 1 or node.kwargs.keys() - {"input"}:
+        return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.target} is not called with an input alone")
     arguments: dict[str, Any] = {"input": node.args[0] if node.args else node.kwargs["input"]}
     for name in ("weight", "bias", "running_mean", "running_var"):
         if getattr(module, name, None) is not None:
@@ -80,10 +87,8 @@ def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
     if known is nn.Linear:
         return Call("linear", 0, arguments)
     kind, spatial = _CONVS[known]
-    names = ("stride", "padding", "dilation", "groups")
-    if kind == "conv_transpose":
-        names += ("output_padding",)
-    arguments |= {name: getattr(module, name) for name in names}
+    for name in ("stride", "padding", "dilation", "groups", "output_padding"):
+        arguments[name] = getattr(module, name)  # a plain convolution's output_padding is zero
     if module.padding_mode != "zeros":
         # The module pads its input itself, then convolves without padding; what comes after the
         # convolution is unaffected. The lowered module is a copy, so it pads as before.

@@ -23,7 +23,7 @@ from bnfx.passes.refusals import Code, Refusal
 Refusals = tuple[Refusal, ...]
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
         self.refusal = Refusal(code, reason)
@@ -66,7 +66,7 @@ def read_operator(call: Call, sources: Sources) -> tuple[Linear | None, Refusals
     assert isinstance(weight, Source)
     try:
         return Linear(_operator(call, weight, bias), weight.dtype), ()  # type: ignore[arg-type]
-    except _Unreadable as error:
+    except _UnreadableError as error:
         return None, (error.refusal,)
     except ValueError as error:
         return None, (Refusal(Code.UNSUPPORTED_FORM, str(error)),)
@@ -98,7 +98,7 @@ def _padding(
         case "same":
             return same_padding(kernel, dilation)
         case str(other):
-            raise _Unreadable(Code.UNKNOWN_ARGUMENT, f"its padding is {other!r}")
+            raise _UnreadableError(Code.UNKNOWN_ARGUMENT, f"its padding is {other!r}")
     return tuple((pad, pad) for pad in _ints(arguments, "padding", len(kernel)))
 
 
@@ -107,9 +107,9 @@ def _ints(arguments: Mapping[str, Any], name: str, count: int) -> tuple[int, ...
     value = arguments[name]
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not all(isinstance(number, int) for number in values):
-        raise _Unreadable(Code.DYNAMIC_ARGUMENT, f"its {name} is computed in the graph")
+        raise _UnreadableError(Code.DYNAMIC_ARGUMENT, f"its {name} is computed in the graph")
     if len(values) == 1:
         values *= count
     if len(values) != count:
-        raise _Unreadable(Code.UNKNOWN_ARGUMENT, f"its {name} is {value}")
+        raise _UnreadableError(Code.UNKNOWN_ARGUMENT, f"its {name} is {value}")
     return values

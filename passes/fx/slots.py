@@ -72,7 +72,9 @@ def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[No
             kept.add(path)
             weight, bias = f"{path}.weight", f"{path}.bias"
         else:
-            first, second = ("weight", "bias") if isinstance(node.role, Linear) else ("scale", "shift")
+            first, second = (
+                ("weight", "bias") if isinstance(node.role, Linear) else ("scale", "shift")
+            )
             weight = _unused(f"{node.origin.name}_{first}", taken)
             bias = _unused(f"{node.origin.name}_{second}", taken)
             taken |= {weight, bias}
@@ -83,7 +85,9 @@ def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[No
 def _slots(node: Node, weight: str, bias: str, lifted: Lifted) -> Slots:
     if isinstance(node.role, Linear):
         operator, dtype = node.role.operator, node.role.dtype
-        grad = any(lifted.tensors[source.name].requires_grad for source in operator.weight.sources())
+        grad = any(
+            lifted.tensors[source.name].requires_grad for source in operator.weight.sources()
+        )
         return Slots(
             Slot(weight, operator.weight, dtype, True, grad),
             None if operator.bias is None else Slot(bias, operator.bias, dtype, True, grad),

@@ -47,7 +47,11 @@ def test_inductor(dynamic: bool | None, fullgraph: bool) -> None:
     model = net()
     reports: list[bnfx.Report] = []
     compiled = torch.compile(
-        model, backend="bnfx", dynamic=dynamic, fullgraph=fullgraph, options={"report": reports.append}
+        model,
+        backend="bnfx",
+        dynamic=dynamic,
+        fullgraph=fullgraph,
+        options={"report": reports.append},
     )
     with torch.no_grad():
         for size in (9, 9, 11, 14):
@@ -183,7 +187,9 @@ def test_gradients_switched_on_inside() -> None:
 
     capture = Capture()
     with torch.no_grad():
-        out = torch.compile(forward, backend="bnfx", options=capture.options)(torch.randn(2, 3, 6, 7))
+        out = torch.compile(forward, backend="bnfx", options=capture.options)(
+            torch.randn(2, 3, 6, 7)
+        )
     assert out.requires_grad
     assert capture.reports[0].count("kept") == 1
 

@@ -38,8 +38,9 @@ def test_found_without_importing_bnfx() -> None:
         "assert 'bnfx' in torch._dynamo.list_backends()\n"
         "assert 'bnfx' not in sys.modules\n"
         "model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5)).eval()\n"
+        "compiled = torch.compile(model, backend='bnfx', options={'inner': 'eager'})\n"
         "with torch.no_grad():\n"
-        "    torch.compile(model, backend='bnfx', options={'inner': 'eager'})(torch.ones(1, 3, 4, 4))\n"
+        "    compiled(torch.ones(1, 3, 4, 4))\n"
         "assert 'bnfx.backend' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -75,8 +76,13 @@ def test_bad_option(options: dict[str, Any], words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"weights": "frozen"}, {"weights": "traced"}, {"sync": "require"}, {"process_group": object()}]
-    + [{"report": "report.html"}],
+    [
+        {"weights": "frozen"},
+        {"weights": "traced"},
+        {"sync": "require"},
+        {"process_group": object()},
+        {"report": "report.html"},
+    ],
 )
 def test_not_yet(options: dict[str, Any]) -> None:
     with pytest.raises(bnfx.NotYetError, match=r"not offered yet; (use|leave)"):
@@ -158,9 +164,7 @@ def test_report_file_holds_every_graph(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_report_as_text_and_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_report_as_text_and_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="bnfx"):
         compile_and_call(inner="eager", report=tmp_path / "report.txt")
     text = (tmp_path / "report.txt").read_text()
@@ -172,8 +176,9 @@ def test_torch_logs_shows_the_report() -> None:
     code = (
         "import torch\n"
         "model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5)).eval()\n"
+        "compiled = torch.compile(model, backend='bnfx', options={'inner': 'eager'})\n"
         "with torch.no_grad():\n"
-        "    torch.compile(model, backend='bnfx', options={'inner': 'eager'})(torch.ones(1, 3, 4, 4))\n"
+        "    compiled(torch.ones(1, 3, 4, 4))\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -92,7 +92,9 @@ def _norms() -> list[Case]:
         Case("large-eps", seq(conv(3, 5, 3), nn.BatchNorm2d(5, eps=0.7)), (2, 3, 6, 7)),
         Case("linear-2d", seq(nn.Linear(4, 6), nn.BatchNorm1d(6)), (3, 4)),
         Case("linear-no-bias", seq(nn.Linear(6, 6, bias=False), nn.BatchNorm1d(6)), (6, 6)),
-        Case("conv-bn-bn", seq(conv(3, 5, 3), nn.BatchNorm2d(5), nn.BatchNorm2d(5)), (2, 3, 6, 7), 2),
+        Case(
+            "conv-bn-bn", seq(conv(3, 5, 3), nn.BatchNorm2d(5), nn.BatchNorm2d(5)), (2, 3, 6, 7), 2
+        ),
         Case(
             "relu-bn-bn",
             seq(nn.ReLU(), nn.BatchNorm2d(3), nn.BatchNorm2d(3)),
@@ -119,10 +121,15 @@ def _readers() -> list[Case]:
         lambda m, x: m.a(m.conv(x)) - m.b(m.conv(x * 2)), conv=conv(3, 5, 3), a=norm(5), b=norm(5)
     )
     two_norms = Fn(
-        lambda m, x: (lambda y: m.a(y) * m.b(y))(m.conv(x)), conv=conv(3, 5, 3), a=norm(5), b=norm(5)
+        lambda m, x: (lambda y: m.a(y) * m.b(y))(m.conv(x)),
+        conv=conv(3, 5, 3),
+        a=norm(5),
+        b=norm(5),
     )
     raw_too = Fn(
-        lambda m, x: (lambda y: torch.cat([m.bn(y), y], 1))(m.conv(x)), conv=conv(3, 5, 3), bn=norm(5)
+        lambda m, x: (lambda y: torch.cat([m.bn(y), y], 1))(m.conv(x)),
+        conv=conv(3, 5, 3),
+        bn=norm(5),
     )
     shape_only = Fn(
         lambda m, x: (lambda y: m.bn(y) * y.shape[2] + y.size(0))(m.conv(x)),
@@ -163,7 +170,14 @@ def _traps() -> list[Case]:
     axis = (Code.AXIS_MISMATCH,)
     keyword = Fn(
         lambda m, x: m.bn(
-            F.conv2d(weight=m.conv.weight, input=x, groups=2, padding=(1, 2), stride=(2, 1), bias=m.conv.bias)
+            F.conv2d(
+                weight=m.conv.weight,
+                input=x,
+                groups=2,
+                padding=(1, 2),
+                stride=(2, 1),
+                bias=m.conv.bias,
+            )
         ),
         conv=nn.Conv2d(4, 6, 3, groups=2),
         bn=nn.BatchNorm2d(6),
@@ -181,13 +195,23 @@ def _traps() -> list[Case]:
     )
     torch_form = Fn(
         lambda m, x: torch.batch_norm(
-            m.conv(x), m.bn.weight, m.bn.bias, m.bn.running_mean, m.bn.running_var, False, 0.1, 0.3, True
+            m.conv(x),
+            m.bn.weight,
+            m.bn.bias,
+            m.bn.running_mean,
+            m.bn.running_var,
+            False,
+            0.1,
+            0.3,
+            True,
         ),
         conv=nn.Conv2d(3, 5, 3),
         bn=nn.BatchNorm2d(5),
     )
     computed = Fn(
-        lambda m, x: m.bn(F.conv2d(x, m.conv.weight * 2)), conv=nn.Conv2d(3, 5, 3), bn=nn.BatchNorm2d(5)
+        lambda m, x: m.bn(F.conv2d(x, m.conv.weight * 2)),
+        conv=nn.Conv2d(3, 5, 3),
+        bn=nn.BatchNorm2d(5),
     )
     untracked = seq(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, track_running_stats=False))
     native = Fn(
@@ -197,17 +221,22 @@ def _traps() -> list[Case]:
         conv=nn.Conv2d(3, 5, 3),
         bn=nn.BatchNorm2d(5),
     )
+    unread = (Code.NO_LINEAR_BEFORE, Code.NOT_A_PARAMETER)
+    untold = (Code.NO_RUNNING_STATISTICS,)
+    form = (Code.UNSUPPORTED_FORM,)
+    linear, norm = nn.Linear(4, 6), nn.BatchNorm1d
+    unbatched = seq(nn.Conv1d(4, 6, 3), norm(6))
     return [
-        Case("linear-3d-length-equals-channels", seq(nn.Linear(4, 6), nn.BatchNorm1d(6)), (3, 6, 4), **lowered, codes=axis),
-        Case("linear-3d", seq(nn.Linear(4, 6), nn.BatchNorm1d(5)), (3, 5, 4), **lowered, codes=axis),
-        Case("conv1d-unbatched", seq(nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6)), (4, 8), **lowered, codes=axis),
+        Case("linear-3d-square", seq(linear, norm(6)), (3, 6, 4), **lowered, codes=axis),
+        Case("linear-3d", seq(nn.Linear(4, 6), norm(5)), (3, 5, 4), **lowered, codes=axis),
+        Case("conv1d-unbatched", unbatched, (4, 8), **lowered, codes=axis),
         Case("keyword-arguments", keyword, (2, 4, 6, 7)),
         Case("functional-batch-norm", functional, (2, 3, 6, 7)),
         Case("torch-batch-norm", torch_form, (2, 3, 6, 7)),
-        Case("computed-weight", computed, (2, 3, 6, 7), **lowered, codes=(Code.NO_LINEAR_BEFORE, Code.NOT_A_PARAMETER)),
-        Case("no-running-statistics", untracked, (2, 3, 6, 7), 0, 0, 1, (Code.NO_RUNNING_STATISTICS,), left=1),
-        Case("native-batch-norm", native, (2, 3, 6, 7), 0, 0, 1, (Code.UNSUPPORTED_FORM,), left=1),
-    ]  # fmt: skip
+        Case("computed-weight", computed, (2, 3, 6, 7), **lowered, codes=unread),
+        Case("no-running-statistics", untracked, (2, 3, 6, 7), 0, 0, 1, untold, left=1),
+        Case("native-batch-norm", native, (2, 3, 6, 7), 0, 0, 1, form, left=1),
+    ]
 
 
 CASES = [*_convolutions(), *_norms(), *_readers(), *_traps()]

@@ -1,0 +1,84 @@
+"""BatchNorm -> one multiply-add."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from neutral import Model
+
+from bnfx.passes.graph import Opaque
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.report import Outcome
+from bnfx.passes.rules.lower_batch_norm import RULE
+
+
+def test_golden(model: Model) -> None:
+    norm = model.batch_norm("norm", model.x)
+    model.add("relu", Opaque(), norm)
+    role = norm.role
+    before = model.picture()
+    assert model.counts() == {"Opaque": 2, "Affine": 1}
+
+    (verdict,) = model.run(RULE).verdicts
+
+    assert model.counts() == {"Opaque": 2, "Lowered": 1}
+    assert norm.role == replace(role, lowered=True)
+    norm.role = role
+    assert model.picture() == before
+    assert (verdict.outcome, verdict.target, verdict.refusals) == (Outcome.LOWERED, "", ())
+
+
+def test_second_run_changes_nothing(model: Model) -> None:
+    model.batch_norm("norm", model.x)
+    model.run(RULE)
+    before = model.picture()
+    model.run(RULE)
+    assert model.picture() == before
+
+
+def test_without_numbers_it_lowers_all_the_same(model: Model) -> None:
+    model.batch_norm("norm", model.x, statistics={"var": -1})
+    model.run(RULE, numbers=False)
+    assert model.counts() == {"Opaque": 1, "Lowered": 1}
+
+
+@pytest.mark.parametrize("before", ["conv", "norm", "relu"])
+def test_lowers_whatever_stands_before(model: Model, before: str) -> None:
+    source = {
+        "conv": lambda: model.conv("conv", model.x),
+        "norm": lambda: model.batch_norm("first", model.x, sites=()),
+        "relu": lambda: model.add("relu", Opaque(), model.x),
+    }[before]()
+    model.batch_norm("norm", source)
+    (verdict,) = model.run(RULE).verdicts
+    assert verdict.outcome is Outcome.LOWERED
+
+
+def test_refuses_an_unknown_rank(model: Model) -> None:
+    model.batch_norm("norm", model.x, rank=None)
+    assert model.refused_by(RULE).refusals == (
+        Refusal(Code.UNKNOWN_RANK, "the rank of norm's output is not known"),
+    )
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [{"mean": np.nan}, {"var": np.inf}, {"var": -1}, {"gamma": -np.inf}, {"beta": [0, np.nan, 0]}],
+    ids=["nan-mean", "infinite-var", "negative-var", "infinite-gamma", "nan-beta"],
+)
+def test_refuses_statistics_that_are_not_finite(model: Model, statistics: dict[str, Any]) -> None:
+    model.batch_norm("norm", model.x, statistics=statistics)
+    assert {refusal.code for refusal in model.refused_by(RULE).refusals} == {Code.NON_FINITE}
+
+
+def test_every_reason_is_given(model: Model) -> None:
+    model.batch_norm("norm", model.x, rank=None, statistics={"gamma": np.nan, "beta": 0, "mean": 0})
+    assert [refusal.reason for refusal in model.refused_by(RULE).refusals] == [
+        "the rank of norm's output is not known",
+        "norm.gamma holds NaN or infinity",
+        "the BatchNorm's scale is NaN or infinite",
+        "the BatchNorm's shift is NaN or infinite",
+    ]

@@ -1,0 +1,72 @@
+"""What the documentation says is so: snippets run, tables match the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bnfx.passes.refusals import MEANINGS, Code
+from bnfx.report.refusals import markdown
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+SNIPPET = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if SNIPPET.search(page.read_text())], ids=lambda page: page.name
+)
+def test_snippets_run(page: Path, tmp_path: Path) -> None:
+    """All Python snippets of a page, one after the other, as a reader would type them."""
+    script = tmp_path / "snippets.py"
+    script.write_text("\n".join(SNIPPET.findall(page.read_text())))
+    run = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run(example: Path, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(Code)
+
+
+def test_refusals_page_is_the_table() -> None:
+    assert (ROOT / "docs/refusals.md").read_text() == markdown()
+
+
+def test_every_code_is_tested() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").glob("**/test_*.py"))
+    assert [code.name for code in Code if f"Code.{code.name}" not in sources] == []
+
+
+def test_links_lead_somewhere() -> None:
+    broken = [
+        f"{page.name}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_python_sources_stay_small() -> None:
+    """One rule a file: a module that outgrows this wants to be two."""
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in ("bnfx", "passes")
+        for path in (ROOT / folder).glob("**/*.py")
+        if "bnfx/passes" not in str(path) and (lines := len(path.read_text().splitlines())) > 250
+    }
+    assert long == {}

@@ -1,0 +1,150 @@
+"""bnfx.fold: a copy, the same paths, clear errors."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from support import count_batch_norms, count_ops, randomise, relative
+from torch import fx, nn
+
+import bnfx
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, groups=2), nn.BatchNorm2d(8)
+        self.late = nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.late(self.norm(self.conv(self.stem(x))).relu())
+
+
+def net() -> nn.Module:
+    return randomise(Net()).eval()
+
+
+X = torch.randn(2, 3, 9, 9)
+
+
+def test_the_argument_is_unchanged_and_shares_nothing() -> None:
+    model = net()
+    before = copy.deepcopy(model.state_dict())
+    folded = bnfx.fold(model, X)
+    with torch.no_grad():
+        for tensor in (*folded.parameters(), *folded.buffers()):
+            tensor.zero_()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("inputs", [(), (X,)])
+def test_module(inputs: tuple[torch.Tensor, ...]) -> None:
+    model = net()
+    folded = bnfx.fold(model, *inputs)
+    with torch.no_grad():
+        assert relative(folded(X), model(X)) < 1e-5
+        assert relative(folded(X[:1, :, :7]), model(X[:1, :, :7])) < 1e-5
+    assert count_batch_norms(folded) == 0
+    assert type(folded).__name__ == "Net"
+    assert not folded.training
+    names = set(folded.state_dict())
+    assert {"stem.0.weight", "stem.0.bias", "conv.weight", "conv.bias"} <= names
+    assert not any("running" in name for name in names)
+    assert folded.get_parameter("stem.0.bias").requires_grad
+    assert type(folded.get_submodule("conv")) is nn.Conv2d
+
+
+def test_graph_module_in_graph_module_out() -> None:
+    traced = fx.symbolic_trace(net())
+    code, ops = traced.code, count_ops(traced)
+    folded = bnfx.fold(traced, X)
+    assert traced.code == code
+    # Two BatchNorms vanish, one becomes a multiply and an add.
+    assert count_ops(folded) == ops - 2 + 1
+    with torch.no_grad():
+        assert relative(folded(X), traced(X)) < 1e-5
+
+
+def test_folding_twice_changes_nothing() -> None:
+    once = bnfx.fold(net(), X)
+    twice = bnfx.fold(once, X)
+    assert twice.code == once.code
+    for ours, theirs in zip(twice.parameters(), once.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_result_can_be_saved_copied_and_exported(tmp_path: object) -> None:
+    folded = bnfx.fold(net(), X)
+    clone = copy.deepcopy(folded)
+    clone.load_state_dict(folded.state_dict())
+    buffer = io.BytesIO()
+    torch.save(folded, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=False)
+    exported = torch.export.export(folded, (X,)).module()
+    with torch.no_grad():
+        for other in (clone, loaded, exported):
+            assert relative(other(X), folded(X)) < 1e-6
+
+
+def test_exported_module_folds() -> None:
+    model = net()
+    exported = torch.export.export(model, (X,)).module()
+    folded = bnfx.fold(exported)
+    with torch.no_grad():
+        assert relative(folded(X), model(X)) < 1e-5
+    assert count_batch_norms(folded) == 0
+
+
+def test_training_mode_is_refused() -> None:
+    with pytest.raises(bnfx.TrainingModeError, match=r"call model\.eval\(\) first"):
+        bnfx.fold(net().train())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"keep": "module"}, bnfx.NotYetError, "keep"),
+        ({"keep": "grph"}, bnfx.OptionError, "did you mean 'graph'"),
+        ({"rules": "some"}, bnfx.OptionError, "rules must be"),
+        ({"verify": -1}, bnfx.OptionError, "verify must be"),
+    ],
+)
+def test_bad_options(options: dict[str, object], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        bnfx.fold(net(), X, **options)
+
+
+def test_not_a_module() -> None:
+    with pytest.raises(TypeError, match=r"takes an nn\.Module, not dict"):
+        bnfx.fold({})
+    with pytest.raises(TypeError, match=r"takes an nn\.Module, not function"):
+        bnfx.explain(lambda x: x)
+
+
+def test_data_dependent_control_flow() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(bnfx.CaptureError, match=r"cannot trace Branch.*torch\.compile"):
+        bnfx.fold(Branch().eval())
+
+
+def test_inputs_that_do_not_fit() -> None:
+    with pytest.raises(bnfx.CaptureError, match="example inputs do not fit"):
+        bnfx.fold(net(), torch.randn(2, 4, 9, 9))
+
+
+def test_verify() -> None:
+    bnfx.fold(net(), X, verify=True)
+    bnfx.fold(net().double(), X.double(), verify=1e-12)
+    with pytest.raises(bnfx.VerificationError, match="differs by"):
+        bnfx.fold(net(), X, verify=1e-12)
+    with pytest.raises(bnfx.OptionError, match="example inputs"):
+        bnfx.fold(net(), verify=True)

@@ -1,0 +1,80 @@
+"""What each package may load: the algebra and the rules stand without torch, and without TVM."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+FRAMEWORKS = ("torch", "tvm")
+
+
+def python(program: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a fresh interpreter, from a folder that holds no packages."""
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
+
+
+def loaded(statement: str, cwd: Path) -> set[str]:
+    """The frameworks among ``sys.modules`` after ``statement``."""
+    show = f"import sys; print(*[name for name in {FRAMEWORKS} if name in sys.modules])"
+    done = python(f"{statement}\n{show}", cwd)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import bnfx",
+        "import bnfx; dir(bnfx), bnfx.__version__",
+        "import bnfx.passes",
+        "import bnfx.passes.algebra",
+        "import bnfx.passes.graph",
+        "import bnfx.passes.rules",
+        "import bnfx.passes.pipeline",
+        "import bnfx.passes.pipeline, bnfx.passes.rules, bnfx.passes.graph, bnfx.passes.numerics",
+    ],
+)
+def test_no_framework_is_loaded(statement: str, tmp_path: Path) -> None:
+    assert loaded(statement, tmp_path) == set()
+
+
+@pytest.mark.parametrize("statement", ["import torch", "import bnfx.passes.fx"])
+def test_the_check_sees_torch_where_it_is_loaded(statement: str, tmp_path: Path) -> None:
+    assert loaded(statement, tmp_path) == {"torch"}
+
+
+def test_the_check_sees_tvm_where_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "tvm.py").touch()
+    assert loaded("import tvm", tmp_path) == {"tvm"}
+
+
+def test_rules_run_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    program = (
+        "import numpy as np\n"
+        "from bnfx.passes import pipeline\n"
+        "from bnfx.passes.graph import Graph\n"
+        "from bnfx.passes.numerics import Values\n"
+        "from bnfx.passes.algebra import Source\n"
+        "values = Values(lambda source: np.float32([2]), np.float32([0]))\n"
+        "print(values.stored(Source('w', (1,), 'float32') * 3, 'float16'))\n"
+        "print(len(pipeline.run(Graph(), values=values).verdicts))\n"
+    )
+    done = python(program, tmp_path)
+    assert done.stdout.split() == ["[6.]", "0"], done.stderr
+
+
+def test_passes_refuses_its_own_plain_name(tmp_path: Path) -> None:
+    assert (CHECKOUT / "passes" / "__init__.py").is_file()
+    done = python(f"import sys; sys.path.insert(0, {str(CHECKOUT)!r})\nimport passes", tmp_path)
+    assert done.returncode != 0
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("ImportError: this package is 'bnfx.passes'")
+    assert "imported as 'passes'" in message
+    assert "Write 'import bnfx.passes'" in message
