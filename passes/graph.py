@@ -35,7 +35,8 @@ class Linear:
 class Affine:
     """A channel affine map along ``axis`` (counted from the front).
 
-    ``lowered`` says that it is to be emitted as a multiply-add rather than as the IR's own op.
+    ``lowered`` says that it is emitted as a multiply-add: the IR's own op does not say this map, or
+    is not wanted.
     """
 
     map: ChannelAffine
@@ -65,7 +66,7 @@ class Node:
         dtype: the value's dtype, where known.
         origin: the IR's own node.
         sites: the BatchNorms and affine ops of the user's that this node carries out.
-        refusals: what the lifter already knows to stand against rewriting this node.
+        refusals: why the lifter could give it no better role.
     """
 
     name: str

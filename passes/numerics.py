@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from bnfx.passes.algebra import ChannelAffine, Evaluator, Expression, LinearOperator, Source
@@ -33,7 +34,8 @@ class Values:
         """The value in the computing dtype. Not kept: it is twice the size of what is stored."""
         source = next(expression.sources(), None)
         like = self._like if source is None else self._read(source)
-        return Evaluator(self._read, like, self._dtype)(expression)
+        with np.errstate(all="ignore"):  # what is not finite becomes a refusal, not a warning
+            return Evaluator(self._read, like, self._dtype)(expression)
 
     def stored(self, expression: Expression, dtype: str) -> Array:
         """The value, evaluated in float64 and cast once to ``dtype``."""
@@ -44,18 +46,27 @@ class Values:
 
     def _cast(self, exact: Array, dtype: str) -> Array:
         xp = array_namespace(exact)
-        return xp.astype(exact, getattr(xp, dtype))
+        with np.errstate(all="ignore"):
+            return xp.astype(exact, getattr(xp, dtype))
 
-    def refuse_affine(self, affine: ChannelAffine) -> Iterator[Refusal]:
-        """Reasons why the map cannot be trusted: NaN or infinite statistics, scale or shift."""
+    def refuse_affine(self, affine: ChannelAffine, dtype: str | None = None) -> Iterator[Refusal]:
+        """Reasons why the map cannot be trusted: NaN or infinite statistics, scale or shift.
+
+        Args:
+            affine: the map.
+            dtype: in which it would be stored, if it would.
+        """
         for source in affine.sources():
             if source not in self._finite:
                 self._finite[source] = _all_finite(self._read(source))
             if not self._finite[source]:
                 yield Refusal(Code.NON_FINITE, f"{source.name} holds NaN or infinity")
         for name, expression in (("scale", affine.scale), ("shift", affine.shift)):
-            if not _all_finite(self.exact(expression)):
+            exact = self.exact(expression)
+            if not _all_finite(exact):
                 yield Refusal(Code.NON_FINITE, f"the BatchNorm's {name} is NaN or infinite")
+            elif dtype is not None and not _all_finite(self._cast(exact, dtype)):
+                yield Refusal(Code.OVERFLOW, f"the BatchNorm's {name} overflows {dtype}")
 
     def refuse_operator(self, operator: LinearOperator, dtypes: Iterable[str]) -> Iterator[Refusal]:
         """Reasons why the operator's weights cannot be stored in, or computed with, ``dtypes``."""
@@ -93,5 +104,7 @@ def _loses_a_channel(operator: LinearOperator, exact: Array, cast: Array) -> boo
     xp: Any = array_namespace(exact)
     eps = float(xp.finfo(cast.dtype).eps)
     rows = operator.rows(exact)
+    if rows.shape[1] == 0:
+        return False
     error = xp.max(xp.abs(operator.rows(xp.astype(cast, exact.dtype)) - rows), axis=1)
     return bool(xp.any(error > eps * xp.max(xp.abs(rows), axis=1)))

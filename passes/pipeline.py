@@ -26,8 +26,8 @@ class RuleError(RuntimeError):
 def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = None) -> GraphReport:
     """Rewrite ``graph`` in place until no rule applies.
 
-    A rule is tried only where every rule before it is at its fixed point. Each rewrite removes or
-    lowers one affine node, so their number bounds the rewrites; the bound is enforced.
+    A rule is tried only where every rule before it is at its fixed point. Each rewrite removes an
+    affine node or lowers it for good, so twice their number bounds the rewrites; that is enforced.
 
     Args:
         graph: from a lifter.
@@ -43,7 +43,7 @@ def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = Non
     verdicts: dict[Site, Verdict] = {}
     reasons: dict[Site, dict[str, tuple[Refusal, ...]]] = {site: {} for site in sites}
 
-    budget = sum(isinstance(node.role, Affine) for node in graph)
+    budget = 2 * sum(isinstance(node.role, Affine) for node in graph)
     position = 0
     while position < len(rules):
         changed = _sweep(graph, rules[position], values, reasons, verdicts)
@@ -67,8 +67,10 @@ def _sweep(
 ) -> int:
     """Try ``rule`` at every node once, in order; returns the number of rewrites."""
     changed = 0
-    for node in [node for node in graph if rule.match(node)]:
+    for node in list(graph):
         try:
+            if node not in graph or not rule.match(node):
+                continue
             refusals = tuple(dict.fromkeys(rule.refuse(node, values)))
             if refusals:
                 for site in node.sites:
@@ -81,6 +83,9 @@ def _sweep(
         changed += 1
         for site in node.sites:
             verdicts[site] = Verdict(site, change.outcome, change.target)
+        if change.survivor_outcome is not None:
+            for site in change.survivor.sites:
+                verdicts[site] = Verdict(site, change.survivor_outcome)
     return changed
 
 

@@ -85,8 +85,7 @@ class Model:
         return Values(lambda source: self.arrays[source.name], np.zeros(()))
 
     def run(self, *rules: Rule, numbers: bool = True) -> GraphReport:
-        with np.errstate(all="ignore"):
-            return pipeline.run(self.graph, rules, self.values if numbers else None)
+        return pipeline.run(self.graph, rules, self.values if numbers else None)
 
     def counts(self) -> Counter[str]:
         """How many nodes there are of each role."""

@@ -79,6 +79,8 @@ class ChannelAffine:
     def __matmul__(self, other: Any) -> Any:
         """``self`` after ``other``: ``(a @ b)(x) == a(b(x))``."""
         if isinstance(other, ChannelAffine):
+            if None not in (self.channels, other.channels) and self.channels != other.channels:
+                raise ValueError(f"a map of {self.channels} channels after {other.channels}")
             return ChannelAffine(self.scale * other.scale, self.scale * other.shift + self.shift)
         if isinstance(other, LinearOperator):
             return other.then(self.scale, self.shift)

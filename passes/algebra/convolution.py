@@ -21,6 +21,18 @@ def same_padding(kernel: Sequence[int], dilation: Sequence[int]) -> Padding:
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
+def check_spatial(spatial: int, positive: dict[str, Shape], padding: Padding) -> None:
+    """Raise ``ValueError`` for attributes that are not one number (or pair) a dimension."""
+    for name, values in (*positive.items(), ("padding", padding)):
+        if len(values) != spatial:
+            raise ValueError(f"{name} {values} is not for {spatial} dimensions")
+    for name, values in positive.items():
+        if min(values) < 1:
+            raise ValueError(f"{name} {values} is not positive")
+    if not all(isinstance(sides, tuple) and len(sides) == 2 for sides in padding):
+        raise ValueError(f"padding {padding} is not (before, after) for each dimension")
+
+
 @dataclass(frozen=True)
 class Conv(LinearOperator):
     """Cross-correlation, as every framework's ``conv`` computes it, with zero padding.
@@ -45,9 +57,7 @@ class Conv(LinearOperator):
         spatial = len(self.weight.shape) - 2
         if spatial < 1:
             raise ValueError(f"a conv weight is (out, in/groups, *kernel), not {self.weight.shape}")
-        for name in ("stride", "padding", "dilation"):
-            if len(getattr(self, name)) != spatial:
-                raise ValueError(f"{name} {getattr(self, name)} is not for {spatial} dimensions")
+        check_spatial(spatial, {"stride": self.stride, "dilation": self.dilation}, self.padding)
         if self.groups < 1 or self.out_channels % self.groups:
             raise ValueError(f"{self.out_channels} channels cannot form {self.groups} groups")
         super().__post_init__()

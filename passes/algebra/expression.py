@@ -129,7 +129,7 @@ class Ones(Expression):
         return self.dims
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Elementwise(Expression):
     """One of :data:`ELEMENTWISE`, broadcasting its operands."""
 
@@ -139,7 +139,9 @@ class Elementwise(Expression):
     def __post_init__(self) -> None:
         if ELEMENTWISE.get(self.op) != len(self.operands):
             raise ValueError(f"{self.op!r} with {len(self.operands)} operands is no elementwise op")
-        _ = self.shape  # a shape error belongs to the rule that wrote it, not to a later reader
+        # Now, child by child, as a chain of folds nests deeper than Python recurses. And a shape
+        # error belongs to the rule that wrote it, not to a later reader.
+        _ = self.shape, self._hash
 
     @cached_property
     def shape(self) -> Shape:
@@ -153,8 +155,11 @@ class Elementwise(Expression):
     def _hash(self) -> int:
         return hash((self.op, self.operands))
 
-    def __hash__(self) -> int:  # cached: a chain of folds nests deep, and is looked up often
+    def __hash__(self) -> int:
         return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Elementwise) and _same(self, other)
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,28 @@ class Reshape(Expression):
     @property
     def children(self) -> tuple[Expression, ...]:
         return (self.operand,)
+
+
+def _same(one: Expression, other: Expression) -> bool:
+    """Structural equality without recursion; a pair that was compared once is not again."""
+    seen: set[tuple[int, int]] = set()
+    stack = [(one, other)]
+    while stack:
+        left, right = stack.pop()
+        if left is right or (id(left), id(right)) in seen:
+            continue
+        seen.add((id(left), id(right)))
+        if isinstance(left, Elementwise) and isinstance(right, Elementwise):
+            if left._hash != right._hash or left.op != right.op:
+                return False
+            stack.extend(zip(left.operands, right.operands, strict=True))
+        elif isinstance(left, Reshape) and isinstance(right, Reshape):
+            if left.dims != right.dims:
+                return False
+            stack.append((left.operand, right.operand))
+        elif left != right:
+            return False
+    return True
 
 
 def as_expression(operand: Operand) -> Expression:

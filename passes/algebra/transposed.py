@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from bnfx.passes.algebra.convolution import Padding
+from bnfx.passes.algebra.convolution import Padding, check_spatial
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
 from bnfx.passes.algebra.linear import LinearOperator, Tap
@@ -43,9 +43,11 @@ class ConvTranspose(LinearOperator):
         spatial = len(self.weight.shape) - 2
         if spatial < 1:
             raise ValueError(f"the weight is (in, out/groups, *kernel), not {self.weight.shape}")
-        for name in ("stride", "padding", "output_padding", "dilation"):
-            if len(getattr(self, name)) != spatial:
-                raise ValueError(f"{name} {getattr(self, name)} is not for {spatial} dimensions")
+        check_spatial(spatial, {"stride": self.stride, "dilation": self.dilation}, self.padding)
+        if len(self.output_padding) != spatial:
+            raise ValueError(
+                f"output_padding {self.output_padding} is not for {spatial} dimensions"
+            )
         if self.groups < 1 or self.weight.shape[0] % self.groups:
             raise ValueError(f"{self.weight.shape[0]} channels cannot form {self.groups} groups")
         super().__post_init__()

@@ -10,10 +10,9 @@ from torch import fx
 
 from bnfx.passes.algebra import Expression
 from bnfx.passes.fx.lift import Lifted
+from bnfx.passes.fx.metadata import dtype_name
 from bnfx.passes.graph import Affine, Linear, Node
-
-# Affine maps are kept in at least float32, whatever they are applied to.
-_WIDE = {"float16": "float32", "bfloat16": "float32"}
+from bnfx.passes.rules.guards import multiply_add_dtype
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ def _slots(node: Node, weight: str, bias: str, lifted: Lifted) -> Slots:
             None if operator.bias is None else Slot(bias, operator.bias, dtype, True, grad),
         )
     assert isinstance(node.role, Affine) and node.rank is not None
-    stored = (lifted.tensors[source.name].dtype for source in node.role.map.sources())
-    dtype = node.dtype or _common(stored)
-    dtype = _WIDE.get(dtype, dtype)
+    dtype = multiply_add_dtype(node.dtype or _widest(node, lifted))
     trailing = (1,) * (node.rank - node.role.axis - 1)
     scale, shift = node.role.map.scale, node.role.map.shift
     return Slots(
@@ -104,11 +101,13 @@ def _slots(node: Node, weight: str, bias: str, lifted: Lifted) -> Slots:
     )
 
 
-def _common(dtypes: Iterator[torch.dtype]) -> str:
+def _widest(node: Node, lifted: Lifted) -> str:
+    """Where no dtype is known: the statistics', since a BatchNorm's input is no wider than they."""
+    assert isinstance(node.role, Affine)
     widest = torch.float16
-    for dtype in dtypes:
-        widest = torch.promote_types(widest, dtype)
-    return str(widest).removeprefix("torch.")
+    for source in node.role.map.sources():
+        widest = torch.promote_types(widest, lifted.tensors[source.name].dtype)
+    return dtype_name(widest)
 
 
 def _is_rewritten(node: Node) -> bool:

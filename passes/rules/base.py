@@ -13,14 +13,19 @@ from bnfx.passes.report import Outcome
 
 @dataclass(frozen=True)
 class Change:
-    """What a rewrite did to the sites of its node: their outcome, and into what they went.
+    """What a rewrite did.
 
-    ``survivor`` is the node that was changed in place, which the pipeline verifies.
+    Args:
+        outcome: what became of the sites of the matched node.
+        survivor: the node that was changed in place.
+        target: into what the matched node's sites went.
+        survivor_outcome: what became of the survivor's own sites, if anything did.
     """
 
     outcome: Outcome
     survivor: Node
     target: str = ""
+    survivor_outcome: Outcome | None = None
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules.guards import refuse_pair
 
 
 def match(node: Node) -> bool:
-    return isinstance(node.role, Affine) and not node.role.lowered
+    return isinstance(node.role, Affine)
 
 
 def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
@@ -33,20 +34,22 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
         yield Refusal(Code.NO_LINEAR_BEFORE, f"its input is {before.name}")
         yield from before.refusals  # a conv that could not be read says why
         return
-    if len(before.data_users()) != 1:
-        others = ", ".join(user.name for user in before.data_users() if user is not node)
-        yield Refusal(Code.OTHER_READERS, f"{before.name} is also read by {others}")
-    yield from _refuse_axis(node.role.axis, before, node)
-    if before.dtype != node.dtype:
-        yield Refusal(Code.DTYPE_CHANGE, f"{before.name} gives {before.dtype}, not {node.dtype}")
-    if values is not None:
-        broken = tuple(values.refuse_affine(node.role.map))
+    yield from refuse_pair(before, node)
+    wrong_axis = tuple(_refuse_axis(node.role.axis, before, node))
+    yield from wrong_axis
+    operator, affine = before.role.operator, node.role.map
+    if affine.channels not in (None, operator.out_channels):
+        if not wrong_axis:
+            yield Refusal(
+                Code.UNSUPPORTED_FORM,
+                f"it has {affine.channels} channels, {before.name} gives {operator.out_channels}",
+            )
+    elif values is not None:
+        broken = tuple(values.refuse_affine(affine))
         yield from broken
-        if not broken and before.role.operator.out_channels == (
-            node.role.map.channels or before.role.operator.out_channels
-        ):
+        if not broken:
             dtypes = (before.role.dtype, before.dtype or before.role.dtype)
-            yield from values.refuse_operator(node.role.map @ before.role.operator, dtypes)
+            yield from values.refuse_operator(affine @ operator, dtypes)
 
 
 def _refuse_axis(axis: int, before: Node, node: Node) -> Iterator[Refusal]:

@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from bnfx.passes.graph import Affine, Graph, Node
 from bnfx.passes.numerics import Values
-from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules.guards import refuse_multiply_add
 
 
 def match(node: Node) -> bool:
@@ -23,10 +24,7 @@ def match(node: Node) -> bool:
 
 def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     assert isinstance(node.role, Affine)
-    if node.rank is None:
-        yield Refusal(Code.UNKNOWN_RANK, f"the rank of {node.name}'s output is not known")
-    if values is not None:
-        yield from values.refuse_affine(node.role.map)
+    yield from refuse_multiply_add(node, node.role.map, values)
 
 
 def rewrite(graph: Graph, node: Node) -> Change:

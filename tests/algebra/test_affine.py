@@ -112,7 +112,7 @@ def test_bad_maps_are_refused_by_name(scale: Any, shift: Any, message: str) -> N
 
 def test_maps_of_other_channels_do_not_compose() -> None:
     two, three = (ChannelAffine(vector("a", n), vector("b", n)) for n in (2, 3))
-    with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
+    with pytest.raises(ValueError, match="2 channels after 3"):
         two @ three
 
 

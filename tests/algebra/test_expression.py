@@ -101,3 +101,17 @@ def test_sources_come_each_once_in_first_use_order() -> None:
 def test_sources_of_the_same_name_but_another_dtype_are_two() -> None:
     half = Source("w", (4, 3), "float16")
     assert list((W + half).sources()) == [W, half]
+
+
+def test_equality_is_structural_and_takes_linear_time() -> None:
+    def shared(levels: int, name: str = "x") -> Expression:
+        expression: Expression = Source(name, (2,), "float32")
+        for _ in range(levels):
+            expression = expression + expression
+        return expression
+
+    assert shared(60) == shared(60)
+    assert shared(60) != shared(60, "y")
+    assert shared(3) != shared(4)
+    assert shared(3).reshape(2, 1) == shared(3).reshape(2, 1)
+    assert shared(3).reshape(2, 1) != shared(3).reshape(1, 2)

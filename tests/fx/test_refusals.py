@@ -308,3 +308,14 @@ def test_rules_none_keeps_everything() -> None:
     assert count_batch_norms(folded) == 1
     report = rewrite(fx.symbolic_trace(model), {}, form="attributes", rules=()).report
     assert codes(report) == {Code.RULE_DISABLED}
+
+
+def test_merged_maps_of_unknown_rank_are_both_kept() -> None:
+    """A merge without a way to emit it would drop the second BatchNorm."""
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.BatchNorm1d(144)]
+    model = randomise(nn.Sequential(*layers, nn.BatchNorm1d(144))).eval().double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    for rules in ("all", ["fold-affine-into-linear", "merge-affines"]):
+        for inputs in ((), (x,)):
+            with torch.no_grad():
+                assert relative(bnfx.fold(model, *inputs, rules=rules)(x), model(x)) < 1e-12

@@ -131,11 +131,11 @@ def test_reader_of_the_shape_alone_does_not_count(model: Model) -> None:
     assert add.inputs == [size, conv]
 
 
-def test_a_lowered_map_is_left_alone(model: Model) -> None:
+def test_a_lowered_map_folds_too(model: Model) -> None:
     norm = model.batch_norm("norm", model.conv("conv", model.x))
     norm.role = Affine(norm.role.map, norm.role.axis, lowered=True)
-    assert model.refused_by(RULE).outcome is Outcome.KEPT
-    assert not RULE.match(norm)
+    (verdict,) = model.run(RULE).verdicts
+    assert verdict.outcome is Outcome.FOLDED
 
 
 def test_a_scalar_map_folds_on_the_right_axis_only(model: Model) -> None:
