@@ -22,12 +22,14 @@ from typing import Any
 import torch
 from torch import fx
 from torch._dynamo.exc import RestartAnalysis
+from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.inner import Compiled, Inner
 from bnfx.passes.fx.aliasing import mutated_leaves
 from bnfx.passes.fx.bind import bind
 from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
 from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten
+from bnfx.passes.fx.sources import PLAIN
 from bnfx.weights import Snapshot
 
 log = logging.getLogger("bnfx")
@@ -99,6 +101,7 @@ class FoldedFunction:
         self._frozen: _Frozen | None = None
         self._live: Compiled | None = None
         self._unfolded: Compiled | None = None
+        self._shapes: list[torch.Tensor] | None = None
 
     def compile(
         self, example_inputs: Sequence[Any], weights: list[torch.Tensor] | None, freeze: bool
@@ -118,6 +121,7 @@ class FoldedFunction:
         if self._frozen is None:
             extra = describe_slots(self._module, self._slots, weights, example_inputs)
             self._live = self._inner.compile(self._module, [*example_inputs, *extra])
+            self._shapes = extra if weights is None else None
 
     def __call__(self, *args: Any) -> Any:
         frozen = self._frozen
@@ -127,6 +131,13 @@ class FoldedFunction:
                 return frozen.run(*[args[position] for position in frozen.taken])
             if frozen.moment.snapshot.is_of(tensors) or not frozen.moment.snapshot.is_alive():
                 self._frozen = None  # overwritten, or its model is gone: it can never serve again
+        if self._shapes is not None:
+            # DDP's graph splitter compiles with fake parameters, then calls the body once to learn
+            # the strides of its outputs; real calls come after that.
+            if any(isinstance(args[position], FakeTensor) for position in self._sources):
+                assert self._live is not None
+                return self._live(*args, *self._shapes)
+            self._shapes = None
         weights = self._weights_for(args)
         if weights is None:
             if self._unfolded is None:
@@ -179,8 +190,11 @@ class FoldedFunction:
         tensors = {name: example_inputs[at] for name, at in self._parameters.items()}
         if any(leaf.name in tensors for leaf in written):
             return None
-        if any(tensor.dtype == torch.float64 for tensor in tensors.values()):
-            return None  # nothing to gain: oneDNN has no float64, and Inductor fails to prepack it
+        for tensor in tensors.values():
+            if type(tensor) not in PLAIN or tensor.layout != torch.strided or tensor.is_complex():
+                return None  # nothing that a snapshot could vouch for
+            if tensor.dtype == torch.float64:
+                return None  # oneDNN has no float64, and Inductor fails to prepack it
         folded = {slot.name: weight for slot, weight in zip(self._slots, weights, strict=True)}
         bound = tuple(self._parameters.values())
         taken = tuple(at for at in range(len(example_inputs)) if at not in set(bound))

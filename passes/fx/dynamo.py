@@ -85,9 +85,10 @@ def describe_slots(
         weights: what the slots hold; ``None`` gives fake tensors.
     """
     mode = detect_fake_mode(example_inputs)
+    placeholders = {node.name: node for node in module.graph.find_nodes(op="placeholder")}
     examples = []
     for position, slot in enumerate(slots):
-        (node,) = (n for n in module.graph.find_nodes(op="placeholder") if n.name == slot.name)
+        node = placeholders[slot.name]
         if weights is not None:
             example = weights[position]
             fake = example if mode is None else mode.from_tensor(example, static_shapes=True)

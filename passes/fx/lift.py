@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +77,10 @@ def _lift_node(
             node.sites = (_site(fx_node),)
         return node
     if call is None:
+        node.sites = tuple(_nested_sites(fx_node, module))
+        if node.sites:
+            why = f"it stands in a nested graph of {fx_node.name}"
+            node.refusals = (Refusal(Code.NESTED_GRAPH, why),)
         return node
     if "batch_norm" in call.kind:
         node.sites = (_site(fx_node),)
@@ -104,39 +108,31 @@ def _read(fx_node: fx.Node, module: fx.GraphModule) -> Call | Refusal | None:
             return Refusal(Code.UNSUPPORTED_FORM, f"{fx_node.name}'s input is a constant")
         if call.kind == "native_batch_norm":
             return Refusal(Code.UNSUPPORTED_FORM, "native_batch_norm also returns statistics")
-    nested = [
-        argument
-        for argument in fx_node.all_input_nodes
-        if argument.op == "get_attr" and _is_graph(module, str(argument.target))
-    ]
-    if nested and any(_holds_batch_norm(module, str(argument.target)) for argument in nested):
-        return Refusal(Code.NESTED_GRAPH, f"it stands in a nested graph of {fx_node.name}")
     return call
 
 
-def _is_graph(module: fx.GraphModule, path: str) -> bool:
-    try:
-        return isinstance(module.get_submodule(path), fx.GraphModule)
-    except AttributeError:
-        return False
-
-
-def _holds_batch_norm(module: fx.GraphModule, path: str) -> bool:
-    nested = module.get_submodule(path)
-    return any(
-        _names_batch_norm(node, inner)
-        for inner in nested.modules()
-        if isinstance(inner, fx.GraphModule)
-        for node in inner.graph.nodes
-    )
+def _nested_sites(fx_node: fx.Node, module: fx.GraphModule) -> Iterator[Site]:
+    """The BatchNorms in the graphs that a node runs: branches, loop bodies, nested GraphModules."""
+    paths = [
+        str(argument.target) for argument in fx_node.all_input_nodes if argument.op == "get_attr"
+    ]
+    if fx_node.op == "call_module":
+        paths.append(str(fx_node.target))
+    for path in paths:
+        try:
+            nested = module.get_submodule(path)
+        except AttributeError:
+            continue  # a tensor
+        for inner in nested.modules():
+            if isinstance(inner, fx.GraphModule):
+                found = (node for node in inner.graph.nodes if _names_batch_norm(node, inner))
+                yield from map(_site, found)
 
 
 def _names_batch_norm(fx_node: fx.Node, module: fx.GraphModule) -> bool:
-    """Whether a node that could not be read is a BatchNorm all the same, or holds one."""
+    """Whether a node is a BatchNorm, readable or not."""
     if fx_node.op == "call_module":
         return is_batch_norm(module.get_submodule(str(fx_node.target)))
-    if isinstance(fx_node.target, torch._ops.HigherOrderOperator):
-        return True
     return fx_node.op == "call_function" and "batch_norm" in str(
         getattr(fx_node.target, "__name__", fx_node.target)
     )

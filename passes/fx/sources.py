@@ -16,6 +16,8 @@ from bnfx.passes.refusals import Code, Refusal
 
 _FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 ATTRIBUTE_PREFIX = "self."
+# Tensors whose arithmetic is torch's own.
+PLAIN = frozenset({torch.Tensor, nn.Parameter, nn.Buffer, FakeTensor})
 
 
 class Sources:
@@ -60,7 +62,7 @@ class Sources:
             return Refusal(
                 Code.NOT_A_PARAMETER, f"its {what} ({argument}) is no parameter or buffer"
             )
-        if type(tensor) not in (torch.Tensor, nn.Parameter, nn.Buffer, FakeTensor):
+        if type(tensor) not in PLAIN:
             return Refusal(Code.TENSOR_SUBCLASS, f"its {what} is a {type(tensor).__name__}")
         if tensor.dtype not in _FLOATS or tensor.layout != torch.strided:
             return Refusal(
