@@ -188,8 +188,8 @@ class FoldedFunction:
         assert self._inner.freeze is not None
         written = mutated_leaves(self._original.graph, self._original)
         tensors = {name: example_inputs[at] for name, at in self._parameters.items()}
-        if any(leaf.name in tensors for leaf in written):
-            return None
+        if any(leaf.op == "placeholder" for leaf in written):
+            return None  # no constant, or an input whose aliases only a traced graph can guard
         for tensor in tensors.values():
             if type(tensor) not in PLAIN or tensor.layout != torch.strided or tensor.is_complex():
                 return None  # nothing that a snapshot could vouch for

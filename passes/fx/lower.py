@@ -44,6 +44,7 @@ def lower(module: fx.GraphModule, lifted: Lifted, form: Form) -> Lowered:
     lowered = fx.GraphModule(writer.attributes(), graph, class_name=type(module).__name__)
     lowered.meta = copy.copy(module.meta)
     lowered.training = module.training
+    _keep(module, lowered, "_param_name_to_source")
     lowered.graph.lint()
     every = tuple(slot for some in slots.values() for slot in some.all())
     return Lowered(lowered, every)
@@ -90,7 +91,9 @@ class _Writer:
 
     def _write_node(self, fx_node: fx.Node, node: Node) -> fx.Node:
         if node not in self.slots:
-            return self.graph.node_copy(fx_node, self._new)
+            copied = self.graph.node_copy(fx_node, self._new)
+            _keep(fx_node, copied, "_dynamo_source")
+            return copied
         if isinstance(node.role, Linear):
             written = self._write_linear(fx_node, node, self.slots[node])
         else:
@@ -172,6 +175,12 @@ class _Writer:
                         old = getattr(old, part)
                 found[target] = self.new_modules.get(target, old)
         return found
+
+
+def _keep(old: object, new: object, name: str) -> None:
+    """Keep one of Dynamo's notes on where inputs come from: AOTAutograd guards aliases with them."""
+    if hasattr(old, name):
+        setattr(new, name, getattr(old, name))
 
 
 def _empty(slot: Slot) -> torch.Tensor:

@@ -293,3 +293,26 @@ def test_no_warning_of_ours_in_normal_use() -> None:
         warnings.simplefilter("error", bnfx.RewriteWarning)
         with torch.no_grad():
             torch.compile(net(), backend="bnfx")(torch.randn(2, 3, 9, 9))
+
+
+@pytest.mark.parametrize("inner", ["aot_eager", "inductor"])
+def test_inputs_that_are_written_to_and_alias(inner: str) -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            x.mul_(2)
+            return self.norm(self.conv(x)) + y.sum()
+
+    model = randomise(Writing()).eval()
+    compiled = torch.compile(model, backend="bnfx", options={"inner": inner})
+    with torch.no_grad():
+        for _ in range(2):
+            x, y = torch.randn(2, 3, 6, 6), torch.randn(2, 3, 6, 6)
+            for pick in (lambda x: y, lambda x: x, lambda x: x[:1]):
+                ours, theirs = x.clone(), x.clone()
+                expected = model(theirs, pick(theirs))
+                assert relative(compiled(ours, pick(ours)), expected) < 1e-5
+                assert torch.equal(ours, theirs)
