@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import InvalidCxxCompiler
+
 from bnfx.demo.image import image
 from bnfx.demo.measure import STEPS, Row, measure
 from bnfx.demo.models import Case
@@ -31,12 +34,18 @@ def run(
         inner: see :func:`~bnfx.demo.measure.measure`.
 
     Returns:
-        The exit status: 0, or 1 if an answer is wrong.
+        The exit status: 0, 1 if an answer is wrong, 2 if this machine has no C++ compiler.
     """
     logging.getLogger("torch.utils.cpp_extension").addFilter(_worth_reading)
     picture = image()
-    with progress(len(cases) * len(STEPS)) as tell:
-        rows = [_measure(case, picture, repeats, inner, tell) for case in cases]
+    try:
+        with progress(len(cases) * len(STEPS)) as tell:
+            rows = [_measure(case, picture, repeats, inner, tell) for case in cases]
+    except BackendCompilerFailed as error:
+        if not isinstance(error.inner_exception, InvalidCxxCompiler):
+            raise
+        print("bnfx demo: Inductor needs a C++ compiler: install g++, or set CXX", file=sys.stderr)
+        return 2
     (print_json if as_json else print_table)(rows, repeats)
     for row in rows:
         for problem in row.problems:
@@ -54,9 +63,7 @@ def _measure(
     def tell_step(step: str) -> None:
         tell(f"{case.name}: {step}")
 
-    return measure(
-        case.name, case.load(), picture, repeats=repeats, inner=inner, tell=tell_step
-    )
+    return measure(case.name, case.load(), picture, repeats=repeats, inner=inner, tell=tell_step)
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:

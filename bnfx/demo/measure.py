@@ -1,4 +1,4 @@
-"""Measures one model: what bnfx did to its BatchNorms, whether the answer is right, how fast it is."""
+"""Measures one model: what became of its BatchNorms, whether the answer is right, and its speed."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def measure(
         alone(image)
         tell(next(steps))
         reports: list[Report] = []
-        options = {"inner": inner, "report": reports.append}
+        options: dict[str, Any] = {"inner": inner, "report": reports.append}
         folded = torch.compile(model, backend="bnfx", fullgraph=True, options=options)
         actual = folded(image)
         report = reports[-1]  # Dynamo may start over: the last capture is the one that counts

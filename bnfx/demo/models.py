@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-_SHIFT = 0.5  # standard deviation of beta and of running_mean
+_SHIFT = 0.5  # standard deviation of beta, running_mean and the layers' biases
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give every weight and every BatchNorm of ``model`` random values, in place.
 
     gamma is uniform in +-[0.5, 1.5], beta and running_mean are normal, running_var is uniform in
-    [0.5, 2]; weights are normal with variance ``2 / fan_in``. So a layer neither drowns its input
-    in shifts nor lets it grow without bound: the answer depends on the picture. (As shipped,
-    torchvision's MobileNetV3 starts with depthwise weights so small that random shifts leave 4e-7
-    of its answer to the picture, and an error in folding would not show.)
+    [0.5, 2]; weights are normal with variance ``2 / fan_in``, biases normal. So a layer neither
+    drowns its input in shifts nor lets it grow without bound: the answer depends on the picture.
+    (As shipped, torchvision's MobileNetV3 starts with depthwise weights so small that random
+    shifts leave 4e-7 of its answer to the picture, and an error in folding would not show.)
     """
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -40,6 +40,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 fan_in = module.weight[0].numel()
                 module.weight.normal_(0, math.sqrt(2 / fan_in), generator=random)
+                if module.bias is not None:
+                    module.bias.normal_(0, _SHIFT, generator=random)
             elif isinstance(module, _BatchNorm):
                 _randomise_batch_norm(module, random)
     return model
@@ -88,4 +90,4 @@ def _timm(name: str) -> Case:
         model: nn.Module = timm.create_model(name, pretrained=False)
         return randomise(model.eval())
 
-    return Case(f"timm {name}", load)
+    return Case(f"timm:{name}", load)

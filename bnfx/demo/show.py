@@ -18,15 +18,14 @@ from rich.table import Table
 
 from bnfx.demo.measure import Row
 
-HINT = "Why each BatchNorm was left as it is: print(bnfx.explain(model, x))"
-_WIDTH = 120  # of a table that is not shown on a terminal
+HINT = "What became of each BatchNorm, and why: print(bnfx.explain(model, x))"
+_WIDTH = 120  # what the table needs; on a narrower terminal, a wrapped number beats a lost one
 
 
 def print_table(rows: Sequence[Row], repeats: int) -> None:
     """The table, a line that sums it up, and a hint, on stdout."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH
+    console.width = max(console.width, _WIDTH)
     console.print(_table(rows))
     console.print(summary(rows), soft_wrap=True)
     console.print(
@@ -75,7 +74,12 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         steps = iter(range(1, total + 1))
         yield lambda what: console.print(f"[{next(steps)}/{total}] {what}", markup=False)
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
         begun = iter([False] + [True] * (total - 1))
@@ -87,12 +91,12 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", no_wrap=True)
     for heading in (
         "Batch-\nNorms",
         "folded",
-        "multiply-\nadd",
+        "mul-\nadd",
         "kept",
         "error\nfloat32",
         "error\nfloat64",

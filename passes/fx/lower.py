@@ -178,7 +178,7 @@ class _Writer:
 
 
 def _keep(old: object, new: object, name: str) -> None:
-    """Keep one of Dynamo's notes on where inputs come from: AOTAutograd guards aliases with them."""
+    """Keep a note of Dynamo's on where inputs come from: AOTAutograd guards aliases with it."""
     if hasattr(old, name):
         setattr(new, name, getattr(old, name))
 

@@ -311,8 +311,8 @@ def test_inputs_that_are_written_to_and_alias(inner: str) -> None:
     with torch.no_grad():
         for _ in range(2):
             x, y = torch.randn(2, 3, 6, 6), torch.randn(2, 3, 6, 6)
-            for pick in (lambda x: y, lambda x: x, lambda x: x[:1]):
+            for pick in (lambda x, y: y, lambda x, y: x, lambda x, y: x[:1]):
                 ours, theirs = x.clone(), x.clone()
-                expected = model(theirs, pick(theirs))
-                assert relative(compiled(ours, pick(ours)), expected) < 1e-5
+                expected = model(theirs, pick(theirs, y))
+                assert relative(compiled(ours, pick(ours, y)), expected) < 1e-5
                 assert torch.equal(ours, theirs)
