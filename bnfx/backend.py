@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import fx
 from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 
@@ -21,7 +20,7 @@ from bnfx.inner import Inner, resolve
 from bnfx.options import Options, parse_rules, parse_verify
 from bnfx.passes.fx import Rewritten, rewrite
 from bnfx.passes.fx.dynamo import GraphInputs, without_gradients
-from bnfx.passes.fx.rewrite import RewriteWarning, survey
+from bnfx.passes.fx.rewrite import RewriteWarning, is_meta, survey
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.report import Report
 from bnfx.report.output import deliver
@@ -77,10 +76,15 @@ def bnfx(
         raise _CompileTimeOptionError(str(error)) from None
 
     inputs = GraphInputs.of(module, example_inputs)
+    refusal = None
     if not without_gradients(module, example_inputs):
         refusal = Refusal(Code.GRADIENTS_NEEDED, "the graph was compiled with gradients enabled")
+    elif any(map(is_meta, inputs.parameters.values())):
+        refusal = Refusal(Code.UNSUPPORTED_DTYPE, "its parameters are on the meta device")
+    if refusal is not None:
+        compiled = inner.compile(module, example_inputs)
         deliver(Report((survey(module, inputs.parameters, refusal),)), chosen.report)
-        return inner.compile(module, example_inputs)
+        return compiled
     return _compile_folded(module, example_inputs, inputs, inner, chosen)
 
 
@@ -93,12 +97,17 @@ def _compile_folded(
 ) -> Callable[..., Any]:
     rules = parse_rules(options.rules)
 
-    def fold(
-        parameters: Mapping[str, torch.Tensor], scalars: Mapping[str, torch.Tensor]
-    ) -> Rewritten:
-        return rewrite(module, parameters, form="placeholders", scalars=scalars, rules=rules)
+    def fold(inputs: GraphInputs) -> Rewritten:
+        return rewrite(
+            module,
+            inputs.parameters,
+            form="placeholders",
+            scalars=inputs.scalars,
+            others=inputs.others,
+            rules=rules,
+        )
 
-    rewritten = fold(inputs.parameters, inputs.scalars)
+    rewritten = fold(inputs)
     report, slots = rewritten.report, rewritten.slots
     if slots and (tolerance := parse_verify(options.verify)) is not None:
         problem = disagreement(module, rewritten, example_inputs, tolerance)
@@ -106,16 +115,19 @@ def _compile_folded(
             warnings.warn(problem, RewriteWarning, stacklevel=2)
             report = survey(module, inputs.parameters, Refusal(Code.INTERNAL_ERROR, problem))
             slots = ()
-    deliver(Report((report,)), options.report)
-    if not slots:
-        return inner.compile(module, example_inputs)
-    compiled = FoldedFunction(module, inputs, rewritten, fold, inner)
-    try:
-        compiled.compile(example_inputs, rewritten.evaluate(), freeze=options.weights == "auto")
-    except RestartAnalysis:
-        raise  # Dynamo traces once more, with what the compiler learnt, and comes back
-    except Exception as error:
-        message = f"bnfx: the folded graph did not compile, the original is used: {error!r}"
-        warnings.warn(message, RewriteWarning, stacklevel=2)
-        return inner.compile(module, example_inputs)
+    compiled: Callable[..., Any] | None = None
+    if slots:
+        compiled = folded = FoldedFunction(module, inputs, rewritten, fold, inner)
+        try:
+            folded.compile(example_inputs, rewritten.evaluate(), freeze=options.weights == "auto")
+        except RestartAnalysis:
+            raise  # Dynamo traces once more, with what the compiler learnt, and comes back
+        except Exception as error:
+            problem = f"bnfx: the folded graph did not compile, the original is used: {error!r}"
+            warnings.warn(problem, RewriteWarning, stacklevel=2)
+            report = survey(module, inputs.parameters, Refusal(Code.INTERNAL_ERROR, problem))
+            compiled = None
+    if compiled is None:
+        compiled = inner.compile(module, example_inputs)
+    deliver(Report((report,)), options.report)  # once it is true: a compiler may start over
     return compiled

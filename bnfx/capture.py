@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import fx, nn
+from torch._dynamo.utils import deepcopy_to_fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -32,28 +36,81 @@ def is_training(model: nn.Module) -> bool:
     return any(is_training(module) for module in own)
 
 
+_IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
+
+
+class _Proxy(fx.Proxy):
+    """A proxy that knows ``x *= 2`` for a write; torch's own records ``x = x * 2``."""
+
+
+def _in_place(op: Callable[..., Any]) -> Callable[..., Any]:
+    def write(self: _Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", op, (self, other), {})
+
+    return write
+
+
+for _name in _IN_PLACE.split():
+    setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
+
+
 class _Tracer(fx.Tracer):
     """Traces accesses to buffers too: ``self.count.add_(1)`` in forward belongs into the graph."""
 
     proxy_buffer_attributes = True
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
     """``model`` itself if it is a ``GraphModule``, else its symbolic trace.
 
     Raises:
-        CaptureError: if its control flow depends on data.
+        CaptureError: if its control flow depends on data, or it enters autocast.
     """
     if isinstance(model, fx.GraphModule):
         return model
+    kind = type(model).__name__
     try:
-        return fx.GraphModule(model, _Tracer().trace(model), type(model).__name__)
+        with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast):
+            return fx.GraphModule(model, _Tracer().trace(model), kind)
     except Exception as error:
-        raise CaptureError(
-            f"torch.fx cannot trace {type(model).__name__}: {error}. Use "
-            'torch.compile(model, backend="bnfx"), which needs no whole graph, or pass the '
-            "GraphModule of a part that can be traced"
-        ) from error
+        raise CaptureError(f"torch.fx cannot trace {kind}: {error}. {_WAY_OUT}") from error
+
+
+def check_traceable(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` for what tracing and copying would lose without a word."""
+    kind = type(model).__name__
+    hooks = (*model._forward_hooks.values(), *model._forward_pre_hooks.values())
+    if not all(getattr(hook, "__module__", "").startswith("torch.export") for hook in hooks):
+        raise CaptureError(f"{kind} has forward hooks, which a graph cannot hold. {_WAY_OUT}")
+    if isinstance(model, fx.GraphModule):
+        return
+    if type(model).__call__ is not nn.Module.__call__ or "forward" in vars(model):
+        raise CaptureError(f"{kind} replaces __call__ or its own forward. {_WAY_OUT}")
+
+
+_WAY_OUT = (
+    'Use torch.compile(model, backend="bnfx"), which needs no whole graph, or pass the GraphModule '
+    "of a part that can be traced"
+)
+
+
+def _refuse_autocast(self: torch.autocast) -> None:
+    raise CaptureError("it enters torch.autocast, which torch.fx does not record")
+
+
+def copied(value: Any) -> Any:
+    """A deep copy.
+
+    Raises:
+        CaptureError: if there can be none, as of lazy modules and graph tensors.
+    """
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:
+        raise CaptureError(f"{type(value).__name__} cannot be copied: {error}") from error
 
 
 def describe_shapes(module: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
@@ -64,9 +121,30 @@ def describe_shapes(module: fx.GraphModule, example_inputs: Sequence[Any]) -> No
     """
     if not example_inputs:
         return
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = FakeTensorMode()
     try:
+        shapes = deepcopy_to_fake_tensor(module, mode)  # the graph may write to its buffers
         with torch.no_grad():
-            FakeTensorProp(module, mode).propagate(*example_inputs)
+            FakeTensorProp(shapes, mode).propagate(*example_inputs)
     except Exception as error:
         raise CaptureError(f"the example inputs do not fit the model: {error}") from error
+    for node, described in zip(module.graph.nodes, shapes.graph.nodes, strict=True):
+        if "val" in described.meta:
+            node.meta["val"] = described.meta["val"]
+
+
+def check_ranks(module: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
+    """Make ``module`` check that its inputs have the ranks of the example inputs, in place."""
+    placeholders = module.graph.find_nodes(op="placeholder")
+    for node, example in zip(placeholders, example_inputs, strict=False):
+        if not isinstance(example, torch.Tensor):
+            continue
+        rank = example.dim()
+        message = f"this graph was folded for a {node.name} of {rank} dimensions"
+        with module.graph.inserting_after(placeholders[-1]):
+            dim = module.graph.call_method("dim", (node,))
+        with module.graph.inserting_after(dim):
+            same = module.graph.call_function(operator.eq, (dim, rank))
+        with module.graph.inserting_after(same):
+            module.graph.call_function(torch._assert, (same, message))
+    module.recompile()

@@ -22,7 +22,7 @@ app = typer.Typer(
     epilog="Example: bnfx demo --quick",
 )
 
-_DEFAULT_REPEATS = 20
+_DEFAULT_REPEATS = 15
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from bnfx.inner import Compiled, Inner
 from bnfx.passes.fx.aliasing import mutated_leaves
 from bnfx.passes.fx.bind import bind
-from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
+from bnfx.passes.fx.dynamo import GraphInputs, describe_slots, has_constant_output
 from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten
-from bnfx.passes.fx.sources import PLAIN
+from bnfx.passes.fx.sources import PLAIN, memory
 from bnfx.weights import Snapshot
 
 log = logging.getLogger("bnfx")
@@ -75,7 +75,7 @@ class FoldedFunction:
         original: the captured graph.
         inputs: its placeholders.
         rewritten: its folded form, with the slots as extra placeholders at the end.
-        refold: folds ``original`` anew, for other tensors: ``(parameters, scalars) -> Rewritten``.
+        refold: folds ``original`` anew, for other inputs of the same shapes.
         inner: the inner compiler.
     """
 
@@ -84,18 +84,23 @@ class FoldedFunction:
         original: fx.GraphModule,
         inputs: GraphInputs,
         rewritten: Rewritten,
-        refold: Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], Rewritten],
+        refold: Callable[[GraphInputs], Rewritten],
         inner: Inner,
     ) -> None:
         self._original = original
+        self._positions = inputs.positions
         self._module = rewritten.module
         self._slots = rewritten.slots
         self._refold = refold
         self._inner = inner
+        # Positions only: the tensors of this moment are not to be kept alive.
         self._parameters = {name: inputs.positions[name] for name in inputs.parameters}
         self._scalars = {name: inputs.positions[name] for name in inputs.scalars}
+        self._others = {name: inputs.positions[name] for name in inputs.others}
         sources = (source.name for source in rewritten.sources)
         self._sources = [self._parameters[name] for name in sources if name in self._parameters]
+        written = {leaf.name for leaf in mutated_leaves(original.graph, original)}
+        self._written = [inputs.positions[name] for name in inputs.others if name in written]
         self._lock = threading.Lock()
         self._folded: list[_Folded] = []
         self._frozen: _Frozen | None = None
@@ -129,8 +134,8 @@ class FoldedFunction:
             tensors = [args[position] for position in frozen.bound]
             if frozen.moment.holds(tensors, self._scalar_values(args)):
                 return frozen.run(*[args[position] for position in frozen.taken])
-            if frozen.moment.snapshot.is_of(tensors) or not frozen.moment.snapshot.is_alive():
-                self._frozen = None  # overwritten, or its model is gone: it can never serve again
+            if frozen.moment.snapshot.is_of(tensors):
+                self._frozen = None  # overwritten: it can never serve again
         if self._shapes is not None:
             # DDP's graph splitter compiles with fake parameters, then calls the body once to learn
             # the strides of its outputs; real calls come after that.
@@ -138,7 +143,7 @@ class FoldedFunction:
                 assert self._live is not None
                 return self._live(*args, *self._shapes)
             self._shapes = None
-        weights = self._weights_for(args)
+        weights = None if self._writes_to_a_source(args) else self._weights_for(args)
         if weights is None:
             if self._unfolded is None:
                 self._unfolded = self._compile_late(self._original)
@@ -146,6 +151,13 @@ class FoldedFunction:
         if self._live is None:
             self._live = self._compile_late(self._module)
         return self._live(*args, *weights)
+
+    def _writes_to_a_source(self, args: Sequence[Any]) -> bool:
+        """Whether an input that the graph writes to shares memory with a folded parameter."""
+        if not self._written:
+            return False
+        sources = {memory(args[position]) for position in self._sources}
+        return any(memory(args[position]) in sources for position in self._written)
 
     def _weights_for(self, args: Sequence[Any]) -> list[torch.Tensor] | None:
         """The folded weights for these arguments; ``None`` where they must not be folded."""
@@ -160,18 +172,16 @@ class FoldedFunction:
             others = [
                 folded
                 for folded in self._folded
-                if folded.moment.snapshot.is_alive()
-                and not (folded.moment.scalars == scalars and folded.moment.snapshot.is_of(tensors))
+                if not (folded.moment.scalars == scalars and folded.moment.snapshot.is_of(tensors))
             ]
             self._folded = [fresh, *others][:MAX_PARAMETER_SETS]
         return fresh.weights
 
     def _evaluate(self, args: Sequence[Any]) -> list[torch.Tensor] | None:
         """Fold anew. What may be folded depends on the values, so the rules run again."""
-        rewritten = self._refold(
-            {name: args[position] for name, position in self._parameters.items()},
-            {name: args[position] for name, position in self._scalars.items()},
-        )
+        groups = (self._parameters, self._scalars, self._others)
+        tensors = ({name: args[at] for name, at in group.items()} for group in groups)
+        rewritten = self._refold(GraphInputs(self._positions, *tensors))
         if rewritten.slots == self._slots:
             return rewritten.evaluate()
         log.warning("bnfx: the new parameters cannot be folded; the original graph is used")
@@ -186,10 +196,12 @@ class FoldedFunction:
     def _freeze(self, example_inputs: Sequence[Any], weights: list[torch.Tensor]) -> _Frozen | None:
         """The frozen body, or ``None`` where weights are no constants or cannot be prepacked."""
         assert self._inner.freeze is not None
-        written = mutated_leaves(self._original.graph, self._original)
         tensors = {name: example_inputs[at] for name, at in self._parameters.items()}
+        written = mutated_leaves(self._original.graph, self._original)
         if any(leaf.op == "placeholder" for leaf in written):
             return None  # no constant, or an input whose aliases only a traced graph can guard
+        if has_constant_output(self._original, tensors):
+            return None  # the caller would be handed the constant itself, and may write to it
         for tensor in tensors.values():
             if type(tensor) not in PLAIN or tensor.layout != torch.strided or tensor.is_complex():
                 return None  # nothing that a snapshot could vouch for

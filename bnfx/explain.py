@@ -3,53 +3,60 @@
 from __future__ import annotations
 
 import contextvars
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from bnfx.capture import trace, unwrap
+from bnfx.capture import copied, trace, unwrap
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.dynamo import GraphInputs
+from bnfx.passes.fx.modules import is_batch_norm
 from bnfx.passes.report import GraphReport
 from bnfx.report import Report
 
 _collected: contextvars.ContextVar[list[GraphReport] | None] = contextvars.ContextVar(
     "bnfx_explain", default=None
 )
+# Dynamo stops compiling code that it has compiled too often, and would show nothing from then on.
+_NO_LIMIT = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20}
 
 
 def explain(model: nn.Module, *example_inputs: Any) -> Report:
     """What bnfx would do with each BatchNorm of ``model``: folded where, or left alone why.
 
-    With example inputs, the model runs once, in eager mode under ``torch.no_grad()``, and is
-    captured as ``torch.compile`` captures it: a graph break gives two graphs. Without, it is traced
-    by ``torch.fx``, which knows no shapes. The model is not changed.
+    With example inputs, a copy of the model runs once, in eager mode under ``torch.no_grad()``, and
+    is captured as ``torch.compile`` captures it: a graph break gives two graphs. Without, it is
+    traced by ``torch.fx``, which knows no shapes. Neither model nor inputs are changed.
 
     Args:
         model: in evaluation mode, or each BatchNorm's verdict will be ``training-mode``.
         example_inputs: inputs that ``model`` accepts.
 
+    Returns:
+        The report. A BatchNorm module that no captured graph runs is named in its notes.
+
     Raises:
-        CaptureError: without example inputs, if ``torch.fx`` cannot trace the model.
+        CaptureError: if the model cannot be copied, or, without example inputs, not be traced.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"bnfx.explain takes an nn.Module, not {type(model).__name__}")
-    model = unwrap(model)
+    model = copied(unwrap(model))
     if not example_inputs:
         return Report((rewrite(trace(model), {}, form="attributes").report,))
-    if any(module.training for module in model.modules()):
-        model = copy.deepcopy(model)  # running it moves its running statistics
     collected: list[GraphReport] = []
     token = _collected.set(collected)
     try:
-        with torch.no_grad():
-            torch.compile(model, backend=_explaining)(*example_inputs)
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(),
+            torch._dynamo.config.patch(_NO_LIMIT),
+        ):
+            torch.compile(model, backend=_explaining)(*copied(example_inputs))
     finally:
         _collected.reset(token)
-    return Report(tuple(collected))
+    return Report((*collected, *_unseen(model, collected)))
 
 
 def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
@@ -60,9 +67,28 @@ def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callab
         if collected is not None:
             inputs = GraphInputs.of(module, args)
             rewritten = rewrite(
-                module, inputs.parameters, form="placeholders", scalars=inputs.scalars
+                module,
+                inputs.parameters,
+                form="placeholders",
+                scalars=inputs.scalars,
+                others=inputs.others,
             )
             collected.append(rewritten.report)
         return module(*args)
 
     return run
+
+
+def _unseen(model: nn.Module, graphs: Sequence[GraphReport]) -> Iterator[GraphReport]:
+    """A note on the BatchNorm modules that stand in no graph."""
+    seen = {verdict.site.name.split(":")[0] for graph in graphs for verdict in graph.verdicts}
+    missing = [
+        name for name, module in model.named_modules() if is_batch_norm(module) and name not in seen
+    ]
+    if missing:
+        yield GraphReport(
+            notes=(
+                "in no captured graph, because these inputs do not reach it or because Dynamo "
+                f"runs the code around it uncompiled: {', '.join(missing)}",
+            )
+        )

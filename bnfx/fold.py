@@ -9,11 +9,21 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.capture import describe_shapes, is_training, trace, unwrap
-from bnfx.errors import NotYetError, OptionError, TrainingModeError, VerificationError
+from bnfx.capture import (
+    check_ranks,
+    check_traceable,
+    copied,
+    describe_shapes,
+    is_training,
+    trace,
+    unwrap,
+)
+from bnfx.errors import CaptureError, NotYetError, OptionError, TrainingModeError, VerificationError
 from bnfx.options import nearest, parse_rules, parse_verify
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.bind import fill
+from bnfx.passes.fx.rewrite import is_meta
+from bnfx.passes.refusals import Code
 from bnfx.verify import relative_error
 
 
@@ -40,12 +50,13 @@ def fold(
         verify: compare both models on ``example_inputs``: ``True`` allows a relative error of 1e-3.
 
     Returns:
-        A ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their
+        A ``GraphModule``. Where ranks mattered, it asserts those of the example inputs. Folded
+        layers keep their path (``layer1.0.conv1``), and their
         parameters the ``requires_grad`` that they had.
 
     Raises:
         TrainingModeError: if ``model`` is in training mode.
-        CaptureError: if ``model`` cannot be traced.
+        CaptureError: if ``model`` cannot be traced or copied, or a graph cannot say what it does.
         OptionError: for an option that is not valid.
         VerificationError: if ``verify`` finds a larger error.
     """
@@ -63,10 +74,16 @@ def fold(
         raise TrainingModeError("the model is in training mode; call model.eval() first")
 
     # A copy first: whatever tracing and shape propagation leave behind, they leave it there.
-    traced = trace(copy.deepcopy(model))
+    if any(map(is_meta, (*model.parameters(), *model.buffers()))):
+        raise CaptureError("the model is on the meta device, so its weights hold no numbers")
+    check_traceable(model)
+    traced = trace(copied(model))
+    without_ranks = rewrite(traced, {}, form="attributes", rules=chosen).report
     describe_shapes(traced, example_inputs)
     rewritten = rewrite(traced, {}, form="attributes", rules=chosen)
     folded = rewritten.module
+    if rewritten.slots and without_ranks.gives(Code.UNKNOWN_RANK):
+        check_ranks(folded, example_inputs)  # what folded needed them, so other ranks are an error
     weights = rewritten.evaluate() if rewritten.slots else []
     assert weights is not None, "a module's own parameters are no fake tensors"
     fill(folded, {slot.name: weight for slot, weight in zip(rewritten.slots, weights, strict=True)})
@@ -80,7 +97,7 @@ def _verify(
 ) -> None:
     with torch.no_grad(), torch.random.fork_rng():
         state = torch.random.get_rng_state()
-        expected = model(*copy.deepcopy(example_inputs))
+        expected = copied(model)(*copy.deepcopy(example_inputs))
         torch.random.set_rng_state(state)
         actual = folded(*copy.deepcopy(example_inputs))
     error = relative_error(actual, expected)

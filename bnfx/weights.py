@@ -11,7 +11,7 @@ a foreign library shows nowhere: :func:`refresh` is for that.
 from __future__ import annotations
 
 import functools
-import weakref
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _WHOLE = 4096  # elements up to which a tensor is compared whole
-_SAMPLE = 64  # elements compared of a larger one
+_SAMPLE = 128  # elements compared of a larger one
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -59,13 +59,13 @@ def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Non
 class Snapshot:
     """What tensors looked like at one moment; answers whether they still do.
 
-    Holds weak references to the tensors, and views of their memory, so that a freed address can't
-    come back as another tensor's.
+    Holds views of their memory, so that a freed address can't come back as another tensor's. It
+    holds no weak references: ``torch.utils.swap_tensors`` refuses tensors that have one.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         watch_optimizers()
-        self._references = [weakref.ref(tensor) for tensor in tensors]
+        self._ids = list(map(id, tensors))
         self._signs = self._signs_of(tensors)
         with torch.inference_mode(False), torch.no_grad():
             self._views = [_sample(tensor) for tensor in tensors]
@@ -73,14 +73,7 @@ class Snapshot:
 
     def is_of(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the very tensors."""
-        return all(
-            reference() is tensor
-            for reference, tensor in zip(self._references, tensors, strict=True)
-        )
-
-    def is_alive(self) -> bool:
-        """Whether all the tensors still exist."""
-        return all(reference() is not None for reference in self._references)
+        return self._ids == list(map(id, tensors))
 
     def holds(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the very tensors and nothing was written to them since."""
@@ -114,6 +107,9 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor:
         )
     )
     if count > _WHOLE and dense and not tensor.is_inference():
-        tensor = tensor.as_strided((_SAMPLE,), (count // _SAMPLE,))
+        # A stride with no factor in common with the size meets every place of every axis in turn;
+        # else the sample might be the first tap of each filter, and nothing else.
+        stride = next(s for s in range(count // _SAMPLE, 0, -1) if math.gcd(s, count) == 1)
+        tensor = tensor.as_strided((_SAMPLE,), (stride,))
     # As integers, so that NaN equals itself.
     return tensor.view(_BITS[tensor.itemsize]) if tensor.itemsize in _BITS else tensor

@@ -28,7 +28,7 @@ class Values:
         self._like = like
         self._dtype = dtype
         self._stored: dict[tuple[Expression, str], Array] = {}
-        self._finite: dict[Source, bool] = {}
+        self._refused: dict[tuple[ChannelAffine, str | None], tuple[Refusal, ...]] = {}
 
     def exact(self, expression: Expression) -> Array:
         """The value in the computing dtype. Not kept: it is twice the size of what is stored."""
@@ -56,10 +56,14 @@ class Values:
             affine: the map.
             dtype: in which it would be stored, if it would.
         """
+        key = (affine, dtype)
+        if key not in self._refused:  # each rule asks again
+            self._refused[key] = tuple(self._refuse_affine(affine, dtype))
+        yield from self._refused[key]
+
+    def _refuse_affine(self, affine: ChannelAffine, dtype: str | None) -> Iterator[Refusal]:
         for source in affine.sources():
-            if source not in self._finite:
-                self._finite[source] = _all_finite(self._read(source))
-            if not self._finite[source]:
+            if not _all_finite(self._read(source)):
                 yield Refusal(Code.NON_FINITE, f"{source.name} holds NaN or infinity")
         for name, expression in (("scale", affine.scale), ("shift", affine.shift)):
             exact = self.exact(expression)
@@ -69,22 +73,31 @@ class Values:
                 yield Refusal(Code.OVERFLOW, f"the BatchNorm's {name} overflows {dtype}")
 
     def refuse_operator(self, operator: LinearOperator, dtypes: Iterable[str]) -> Iterator[Refusal]:
-        """Reasons why the operator's weights cannot be stored in, or computed with, ``dtypes``."""
+        """Reasons why the operator's weights cannot be stored in, or computed with, ``dtypes``.
+
+        The largest weight of each channel tells: NaN and infinity show in it, rounding is monotone,
+        and rounding to nearest moves a weight by more than one unit of the largest only if that is
+        subnormal. So the weights, of which there are many, are read once.
+        """
         stored, *others = dict.fromkeys(dtypes)
         for name, expression in (("weight", operator.weight), ("bias", operator.bias)):
             if expression is None:
                 continue
             exact = self.exact(expression)
-            if not _all_finite(exact):
+            xp: Any = array_namespace(exact)
+            rows = operator.rows(exact) if name == "weight" else xp.reshape(exact, (-1, 1))
+            if rows.shape[1] == 0:
+                continue
+            largest = xp.max(xp.abs(rows), axis=1)  # NaN if there is one
+            if not _all_finite(largest):
                 yield Refusal(Code.NON_FINITE, f"the folded {name} would be NaN or infinite")
                 continue
+            self._stored[expression, stored] = self._cast(exact, stored)
             for dtype in (stored, *others):
-                cast = self._cast(exact, dtype)
-                if dtype == stored:
-                    self._stored[expression, dtype] = cast
-                if not _all_finite(cast):
+                if not _all_finite(self._cast(largest, dtype)):
                     yield Refusal(Code.OVERFLOW, f"the folded {name} overflows {dtype}")
-                elif name == "weight" and _loses_a_channel(operator, exact, cast):
+                smallest = float(xp.finfo(getattr(xp, dtype)).smallest_normal)
+                if name == "weight" and xp.any((largest > 0) & (largest < smallest)):
                     yield Refusal(
                         Code.UNDERFLOW, f"a channel of the folded weight underflows {dtype}"
                     )
@@ -93,18 +106,3 @@ class Values:
 def _all_finite(array: Array) -> bool:
     xp = array_namespace(array)
     return bool(xp.all(xp.isfinite(array)))
-
-
-def _loses_a_channel(operator: LinearOperator, exact: Array, cast: Array) -> bool:
-    """Whether rounding moves a channel by more than one unit of its largest weight.
-
-    Rounding to nearest moves a normal number by at most half a unit, ``eps/2`` of it; only
-    subnormals move by more.
-    """
-    xp: Any = array_namespace(exact)
-    eps = float(xp.finfo(cast.dtype).eps)
-    rows = operator.rows(exact)
-    if rows.shape[1] == 0:
-        return False
-    error = xp.max(xp.abs(operator.rows(xp.astype(cast, exact.dtype)) - rows), axis=1)
-    return bool(xp.any(error > eps * xp.max(xp.abs(rows), axis=1)))

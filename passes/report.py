@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from bnfx.passes.refusals import Refusal
+from bnfx.passes.refusals import Code, Refusal
 
 
 class Outcome(str, Enum):
@@ -60,6 +60,10 @@ class GraphReport:
 
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def gives(self, code: Code) -> bool:
+        """Whether any verdict was refused something with this code."""
+        return any(r.code is code for verdict in self.verdicts for r in verdict.refusals)
 
     def count(self, outcome: Outcome) -> int:
         """Number of sites with this outcome."""

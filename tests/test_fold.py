@@ -148,3 +148,102 @@ def test_verify() -> None:
         bnfx.fold(net(), X, verify=1e-12)
     with pytest.raises(bnfx.OptionError, match="example inputs"):
         bnfx.fold(net(), verify=True)
+
+
+def test_what_a_graph_cannot_say_is_refused() -> None:
+    hooked = net()
+    hooked.register_forward_hook(lambda module, args, output: output * 2)
+    patched = net()
+    patched.forward = lambda x: x
+    graph = fx.symbolic_trace(net())
+    graph.register_forward_pre_hook(lambda module, args: None)
+    for model, words in ((hooked, "hooks"), (graph, "hooks"), (patched, "own forward")):
+        with pytest.raises(bnfx.CaptureError, match=words):
+            bnfx.fold(model)
+
+
+def test_autocast_inside_is_refused() -> None:
+    class Half(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().forward(x)
+
+    with pytest.raises(bnfx.CaptureError, match=r"enters torch\.autocast"):
+        bnfx.fold(Half().eval())
+
+
+def test_in_place_operators_are_writes() -> None:
+    class Doubling(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + 0
+            alias = x
+            x *= 2
+            return super().forward(alias)
+
+    model = randomise(Doubling()).eval()
+    with torch.no_grad():
+        assert relative(bnfx.fold(model, X)(X), model(X)) < 1e-5
+
+
+def test_shapes_are_found_without_running_the_model() -> None:
+    class Counting(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls.add_(1)
+            return super().forward(x) + self.calls
+
+    model = randomise(Counting()).eval()
+    folded = bnfx.fold(model, X)
+    assert folded.calls == model.calls == 0
+    bnfx.explain(model, X)
+    bnfx.fold(model, X, verify=True)
+    assert model.calls == 0
+
+
+def test_a_parameter_read_as_data_keeps_its_value() -> None:
+    class Reading(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + self.conv.bias.mean() + self.conv.weight.sum()
+
+    model = randomise(Reading()).eval()
+    with torch.no_grad():
+        assert relative(bnfx.fold(model, X)(X), model(X)) < 1e-5
+
+
+def test_other_ranks_are_an_error_where_ranks_mattered() -> None:
+    model = randomise(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))).eval()
+    folded = bnfx.fold(model, torch.randn(4, 6))
+    with torch.no_grad():
+        x = torch.randn(4, 6)
+        assert relative(folded(x), model(x)) < 1e-5
+    with pytest.raises(AssertionError, match="folded for a input_1 of 2 dimensions"):
+        folded(torch.randn(4, 6, 6))
+
+
+def test_lowering_keeps_batch_norms_layout() -> None:
+    class Transposing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm2d(5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.bn(x.transpose(2, 3))
+
+    model, x = randomise(Transposing()).eval(), torch.randn(2, 5, 3, 4)
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="bnfx", options={"inner": "eager"})
+        for run in (bnfx.fold(model, x), compiled):
+            assert relative(run(x), model(x)) < 1e-6
+            assert run(x).stride() == model(x).stride()
+
+
+def test_no_numbers_no_fold() -> None:
+    with pytest.raises(bnfx.CaptureError, match="meta device"):
+        bnfx.fold(net().to("meta"))
+    model = net()
+    model.cache = model.conv.weight * 2  # a graph tensor, as old weight_norm keeps one
+    with pytest.raises(bnfx.CaptureError, match="cannot be copied"):
+        bnfx.fold(model)

@@ -104,3 +104,26 @@ def test_a_compiled_model_can_be_explained_and_folded() -> None:
     compiled = torch.compile(model, backend="bnfx")
     assert bnfx.explain(compiled, torch.randn(2, 3, 6, 7)).count("folded") == 1
     assert isinstance(bnfx.fold(compiled), torch.fx.GraphModule)
+
+
+def test_a_batch_norm_in_no_graph_is_noted() -> None:
+    class Partly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+            self.unused = nn.BatchNorm2d(5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    report = bnfx.explain(randomise(Partly()).eval(), torch.randn(2, 3, 6, 7))
+    assert report.count("folded") == 1
+    (note,) = report.notes
+    assert note.endswith(": unused")
+
+
+def test_decomposed_exports_are_accounted_for() -> None:
+    model = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))).eval()
+    exported = torch.export.export(model, (torch.randn(2, 3, 6, 7),)).run_decompositions()
+    report = bnfx.explain(exported.module())
+    assert [r.code for r in report.verdicts[0].refusals] == [bnfx.Code.UNSUPPORTED_FORM]

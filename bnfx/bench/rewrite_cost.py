@@ -94,7 +94,7 @@ def _measure(
 
     def stages() -> tuple[float, float, float]:
         start = time.perf_counter()
-        lifted = lift(graph, inputs.parameters, inputs.scalars)
+        lifted = lift(graph, inputs.parameters, inputs.scalars, inputs.others)
         lifting = time.perf_counter()
         pipeline.run(lifted.graph, values=make_values(lifted.tensors))
         running = time.perf_counter()
@@ -103,7 +103,7 @@ def _measure(
         return lifting - start, running - lifting, end - running
 
     def bare() -> float:
-        lifted = lift(graph, inputs.parameters, inputs.scalars)
+        lifted = lift(graph, inputs.parameters, inputs.scalars, inputs.others)
         start = time.perf_counter()
         pipeline.run(lifted.graph)
         return time.perf_counter() - start

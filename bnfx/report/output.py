@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from torch._guards import CompileContext
 
 from bnfx.report import Report
 
 log = logging.getLogger("bnfx")
 
-# A model with graph breaks is compiled graph by graph; a report file holds all of them so far.
-_files: dict[Path, Report] = {}
+# A model with graph breaks is compiled graph by graph, and a graph again when a shape changes: a
+# file holds the latest of each. Path -> Dynamo's number of the frame -> (compilation, its reports).
+_files: dict[Path, dict[object, tuple[object, list[Report]]]] = {}
 
 
 def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] | None) -> None:
@@ -26,8 +29,14 @@ def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] |
         where(report)
         return
     path = Path(where).absolute()
-    _files[path] = Report.merge([_files.get(path, Report()), report])
-    write_whole(path, render_for(path, _files[path]))
+    compilation = CompileContext.current_compile_id()
+    frame = getattr(compilation, "frame_id", None)
+    graphs = _files.setdefault(path, {})
+    latest, reports = graphs.get(frame, (None, []))
+    graphs[frame] = (compilation, [*reports, report] if latest == compilation else [report])
+    write_whole(
+        path, render_for(path, Report.merge(r for _, some in graphs.values() for r in some))
+    )
 
 
 def render_for(path: Path, report: Report) -> str:
@@ -37,11 +46,10 @@ def render_for(path: Path, report: Report) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise

@@ -18,6 +18,7 @@ from torch import fx, nn
 from torch.nn.modules import batchnorm, conv
 
 from bnfx.passes.fx.calls import Call, read_call
+from bnfx.passes.fx.modules import known_class
 
 _IN_PLACE_OPERATORS = frozenset(
     {operator.iadd, operator.iand, operator.iconcat, operator.ifloordiv, operator.ilshift}
@@ -31,11 +32,22 @@ _FRESH = frozenset(
     | {torch.cat, torch.concat, torch.stack, torch.mean, torch.sum, torch.sigmoid, torch.tanh}
     | {F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.hardswish, F.hardtanh, F.hardsigmoid}
     | {F.softmax, F.sigmoid, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d}
-    | {F.avg_pool2d, F.avg_pool3d, F.layer_norm, F.group_norm, F.instance_norm, F.embedding}
+    | {F.avg_pool2d, F.avg_pool3d, F.layer_norm, F.group_norm}
 )
 _FRESH_METHODS = frozenset({"add", "sub", "mul", "div", "mean", "sum", "clone", "sigmoid", "relu"})
 _FRESH_MODULES = (conv._ConvNd, nn.Linear, batchnorm._BatchNorm)
 _TORCH_MODULES = ("torch", "_operator", "operator", "math", "builtins", "einops", "torchvision")
+
+
+def module_writes(graph: fx.Graph, module: nn.Module) -> Iterator[torch.Tensor]:
+    """The tensors that leaf modules may write to by themselves, such as running statistics."""
+    for node in graph.find_nodes(op="call_module"):
+        leaf = module.get_submodule(node.target)
+        known = _is_known(leaf)
+        if not known or getattr(leaf, "max_norm", None) is not None:
+            yield from leaf.parameters()
+        if not known or leaf.training:
+            yield from leaf.buffers()
 
 
 def mutated_leaves(graph: fx.Graph, module: nn.Module) -> set[fx.Node]:
@@ -58,30 +70,30 @@ def mutated_leaves(graph: fx.Graph, module: nn.Module) -> set[fx.Node]:
 def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
     """The arguments that the node itself may write to."""
     target: Any = node.target
-    first = [arg for arg in node.args[:1] if isinstance(arg, fx.Node)]
-    if isinstance(node.kwargs.get("out"), fx.Node):
-        yield node.kwargs["out"]  # type: ignore[misc]
+    first = _nodes(node.args[:1])
+    yield from _nodes(node.kwargs.get("out"))
     if node.op == "call_method":
         if target in ("__setitem__", "__iadd__") or _in_place_name(target):
             yield from first
     elif node.op == "call_module":
         leaf = module.get_submodule(target)
-        if getattr(leaf, "inplace", False) or not type(leaf).__module__.startswith("torch.nn"):
+        if getattr(leaf, "inplace", False) or not _is_known(leaf):
             yield from node.all_input_nodes
     elif node.op == "call_function":
         if isinstance(target, torch._ops.OpOverload):
             for position, argument in enumerate(target._schema.arguments):
                 if argument.alias_info is not None and argument.alias_info.is_write:
                     value = node.kwargs.get(argument.name)
-                    value = node.args[position] if position < len(node.args) else value
-                    if isinstance(value, fx.Node):
-                        yield value
+                    yield from _nodes(node.args[position] if position < len(node.args) else value)
             return
         call = read_call(node)
         if isinstance(call, Call):
             if "batch_norm" in call.kind and call.arguments["training"] is not False:
                 statistics = (call.arguments["running_mean"], call.arguments["running_var"])
                 yield from (value for value in statistics if isinstance(value, fx.Node))
+        elif target in (F.instance_norm, F.embedding, F.embedding_bag):
+            # They update running statistics, and renormalise a table under max_norm.
+            yield from node.all_input_nodes
         elif (
             target is operator.setitem
             or target in _IN_PLACE_OPERATORS
@@ -91,6 +103,18 @@ def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
             yield from first
         elif not _is_torch(target):
             yield from node.all_input_nodes
+
+
+def _is_known(leaf: nn.Module) -> bool:
+    """Whether the module's forward is torch's own."""
+    return type(leaf).__module__.startswith("torch.nn") or known_class(leaf) is not None
+
+
+def _nodes(argument: Any) -> list[fx.Node]:
+    """The nodes in an argument, which may be a list or tuple of them."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(argument, found.append)
+    return found
 
 
 def _in_place_name(name: str) -> bool:
@@ -111,6 +135,9 @@ def _asks_in_place(node: fx.Node) -> bool:
 def _is_torch(target: Any) -> bool:
     if isinstance(target, torch._ops.HigherOrderOperator):
         return False
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        overloads = (getattr(target, name) for name in target.overloads())  # type: ignore[no-untyped-call]
+        return not any(overload._schema.is_mutable for overload in overloads)
     owner = getattr(target, "__module__", None) or ""
     return owner.split(".")[0] in _TORCH_MODULES or inspect.isbuiltin(target)
 

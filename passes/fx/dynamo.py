@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +21,21 @@ class GraphInputs:
         positions: placeholder name -> position among the arguments.
         parameters: the parameters and buffers of the user's modules, by placeholder name.
         scalars: Python floats that arrive as 0-d tensors (``eps`` under ``dynamic=True``).
+        others: every other tensor.
     """
 
     positions: Mapping[str, int]
     parameters: Mapping[str, torch.Tensor]
     scalars: Mapping[str, torch.Tensor]
+    others: Mapping[str, torch.Tensor]
 
     @staticmethod
     def of(module: fx.GraphModule, example_inputs: Sequence[Any]) -> GraphInputs:
         """Sort the placeholders of ``module``, which Dynamo captured."""
         placeholders = module.graph.find_nodes(op="placeholder")
-        parameters, scalars = {}, {}
+        parameters: dict[str, torch.Tensor] = {}
+        scalars: dict[str, torch.Tensor] = {}
+        others: dict[str, torch.Tensor] = {}
         for node, value in zip(placeholders, example_inputs, strict=True):
             if not isinstance(value, torch.Tensor):
                 continue
@@ -39,8 +43,10 @@ class GraphInputs:
                 parameters[node.name] = value
             elif _is_wrapped_number(node, value):
                 scalars[node.name] = value
+            else:
+                others[node.name] = value
         positions = {node.name: position for position, node in enumerate(placeholders)}
-        return GraphInputs(positions, parameters, scalars)
+        return GraphInputs(positions, parameters, scalars, others)
 
 
 def _is_wrapped_number(node: fx.Node, value: torch.Tensor) -> bool:
@@ -102,3 +108,15 @@ def describe_slots(
         node._dynamo_source = None
         examples.append(example)
     return examples
+
+
+def has_constant_output(module: fx.GraphModule, constants: Collection[str]) -> bool:
+    """Whether an output depends on no input that is not one of ``constants``."""
+    depends: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "output":
+            return any(output not in depends for output in node.all_input_nodes)
+        is_input = node.op == "placeholder" and node.name not in constants
+        if is_input or not depends.isdisjoint(node.all_input_nodes):
+            depends.add(node)
+    return False

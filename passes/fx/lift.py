@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from bnfx.passes.fx.aliasing import mutated_leaves
+from bnfx.passes.fx.aliasing import module_writes, mutated_leaves
 from bnfx.passes.fx.calls import Call, read_call
 from bnfx.passes.fx.metadata import dtype_name, location_of, name_of, value_of
 from bnfx.passes.fx.modules import BATCH_NORM_RANK, is_batch_norm, read_module
@@ -20,7 +20,7 @@ from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Site
 
 _METADATA_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout"})
-_METADATA_METHODS = frozenset({"size", "dim", "ndimension", "numel", "type", "is_floating_point"})
+_METADATA_METHODS = frozenset({"size", "dim", "ndimension", "numel", "is_floating_point"})
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,17 @@ def lift(
     module: fx.GraphModule,
     parameters: Mapping[str, torch.Tensor],
     scalars: Mapping[str, torch.Tensor],
+    others: Mapping[str, torch.Tensor],
 ) -> Lifted:
     """Give each node of ``module.graph`` its role.
 
     Args:
         module: untouched.
-        parameters, scalars: see :class:`~bnfx.passes.fx.sources.Sources`.
+        parameters, scalars, others: see :class:`~bnfx.passes.fx.sources.Sources`.
     """
-    sources = Sources(module, parameters, scalars, mutated_leaves(module.graph, module))
+    mutated: list[fx.Node | torch.Tensor] = [*mutated_leaves(module.graph, module)]
+    mutated += module_writes(module.graph, module)
+    sources = Sources(module, parameters, scalars, others, mutated)
     graph = Graph()
     nodes: dict[fx.Node, Node] = {}
     for fx_node in module.graph.nodes:
@@ -77,9 +80,13 @@ def _lift_node(
             node.sites = (_site(fx_node),)
         return node
     if call is None:
-        node.sites = tuple(_nested_sites(fx_node, module))
-        if node.sites:
-            why = f"it stands in a nested graph of {fx_node.name}"
+        if fx_node.op != "call_module" and _names_batch_norm(fx_node, module):
+            node.sites = (_site(fx_node),)
+            why = f"{fx_node.target} is no form of BatchNorm that is read"
+            node.refusals = (Refusal(Code.UNSUPPORTED_FORM, why),)
+        elif sites := tuple(_nested_sites(fx_node, module)):
+            node.sites = sites
+            why = f"it stands inside {fx_node.name}"
             node.refusals = (Refusal(Code.NESTED_GRAPH, why),)
         return node
     if "batch_norm" in call.kind:
@@ -123,10 +130,12 @@ def _nested_sites(fx_node: fx.Node, module: fx.GraphModule) -> Iterator[Site]:
             nested = module.get_submodule(path)
         except AttributeError:
             continue  # a tensor
-        for inner in nested.modules():
+        for name, inner in nested.named_modules(prefix=path):
             if isinstance(inner, fx.GraphModule):
                 found = (node for node in inner.graph.nodes if _names_batch_norm(node, inner))
                 yield from map(_site, found)
+            elif is_batch_norm(inner) and not isinstance(nested, fx.GraphModule):
+                yield Site(name, "batch_norm", location_of(fx_node))  # a leaf of a user's tracer
 
 
 def _names_batch_norm(fx_node: fx.Node, module: fx.GraphModule) -> bool:

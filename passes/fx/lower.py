@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from bnfx.passes.fx.calls import Call, read_call
 from bnfx.passes.fx.lift import Lifted
+from bnfx.passes.fx.metadata import value_of
 from bnfx.passes.fx.slots import Slot, Slots, slots_of
 from bnfx.passes.graph import Linear, Node
 
@@ -93,6 +94,7 @@ class _Writer:
         if node not in self.slots:
             copied = self.graph.node_copy(fx_node, self._new)
             _keep(fx_node, copied, "_dynamo_source")
+            copied.meta.pop("grapharg", None)  # refers to the argument that happened to be there
             return copied
         if isinstance(node.role, Linear):
             written = self._write_linear(fx_node, node, self.slots[node])
@@ -143,13 +145,19 @@ class _Writer:
             for key in ("nn_module_stack", "stack_trace")
             if key in fx_node.meta
         }
-        shifted = self.graph.call_function(torch.add, (scaled, self._read(slots.bias)))
-        if node.dtype == slots.weight.dtype:
-            return shifted
-        shifted.meta = copy.copy(scaled.meta)
+        result = self.graph.call_function(torch.add, (scaled, self._read(slots.bias)))
         if node.dtype is None:
-            return self.graph.call_method("type_as", (shifted, data))
-        return self.graph.call_method("to", (shifted, getattr(torch, node.dtype)))
+            result.meta = copy.copy(scaled.meta)
+            result = self.graph.call_method("type_as", (result, data))
+        elif node.dtype != slots.weight.dtype:
+            result.meta = copy.copy(scaled.meta)
+            result = self.graph.call_method("to", (result, getattr(torch, node.dtype)))
+        value = value_of(node.inputs[0].origin)
+        if value is not None and not _is_dense(value):
+            # BatchNorm lays its output out anew; a multiply-add keeps the layout of a transpose.
+            result.meta = copy.copy(scaled.meta)
+            result = self.graph.call_method("contiguous", (result,))
+        return result
 
     def _erase_dead(self) -> None:
         """Drop reads of old weights and ``eps`` that only rewritten nodes had."""
@@ -175,6 +183,14 @@ class _Writer:
                         old = getattr(old, part)
                 found[target] = self.new_modules.get(target, old)
         return found
+
+
+def _is_dense(value: torch.Tensor) -> bool:
+    """Whether the layout is one that BatchNorm keeps."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return value.is_contiguous() or (
+        value.dim() in formats and value.is_contiguous(memory_format=formats[value.dim()])
+    )
 
 
 def _keep(old: object, new: object, name: str) -> None:

@@ -67,6 +67,7 @@ def rewrite(
     *,
     form: Form,
     scalars: Mapping[str, torch.Tensor] | None = None,
+    others: Mapping[str, torch.Tensor] | None = None,
     rules: Sequence[Rule] = RULES,
 ) -> Rewritten:
     """Fold what can be folded in ``module``, which is left untouched.
@@ -76,13 +77,13 @@ def rewrite(
 
     Args:
         module: from Dynamo, ``fx.symbolic_trace`` or ``torch.export``.
-        parameters, scalars: see :class:`~bnfx.passes.fx.sources.Sources`.
+        parameters, scalars, others: see :class:`~bnfx.passes.fx.sources.Sources`.
         form: see :mod:`bnfx.passes.fx.lower`.
         rules: in order of preference.
     """
     lifted: Lifted | None = None
     try:
-        lifted = lift(module, parameters, scalars or {})
+        lifted = lift(module, parameters, scalars or {}, others or {})
         values = make_values(lifted.tensors)
         with torch.inference_mode(False), torch.no_grad():
             report = pipeline.run(lifted.graph, rules, values)
@@ -100,7 +101,7 @@ def rewrite(
 
 def make_values(tensors: Mapping[str, torch.Tensor]) -> Values | None:
     """An evaluator over ``tensors``, or ``None`` where they hold no numbers."""
-    if not tensors or any(isinstance(tensor, FakeTensor) for tensor in tensors.values()):
+    if not tensors or any(isinstance(t, FakeTensor) or t.is_meta for t in tensors.values()):
         return None
     like = next(iter(tensors.values())).detach()
     lacking = any(tensor.device.type in _NO_FLOAT64 for tensor in tensors.values())
@@ -109,12 +110,17 @@ def make_values(tensors: Mapping[str, torch.Tensor]) -> Values | None:
     )
 
 
+def is_meta(tensor: torch.Tensor) -> bool:
+    """Whether it is a tensor of the user's that holds no numbers."""
+    return tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
 def survey(
     module: fx.GraphModule, parameters: Mapping[str, torch.Tensor], refusal: Refusal
 ) -> GraphReport:
     """A report of a graph that is left alone: every BatchNorm kept, for its own reasons or this."""
     try:
-        report = pipeline.run(lift(module, parameters, {}).graph, rules=())
+        report = pipeline.run(lift(module, parameters, {}, {}).graph, rules=())
     except Exception as error:  # the lifter is what broke: there is no list of BatchNorms to be had
         return GraphReport((), (refusal.reason, f"the graph could not be read: {error!r}"))
     verdicts = tuple(

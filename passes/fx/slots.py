@@ -62,6 +62,12 @@ def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[No
         for fx_node, node in lifted.nodes.items()
         if fx_node.op == "call_module" and not _is_rewritten(node)
     }
+    # A module whose weight is read as data, too, keeps its path and its weight.
+    kept |= {
+        str(fx_node.target).rpartition(".")[0]
+        for fx_node in lifted.nodes
+        if fx_node.op == "get_attr"
+    }
     found: dict[Node, Slots] = {}
     for node in lifted.graph:
         if not _is_rewritten(node):

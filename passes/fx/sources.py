@@ -28,8 +28,10 @@ class Sources:
         parameters: placeholder name -> tensor, for the placeholders that are parameters or
             buffers. A fake tensor stands for one whose numbers are not known yet.
         scalars: the placeholders that are Python numbers handed in as 0-d tensors.
-        mutated: the leaves that the graph may write to. Any leaf that shares memory with one of
-            them counts too: each access to an attribute is a node of its own.
+        others: the other tensors that the graph is called with, by placeholder name.
+        mutated: the leaves that the graph may write to, and tensors that leaf modules may. Whatever
+            shares memory with one of them counts too: each access to an attribute is a node of its
+            own, and an input may be a view of a parameter.
     """
 
     def __init__(
@@ -37,14 +39,19 @@ class Sources:
         module: nn.Module,
         parameters: Mapping[str, torch.Tensor],
         scalars: Mapping[str, torch.Tensor],
-        mutated: Collection[fx.Node],
+        others: Mapping[str, torch.Tensor],
+        mutated: Collection[fx.Node | torch.Tensor],
     ) -> None:
         self._module = module
         self._parameters = parameters
         self._scalars = scalars
-        self._written = {
-            _memory(tensor) for leaf in mutated if (tensor := self._leaf(leaf)) is not None
-        }
+        written = (
+            leaf
+            if isinstance(leaf, torch.Tensor)
+            else others.get(leaf.name, self._leaf(leaf))  # a name is a placeholder's, or unknown
+            for leaf in mutated
+        )
+        self._written = {memory(tensor) for tensor in written if tensor is not None}
         self.tensors: dict[str, torch.Tensor] = {}  # what resolved, by source name
 
     def resolve(self, argument: object, what: str) -> Source | Refusal:
@@ -68,7 +75,7 @@ class Sources:
             return Refusal(
                 Code.UNSUPPORTED_DTYPE, f"its {what} is {dtype_name(tensor.dtype)}, not real"
             )
-        if _memory(tensor) in self._written:
+        if memory(tensor) in self._written:
             return Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to its {what}")
         self.tensors[name] = tensor
         return Source(name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype))
@@ -99,5 +106,8 @@ class Sources:
         return value if isinstance(value, torch.Tensor) else None
 
 
-def _memory(tensor: torch.Tensor) -> StorageWeakRef:
+def memory(tensor: torch.Tensor) -> StorageWeakRef | None:
+    """What tells whether two tensors share memory; ``None`` for layouts without a storage."""
+    if tensor.layout != torch.strided:
+        return None
     return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]

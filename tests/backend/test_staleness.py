@@ -245,3 +245,56 @@ def test_snapshot_notices_what_it_says() -> None:
     snapshot = Snapshot(tensors)
     np.copyto(tensors[0].numpy(), 1.0)
     assert not snapshot.holds(tensors)
+
+
+class Constant(nn.Module):
+    """Outputs that depend on no input: with constant weights, they would be constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = make()
+        self.register_buffer("anchors", torch.randn(1, 3, 9, 9))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.layers(x), self.anchors.clone(), self.layers(self.anchors)
+
+
+def test_a_caller_may_write_to_what_it_was_given() -> None:
+    model, x = Constant().eval(), torch.randn(2, 3, 9, 9)
+    compiled = torch.compile(model, backend="bnfx")
+    with torch.no_grad():
+        for output in compiled(x):
+            output.zero_()
+        for actual, expected in zip(compiled(x), model(x), strict=True):
+            assert relative(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda weight: weight[:, 1:],
+        lambda weight: weight[:, :, 1:],
+        lambda weight: weight[:, :, 1, 1],
+        lambda weight: weight[1::2],
+    ],
+)
+def test_the_sample_meets_every_place_of_a_filter(place: Callable[..., torch.Tensor]) -> None:
+    for shape in ((64, 8, 3, 3), (128, 64, 3, 3), (256, 256, 3, 3), (64, 64, 1, 1)):
+        if shape[-1] == 1:
+            continue  # its places are all sampled by the others
+        tensor = torch.randn(shape)
+        from bnfx.weights import Snapshot
+
+        snapshot = Snapshot([tensor])
+        place(tensor.data).mul_(3)
+        assert not snapshot.holds([tensor])
+
+
+def test_swap_tensors_still_works() -> None:
+    model, x = make(), torch.randn(2, 3, 9, 9)
+    compiled = torch.compile(model, backend="bnfx", options={"inner": "eager"})
+    with torch.no_grad():
+        compiled(x)
+        other = nn.Parameter(torch.randn_like(model[0].weight))
+        torch.utils.swap_tensors(model[0].weight, other)
+        assert relative(compiled(x), model(x)) < 1e-5
