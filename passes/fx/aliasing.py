@@ -73,7 +73,8 @@ def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
     first = _nodes(node.args[:1])
     yield from _nodes(node.kwargs.get("out"))
     if node.op == "call_method":
-        if target in ("__setitem__", "__iadd__") or _in_place_name(target):
+        # "__imul__" and its like; "__int__" too, which does no harm
+        if target == "__setitem__" or target.startswith("__i") or _in_place_name(target):
             yield from first
     elif node.op == "call_module":
         leaf = module.get_submodule(target)
@@ -91,9 +92,13 @@ def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
             if "batch_norm" in call.kind and call.arguments["training"] is not False:
                 statistics = (call.arguments["running_mean"], call.arguments["running_var"])
                 yield from (value for value in statistics if isinstance(value, fx.Node))
-        elif target in (F.instance_norm, F.embedding, F.embedding_bag):
-            # They update running statistics, and renormalise a table under max_norm.
-            yield from node.all_input_nodes
+        elif target is F.instance_norm:
+            given = _given(node)
+            yield from _nodes([given.get(key) for key in (1, 2, "running_mean", "running_var")])
+        elif target in (F.embedding, F.embedding_bag):
+            given = _given(node)
+            if given.get(3, given.get("max_norm")) is not None:  # renormalises its table
+                yield from _nodes([given.get(1), given.get("weight")])
         elif (
             target is operator.setitem
             or target in _IN_PLACE_OPERATORS
@@ -103,6 +108,13 @@ def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
             yield from first
         elif not _is_torch(target):
             yield from node.all_input_nodes
+
+
+def _given(node: fx.Node) -> dict[int | str, Any]:
+    """The arguments of a call, by position or name, as they were given."""
+    given: dict[int | str, Any] = dict(enumerate(node.args))
+    given.update(node.kwargs.items())
+    return given
 
 
 def _is_known(leaf: nn.Module) -> bool:

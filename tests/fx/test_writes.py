@@ -62,6 +62,28 @@ def test_write_is_refused(write: str) -> None:
     assert any(report.graphs[0].gives(Code.MUTATED_IN_GRAPH) for report in capture.reports)
 
 
+def test_a_renormalised_table_that_is_a_weight_too() -> None:
+    class Tied(nn.Module):
+        def __init__(self, max_norm: float | None) -> None:
+            super().__init__()
+            self.table = nn.Embedding(6, 4, max_norm=max_norm)
+            self.linear, self.bn = nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6)
+            self.linear.weight = self.table.weight
+
+        def forward(self, index: torch.Tensor) -> torch.Tensor:
+            return self.bn(self.linear(self.table(index)))
+
+    index = torch.tensor([0, 1, 2])
+    for max_norm, outcome in ((0.5, "lowered"), (None, "folded")):
+        models = [randomise(Tied(max_norm)).eval() for _ in range(2)]
+        models[1].load_state_dict(models[0].state_dict())
+        report = bnfx.explain(models[0], index)
+        assert report.count(outcome) == 1
+        assert report.graphs[0].gives(Code.MUTATED_IN_GRAPH) == (max_norm is not None)
+        with torch.no_grad():
+            assert relative(bnfx.fold(models[0], index)(index), models[1](index)) < 1e-5
+
+
 def test_an_argument_that_is_a_view_of_a_statistic() -> None:
     models = [randomise(Net(lambda bn, x, view: view.add_(1))).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
