@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from bnfx.errors import BnfxError as BnfxError
     from bnfx.errors import CaptureError as CaptureError
+    from bnfx.errors import FoldWarning as FoldWarning
     from bnfx.errors import NotYetError as NotYetError
     from bnfx.errors import OptionError as OptionError
     from bnfx.errors import TrainingModeError as TrainingModeError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BnfxError": "bnfx.errors",
     "CaptureError": "bnfx.errors",
+    "FoldWarning": "bnfx.errors",
     "NotYetError": "bnfx.errors",
     "OptionError": "bnfx.errors",
     "TrainingModeError": "bnfx.errors",

@@ -17,7 +17,7 @@ from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 from bnfx.compiled import FoldedFunction
 from bnfx.errors import NotYetError, OptionError
 from bnfx.inner import Inner, resolve
-from bnfx.options import Options, parse_rules, parse_verify
+from bnfx.options import Options, parse_rules
 from bnfx.passes.fx import Rewritten, rewrite
 from bnfx.passes.fx.dynamo import GraphInputs, without_gradients
 from bnfx.passes.fx.rewrite import RewriteWarning, is_meta, survey
@@ -109,8 +109,8 @@ def _compile_folded(
 
     rewritten = fold(inputs)
     report, slots = rewritten.report, rewritten.slots
-    if slots and (tolerance := parse_verify(options.verify)) is not None:
-        problem = disagreement(module, rewritten, example_inputs, tolerance)
+    if slots and options.verify:
+        problem = disagreement(module, rewritten, example_inputs, options.verify)
         if problem:
             warnings.warn(problem, RewriteWarning, stacklevel=2)
             report = survey(module, inputs.parameters, Refusal(Code.INTERNAL_ERROR, problem))

@@ -6,6 +6,10 @@ BnfxError
 ├── TrainingModeError (ValueError)   a module in training was to be folded
 ├── CaptureError                     the model could not be traced
 └── VerificationError                the folded model's answer differs from the original's
+
+UserWarning
+├── FoldWarning                      less was folded than could be, and how to get the rest
+└── RewriteWarning                   a rewrite failed and the original graph is used
 """
 
 from __future__ import annotations
@@ -33,3 +37,7 @@ class CaptureError(BnfxError):
 
 class VerificationError(BnfxError):
     """The folded model's answer differs from the original's by more than was allowed."""
+
+
+class FoldWarning(UserWarning):
+    """Less was folded than could be; the message says how to get the rest."""

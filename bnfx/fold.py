@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +19,21 @@ from bnfx.capture import (
     trace,
     unwrap,
 )
-from bnfx.errors import CaptureError, NotYetError, OptionError, TrainingModeError, VerificationError
-from bnfx.options import nearest, parse_rules, parse_verify
+from bnfx.errors import (
+    CaptureError,
+    FoldWarning,
+    NotYetError,
+    OptionError,
+    TrainingModeError,
+    VerificationError,
+)
+from bnfx.options import check_verify, nearest, parse_rules
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.bind import fill
 from bnfx.passes.fx.rewrite import is_meta
 from bnfx.passes.refusals import Code
-from bnfx.verify import relative_error
+from bnfx.passes.report import Outcome, Verdict
+from bnfx.verify import allowed, relative_error
 
 
 def fold(
@@ -47,7 +56,8 @@ def fold(
             tell them (``BatchNorm1d``, ``F.batch_norm``), and for ``verify``.
         keep: ``"auto"`` or ``"graph"``: a ``GraphModule``.
         rules: ``"all"``, ``"none"`` or rule names.
-        verify: compare both models on ``example_inputs``: ``True`` allows a relative error of 1e-3.
+        verify: compare both models on ``example_inputs``: ``True`` allows what rounding
+            explains, a float sets the bound on the relative error.
 
     Returns:
         A ``GraphModule``. Where ranks mattered, it asserts those of the example inputs. Folded
@@ -58,14 +68,16 @@ def fold(
         TrainingModeError: if ``model`` is in training mode.
         CaptureError: if ``model`` cannot be traced or copied, or a graph cannot say what it does.
         OptionError: for an option that is not valid.
+        FoldWarning: (a warning) if example inputs would let more be folded.
         VerificationError: if ``verify`` finds a larger error.
     """
     if keep == "module":
         raise NotYetError('keep="module" is not offered yet; use keep="graph"')
     if keep not in ("auto", "graph"):
         raise OptionError(f"keep={keep!r} is not valid{nearest(keep, ('auto', 'graph'))}")
-    chosen, tolerance = parse_rules(rules), parse_verify(verify)
-    if tolerance is not None and not example_inputs:
+    chosen = parse_rules(rules)
+    check_verify(verify)
+    if verify and not example_inputs:
         raise OptionError("verify compares answers on example inputs; pass some after the model")
     if not isinstance(model, nn.Module):
         raise TypeError(f"bnfx.fold takes an nn.Module, not {type(model).__name__}")
@@ -87,22 +99,32 @@ def fold(
     weights = rewritten.evaluate() if rewritten.slots else []
     assert weights is not None, "a module's own parameters are no fake tensors"
     fill(folded, {slot.name: weight for slot, weight in zip(rewritten.slots, weights, strict=True)})
-    if tolerance is not None:
-        _verify(model, folded, example_inputs, tolerance)
+    if verify:
+        _verify(model, folded, example_inputs, verify)
+    kept = sum(map(_lacks_rank, rewritten.report.verdicts))
+    if kept and not example_inputs:
+        message = f"{kept} BatchNorms were kept, since ranks are not known; pass example inputs"
+        warnings.warn(message, FoldWarning, stacklevel=2)
     return folded
 
 
+def _lacks_rank(verdict: Verdict) -> bool:
+    """Whether the BatchNorm was kept, and its rank would have helped."""
+    codes = [refusal.code for refusal in verdict.refusals]
+    return verdict.outcome is Outcome.KEPT and Code.UNKNOWN_RANK in codes
+
+
 def _verify(
-    model: nn.Module, folded: nn.Module, example_inputs: Sequence[Any], tolerance: float
+    model: nn.Module, folded: nn.Module, example_inputs: Sequence[Any], verify: bool | float
 ) -> None:
     with torch.no_grad(), torch.random.fork_rng():
         state = torch.random.get_rng_state()
         expected = copied(model)(*copy.deepcopy(example_inputs))
         torch.random.set_rng_state(state)
         actual = folded(*copy.deepcopy(example_inputs))
-    error = relative_error(actual, expected)
-    if not error <= tolerance:
+    error, bound = relative_error(actual, expected), allowed(verify, expected)
+    if not error <= bound:
         raise VerificationError(
-            f"the folded model's answer differs by {error:.1e}, more than {tolerance:.1e}; "
+            f"the folded model's answer differs by {error:.1e}, more than {bound:.1e}; "
             "raise verify= if the model amplifies rounding, else please report it"
         )

@@ -13,7 +13,6 @@ from bnfx.errors import NotYetError, OptionError
 from bnfx.passes.rules import RULES, Rule
 
 REPORT_SUFFIXES = (".json", ".txt")
-DEFAULT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,9 @@ class Options:
         sync: ``"auto"`` or ``"off"``.
         process_group: ``None``.
         rules: ``"all"``, ``"none"``, or the names of the rules to apply.
-        verify: compare with the unfolded graph at compile time; ``True`` allows a relative error of
-            1e-3, a float sets the bound.
+        verify: compare with the unfolded graph at compile time, and use that one if the answers
+            differ; ``True`` allows what rounding explains (see :func:`bnfx.verify.allowed`), a
+            float sets the bound on the relative error.
         report: where the :class:`bnfx.Report` goes: a callable, or a ``.json`` or ``.txt`` path.
 
     Raises:
@@ -55,7 +55,7 @@ class Options:
         if self.process_group is not None:
             raise NotYetError("process_group is not offered yet; leave it out")
         parse_rules(self.rules)
-        parse_verify(self.verify)
+        check_verify(self.verify)
         if self.report is not None and not callable(self.report):
             _check_report_path(self.report)
 
@@ -76,6 +76,8 @@ def parse_rules(rules: str | Sequence[str]) -> tuple[Rule, ...]:
     if rules == "none":
         return ()
     names = [rule.name for rule in RULES]
+    if isinstance(rules, str) and rules in names:
+        rules = [rules]
     if isinstance(rules, str):
         wanted = nearest(rules, ["all", "none", *names])
         raise OptionError(
@@ -93,13 +95,12 @@ def parse_rules(rules: str | Sequence[str]) -> tuple[Rule, ...]:
     return tuple(rule for rule in RULES if rule.name in chosen)
 
 
-def parse_verify(verify: bool | float) -> float | None:
-    """The largest relative error allowed, or ``None`` for no verification."""
+def check_verify(verify: bool | float) -> None:
+    """Raise :class:`OptionError` unless it is a bool or a positive number."""
     if isinstance(verify, bool):
-        return DEFAULT_TOLERANCE if verify else None
+        return
     if not isinstance(verify, (int, float)) or not verify > 0:
         raise OptionError(f"verify must be True, False or a positive number, not {verify!r}")
-    return float(verify)
 
 
 def nearest(word: object, known: Sequence[str]) -> str:
@@ -123,7 +124,9 @@ def _check_report_path(path: str | os.PathLike[str]) -> None:
     try:
         suffix = Path(path).suffix
     except TypeError:
-        raise OptionError(f"report must be a callable or a path, not {path!r}") from None
+        what = f"{type(path).__name__} object"
+        hint = "; pass its append method" if hasattr(path, "append") else ""
+        raise OptionError(f"report must be a callable or a path, not a {what}{hint}") from None
     if suffix == ".html":
         raise NotYetError(f"HTML reports are not offered yet; use {' or '.join(REPORT_SUFFIXES)}")
     if suffix not in REPORT_SUFFIXES:

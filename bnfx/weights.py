@@ -36,9 +36,19 @@ def refresh(compiled: Any = None) -> None:
 
     Args:
         compiled: what ``torch.compile`` returned. At present every compiled model is refreshed,
-            whichever is named: it costs one refold each.
+            whichever is named, and all without an argument: it costs one refold each.
+
+    Raises:
+        TypeError: for something that was not compiled.
     """
-    del compiled
+    if not (
+        compiled is None
+        or hasattr(compiled, "_orig_mod")
+        or hasattr(compiled, "_torchdynamo_orig_callable")
+        or getattr(compiled, "_compiled_call_impl", None) is not None
+    ):
+        kind = type(compiled).__name__
+        raise TypeError(f"bnfx.refresh takes what torch.compile returned, not an uncompiled {kind}")
     global _refreshed
     _refreshed += 1
 

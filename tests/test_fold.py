@@ -247,3 +247,26 @@ def test_no_numbers_no_fold() -> None:
     model.cache = model.conv.weight * 2  # a graph tensor, as old weight_norm keeps one
     with pytest.raises(bnfx.CaptureError, match="cannot be copied"):
         bnfx.fold(model)
+
+
+def test_verification_knows_the_dtype() -> None:
+    bnfx.fold(net().bfloat16(), X.bfloat16(), verify=True)
+    bnfx.fold(net().half(), X.half(), verify=True)
+    with pytest.raises(bnfx.VerificationError):
+        bnfx.fold(net().bfloat16(), X.bfloat16(), verify=1e-5)
+
+
+def test_missing_ranks_are_a_warning_with_the_way_out() -> None:
+    model = randomise(nn.Sequential(nn.Conv1d(3, 5, 3), nn.BatchNorm1d(5))).eval()
+    with pytest.warns(bnfx.FoldWarning, match="1 BatchNorms were kept.*pass example inputs"):
+        bnfx.fold(model)
+
+
+def test_refresh_takes_compiled_models_only() -> None:
+    model = net()
+    bnfx.refresh()
+    bnfx.refresh(torch.compile(model, backend="bnfx"))
+    bnfx.refresh(torch.compile(lambda x: x, backend="bnfx"))
+    for wrong in (model, 3):
+        with pytest.raises(TypeError, match=r"what torch\.compile returned"):
+            bnfx.refresh(wrong)

@@ -48,6 +48,7 @@ def test_table() -> None:
     (kept,) = (line for line in lines if " kept " in line)
     assert "no-running-statistics: it keeps no running statistics" in kept
     assert "test_report.py:" in str(explained()), "what was kept says where it stands"
+    assert "no-running-statistics: Train with track_running_stats=True." in lines
 
 
 def test_json() -> None:

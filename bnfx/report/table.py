@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bnfx.passes.refusals import MEANINGS
 from bnfx.passes.report import Outcome, Verdict
 
 _WIDTH = 120
@@ -20,6 +21,8 @@ def render(verdicts: Sequence[Verdict], notes: Sequence[str]) -> str:
     console.print(_summary(verdicts))
     if verdicts:
         console.print(_table(verdicts))
+    for line in _remedies(verdicts):
+        console.print(line, markup=False)
     for note in notes:
         console.print(f"note: {note}", markup=False)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -45,6 +48,15 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
         cells = (verdict.site.name, verdict.outcome.value, verdict.target, why)
         table.add_row(*map(_escape, cells))
     return table
+
+
+def _remedies(verdicts: Sequence[Verdict]) -> list[str]:
+    """What to do about each code, once; nothing where nothing need be done."""
+    codes = dict.fromkeys(refusal.code for verdict in verdicts for refusal in verdict.refusals)
+    remedies = {code.value: MEANINGS[code].remedy for code in codes}
+    return [
+        f"{code}: {remedy}" for code, remedy in remedies.items() if not remedy.startswith("None")
+    ]
 
 
 def _escape(text: str) -> str:
