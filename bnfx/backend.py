@@ -18,9 +18,8 @@ from bnfx.compiled import FoldedFunction
 from bnfx.errors import NotYetError, OptionError
 from bnfx.inner import Inner, resolve
 from bnfx.options import Options, parse_rules
-from bnfx.passes.fx import Rewritten, rewrite
 from bnfx.passes.fx.dynamo import GraphInputs, without_gradients
-from bnfx.passes.fx.rewrite import RewriteWarning, is_meta, survey
+from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten, is_meta, rewrite_captured, survey
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.report import Report
 from bnfx.report.output import deliver
@@ -98,14 +97,7 @@ def _compile_folded(
     rules = parse_rules(options.rules)
 
     def fold(inputs: GraphInputs) -> Rewritten:
-        return rewrite(
-            module,
-            inputs.parameters,
-            form="placeholders",
-            scalars=inputs.scalars,
-            others=inputs.others,
-            rules=rules,
-        )
+        return rewrite_captured(module, inputs, rules)
 
     rewritten = fold(inputs)
     report, slots = rewritten.report, rewritten.slots

@@ -99,7 +99,10 @@ class FoldedFunction:
         self._others = {name: inputs.positions[name] for name in inputs.others}
         sources = (source.name for source in rewritten.sources)
         self._sources = [self._parameters[name] for name in sources if name in self._parameters]
-        written = {leaf.name for leaf in mutated_leaves(original.graph, original)}
+        leaves = mutated_leaves(original.graph, original)
+        written = {leaf.name for leaf in leaves if leaf.op == "placeholder"}
+        # Written to: no constant, or an input whose aliases only a traced graph can guard.
+        self._freezable = not written
         self._written = [inputs.positions[name] for name in inputs.others if name in written]
         self._lock = threading.Lock()
         self._folded: list[_Folded] = []
@@ -197,9 +200,8 @@ class FoldedFunction:
         """The frozen body, or ``None`` where weights are no constants or cannot be prepacked."""
         assert self._inner.freeze is not None
         tensors = {name: example_inputs[at] for name, at in self._parameters.items()}
-        written = mutated_leaves(self._original.graph, self._original)
-        if any(leaf.op == "placeholder" for leaf in written):
-            return None  # no constant, or an input whose aliases only a traced graph can guard
+        if not self._freezable:
+            return None
         if has_constant_output(self._original, tensors):
             return None  # the caller would be handed the constant itself, and may write to it
         for tensor in tensors.values():

@@ -13,6 +13,7 @@ from bnfx.capture import copied, trace, unwrap
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.modules import is_batch_norm
+from bnfx.passes.fx.rewrite import rewrite_captured
 from bnfx.passes.report import GraphReport
 from bnfx.report import Report
 
@@ -66,14 +67,7 @@ def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callab
         collected = _collected.get()
         if collected is not None:
             inputs = GraphInputs.of(module, args)
-            rewritten = rewrite(
-                module,
-                inputs.parameters,
-                form="placeholders",
-                scalars=inputs.scalars,
-                others=inputs.others,
-            )
-            collected.append(rewritten.report)
+            collected.append(rewrite_captured(module, inputs).report)
         return module(*args)
 
     return run

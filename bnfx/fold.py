@@ -30,7 +30,7 @@ from bnfx.errors import (
 from bnfx.options import check_verify, nearest, parse_rules
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.bind import fill
-from bnfx.passes.fx.rewrite import is_meta
+from bnfx.passes.fx.rewrite import asks_for_ranks, is_meta
 from bnfx.passes.refusals import Code
 from bnfx.passes.report import Outcome, Verdict
 from bnfx.verify import allowed, relative_error
@@ -90,11 +90,11 @@ def fold(
         raise CaptureError("the model is on the meta device, so its weights hold no numbers")
     check_traceable(model)
     traced = trace(copied(model))
-    without_ranks = rewrite(traced, {}, form="attributes", rules=chosen).report
+    ranks_matter = bool(example_inputs) and asks_for_ranks(traced, chosen)
     describe_shapes(traced, example_inputs)
     rewritten = rewrite(traced, {}, form="attributes", rules=chosen)
     folded = rewritten.module
-    if rewritten.slots and without_ranks.gives(Code.UNKNOWN_RANK):
+    if rewritten.slots and ranks_matter:
         check_ranks(folded, example_inputs)  # what folded needed them, so other ranks are an error
     weights = rewritten.evaluate() if rewritten.slots else []
     assert weights is not None, "a module's own parameters are no fake tensors"

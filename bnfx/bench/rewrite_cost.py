@@ -24,11 +24,11 @@ from torch import fx, nn
 
 from bnfx.demo.image import image
 from bnfx.passes import pipeline
-from bnfx.passes.fx import Rewritten, rewrite
+from bnfx.passes.fx import Rewritten
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import lift
 from bnfx.passes.fx.lower import lower
-from bnfx.passes.fx.rewrite import make_values
+from bnfx.passes.fx.rewrite import make_values, rewrite_captured
 
 MODELS = ("resnet18", "resnet50", "resnet152")
 REPEATS = 7
@@ -88,7 +88,7 @@ def _measure(
 
     def whole() -> Rewritten:
         inputs = GraphInputs.of(graph, example_inputs)
-        rewritten = rewrite(graph, inputs.parameters, form="placeholders", scalars=inputs.scalars)
+        rewritten = rewrite_captured(graph, inputs)
         rewritten.evaluate()
         return rewritten
 

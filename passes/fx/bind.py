@@ -49,14 +49,15 @@ def bind(module: fx.GraphModule, tensors: Mapping[str, torch.Tensor]) -> fx.Grap
         if node.op == "placeholder":
             mapped[node]._dynamo_source = getattr(node, "_dynamo_source", None)
         elif node.op in ("get_attr", "call_module"):
-            attributes[str(node.target)] = _attribute(module, str(node.target))
+            attributes[str(node.target)] = attribute(module, str(node.target))
     bound = fx.GraphModule(attributes, graph, class_name=type(module).__name__)
     bound.meta = copy.copy(module.meta)
     bound.training = module.training
     return bound
 
 
-def _attribute(module: nn.Module, path: str) -> object:
+def attribute(module: nn.Module, path: str) -> object:
+    """What ``module`` has at a qualified name: a tensor, or a submodule."""
     value: object = module
     for part in path.split("."):
         value = getattr(value, part)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
+from bnfx.passes.fx.bind import attribute
 from bnfx.passes.fx.calls import Call, read_call
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.fx.metadata import value_of
@@ -177,11 +178,8 @@ class _Writer:
             if node.op == "get_attr" and target in named:
                 found[target] = _empty(named[target])
             elif node.op == "get_attr" or node.op == "call_module":
-                old: Any = self.module
-                if target not in self.new_modules:
-                    for part in target.split("."):
-                        old = getattr(old, part)
-                found[target] = self.new_modules.get(target, old)
+                new = self.new_modules.get(target)
+                found[target] = attribute(self.module, target) if new is None else new
         return found
 
 

@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.passes import pipeline
 from bnfx.passes.algebra import Source
-from bnfx.passes.fx.lift import Lifted, lift
+from bnfx.passes.fx.dynamo import GraphInputs
+from bnfx.passes.fx.lift import lift
 from bnfx.passes.fx.lower import Form, lower
 from bnfx.passes.fx.slots import Slot
 from bnfx.passes.numerics import Values
@@ -81,7 +82,6 @@ def rewrite(
         form: see :mod:`bnfx.passes.fx.lower`.
         rules: in order of preference.
     """
-    lifted: Lifted | None = None
     try:
         lifted = lift(module, parameters, scalars or {}, others or {})
         values = make_values(lifted.tensors)
@@ -97,6 +97,28 @@ def rewrite(
         warnings.warn(message, RewriteWarning, stacklevel=2)
         log.warning(message, exc_info=True)
         return Rewritten(module, (), None, _abandoned(module, message))
+
+
+def rewrite_captured(
+    module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule] = RULES
+) -> Rewritten:
+    """:func:`rewrite` for what Dynamo captured; the slots are placeholders."""
+    return rewrite(
+        module,
+        inputs.parameters,
+        form="placeholders",
+        scalars=inputs.scalars,
+        others=inputs.others,
+        rules=rules,
+    )
+
+
+def asks_for_ranks(module: fx.GraphModule, rules: Sequence[Rule]) -> bool:
+    """Whether a rule would refuse something because a rank is not known. Reads no weights."""
+    try:
+        return pipeline.run(lift(module, {}, {}, {}).graph, rules).gives(Code.UNKNOWN_RANK)
+    except Exception:  # whatever is broken, rewrite() meets it too, and tells the user
+        return False
 
 
 def make_values(tensors: Mapping[str, torch.Tensor]) -> Values | None:

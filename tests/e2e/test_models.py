@@ -54,8 +54,6 @@ MODELS: dict[str, tuple[Build, tuple[int, ...], int]] = {
         30,
     ),
 }
-# BatchNorms that evaluation never reaches: auxiliary heads.
-UNUSED = {"googlenet": 0, "inception_v3": 0}
 
 
 def executed_batch_norms(model: nn.Module, x: torch.Tensor) -> int:
