@@ -96,10 +96,12 @@ def _compile_folded(
 ) -> Callable[..., Any]:
     rules = parse_rules(options.rules)
 
-    def fold(inputs: GraphInputs) -> Rewritten:
-        return rewrite_captured(module, inputs, rules)
+    rewritten = rewrite_captured(module, inputs, rules)
+    has_numbers = rewritten.values is not None
 
-    rewritten = fold(inputs)
+    def fold(inputs: GraphInputs) -> Rewritten:
+        return rewrite_captured(module, inputs, rules, signs=has_numbers)
+
     report, slots = rewritten.report, rewritten.slots
     if slots and options.verify:
         problem = disagreement(module, rewritten, example_inputs, options.verify)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import operator
 from collections.abc import Callable, Sequence
@@ -59,6 +60,16 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
+
+class _DeepTracer(_Tracer):
+    """Traces through parametrized modules, so that it is seen how they compute their weights."""
+
+    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
+        inside = "parametrizations" in path.split(".")
+        if inside or nn.utils.parametrize.is_parametrized(module):
+            return False
+        return bool(super().is_leaf_module(module, path))
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
@@ -72,11 +83,14 @@ def trace(model: nn.Module) -> fx.GraphModule:
     if isinstance(model, fx.GraphModule):
         return model
     kind = type(model).__name__
-    try:
-        with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast):
+    with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast):
+        if any(map(nn.utils.parametrize.is_parametrized, model.modules())):
+            with contextlib.suppress(Exception):  # not all can be: spectral_norm asks for a rank
+                return fx.GraphModule(model, _DeepTracer().trace(model), kind)
+        try:
             return fx.GraphModule(model, _Tracer().trace(model), kind)
-    except Exception as error:
-        raise CaptureError(f"torch.fx cannot trace {kind}: {error}. {_WAY_OUT}") from error
+        except Exception as error:
+            raise CaptureError(f"torch.fx cannot trace {kind}: {error}. {_WAY_OUT}") from error
 
 
 def check_traceable(model: nn.Module) -> None:
@@ -133,18 +147,36 @@ def describe_shapes(module: fx.GraphModule, example_inputs: Sequence[Any]) -> No
             node.meta["val"] = described.meta["val"]
 
 
-def check_ranks(module: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
-    """Make ``module`` check that its inputs have the ranks of the example inputs, in place."""
+def check_shapes(
+    module: fx.GraphModule, example_inputs: Sequence[Any], sizes: bool = False
+) -> None:
+    """Make ``module`` check that its inputs have the ranks of the example inputs, in place.
+
+    Args:
+        sizes: check every size but the first axis', too.
+    """
     placeholders = module.graph.find_nodes(op="placeholder")
     for node, example in zip(placeholders, example_inputs, strict=False):
         if not isinstance(example, torch.Tensor):
             continue
         rank = example.dim()
         message = f"this graph was folded for a {node.name} of {rank} dimensions"
-        with module.graph.inserting_after(placeholders[-1]):
-            dim = module.graph.call_method("dim", (node,))
-        with module.graph.inserting_after(dim):
-            same = module.graph.call_function(operator.eq, (dim, rank))
-        with module.graph.inserting_after(same):
-            module.graph.call_function(torch._assert, (same, message))
+        _assert_after(placeholders[-1], node, "dim", (), rank, message)
+        for axis in range(1, rank) if sizes else ():
+            size = example.shape[axis]
+            message = f"this graph was folded for a {node.name} of size {size} on axis {axis}"
+            _assert_after(placeholders[-1], node, "size", (axis,), size, message)
     module.recompile()
+
+
+def _assert_after(
+    last: fx.Node, node: fx.Node, method: str, args: tuple[int, ...], value: int, message: str
+) -> None:
+    """Write ``assert node.method(*args) == value`` behind the node ``last``."""
+    graph = node.graph
+    with graph.inserting_after(last):
+        found = graph.call_method(method, (node, *args))
+    with graph.inserting_after(found):
+        same = graph.call_function(operator.eq, (found, value))
+    with graph.inserting_after(same):
+        graph.call_function(torch._assert, (same, message))

@@ -185,7 +185,8 @@ class FoldedFunction:
         groups = (self._parameters, self._scalars, self._others)
         tensors = ({name: args[at] for name, at in group.items()} for group in groups)
         rewritten = self._refold(GraphInputs(self._positions, *tensors))
-        if rewritten.slots == self._slots:
+        # Which way a map could go may depend on numbers (signs), so both must be what was compiled.
+        if rewritten.slots == self._slots and rewritten.module.code == self._module.code:
             return rewritten.evaluate()
         log.warning("bnfx: the new parameters cannot be folded; the original graph is used")
         return None

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from bnfx.capture import (
-    check_ranks,
+    check_shapes,
     check_traceable,
     copied,
     describe_shapes,
@@ -30,7 +30,7 @@ from bnfx.errors import (
 from bnfx.options import check_verify, nearest, parse_rules
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.bind import fill
-from bnfx.passes.fx.rewrite import asks_for_ranks, is_meta
+from bnfx.passes.fx.rewrite import is_meta, survey_shapeless
 from bnfx.passes.refusals import Code
 from bnfx.passes.report import Outcome, Verdict
 from bnfx.verify import allowed, relative_error
@@ -60,9 +60,9 @@ def fold(
             explains, a float sets the bound on the relative error.
 
     Returns:
-        A ``GraphModule``. Where ranks mattered, it asserts those of the example inputs. Folded
-        layers keep their path (``layer1.0.conv1``), and their
-        parameters the ``requires_grad`` that they had.
+        A ``GraphModule``. Where ranks or sizes mattered, it asserts those of the example inputs.
+        Folded layers keep their path (``layer1.0.conv1``), and their parameters the
+        ``requires_grad`` that they had.
 
     Raises:
         TrainingModeError: if ``model`` is in training mode.
@@ -90,12 +90,14 @@ def fold(
         raise CaptureError("the model is on the meta device, so its weights hold no numbers")
     check_traceable(model)
     traced = trace(copied(model))
-    ranks_matter = bool(example_inputs) and asks_for_ranks(traced, chosen)
+    shapeless = survey_shapeless(traced, chosen) if example_inputs else None
     describe_shapes(traced, example_inputs)
     rewritten = rewrite(traced, {}, form="attributes", rules=chosen)
     folded = rewritten.module
-    if rewritten.slots and ranks_matter:
-        check_ranks(folded, example_inputs)  # what folded needed them, so other ranks are an error
+    ranks_matter = shapeless is not None and not shapeless.agrees(rewritten.report)
+    if rewritten.slots and (ranks_matter or rewritten.report.sized):
+        # What folded needed the ranks, or all sizes, so other ones are an error.
+        check_shapes(folded, example_inputs, sizes=rewritten.report.sized)
     weights = rewritten.evaluate() if rewritten.slots else []
     assert weights is not None, "a module's own parameters are no fake tensors"
     fill(folded, {slot.name: weight for slot, weight in zip(rewritten.slots, weights, strict=True)})

@@ -1,11 +1,12 @@
 """The neutral graph: the little that rules need to know of any IR.
 
-Each node has a role. *Linear* and *Affine* carry their algebra; everything else is *Opaque*,
-including every op with an argument that the lifter did not know. Only data edges are edges:
-weights are :class:`~bnfx.passes.algebra.Source` leaves of the algebra.
+Each node has a role. *Linear* and *Affine* carry their algebra, *Move*, *Concat*, *Add* and *Gate*
+say how an affine map crosses them; everything else is *Opaque*, including every op with an argument
+that the lifter did not know. Only data edges are edges: weights are
+:class:`~bnfx.passes.algebra.Source` leaves of the algebra.
 
-Nodes keep their place: a rewrite changes a node's role, or erases it, so that the order of side
-effects in the IR is never disturbed.
+A node stands for one value of the IR and keeps its place: a rewrite changes a node's role, puts a
+new node in front of it, or takes it out, so that the order of side effects is never disturbed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnfx.passes.algebra import ChannelAffine, LinearOperator
+from bnfx.passes.algebra import BroadcastAffine, LinearOperator
+from bnfx.passes.movement import Dims, Movement
 from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import Site
 
@@ -25,33 +27,67 @@ class GraphError(RuntimeError):
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear operator with weights of ``dtype``."""
+    """A linear operator with weights of ``dtype``.
+
+    ``hides_padding`` says that the IR's own op pads its input by other than zeros first, which the
+    operator does not tell.
+    """
 
     operator: LinearOperator
     dtype: str
+    hides_padding: bool = False
 
 
 @dataclass(frozen=True)
 class Affine:
-    """A channel affine map along ``axis`` (counted from the front).
+    """An affine map on the node's one input.
 
     ``lowered`` says that it is emitted as a multiply-add: the IR's own op does not say this map, or
     is not wanted.
     """
 
-    map: ChannelAffine
-    axis: int
+    map: BroadcastAffine
     lowered: bool = False
 
 
 @dataclass(frozen=True)
+class Move:
+    """An op of one input that affine maps may cross."""
+
+    movement: Movement
+
+
+@dataclass(frozen=True)
+class Concat:
+    """The inputs one after the other along ``axis``, counted from the front."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class Add:
+    """``factors[0] * inputs[0] + factors[1] * inputs[1]``, both of the node's own shape."""
+
+    factors: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The product of two inputs, both of them data."""
+
+
+@dataclass(frozen=True)
 class Opaque:
-    """Anything else. ``reads_data`` is false where only the shape or dtype of inputs is read."""
+    """Anything else. ``reads_data`` is false where only the shape or dtype of inputs is read.
+
+    ``reads_rank`` says that it is the number of dimensions alone, and that this is known.
+    """
 
     reads_data: bool = True
+    reads_rank: bool = False
 
 
-Role = Linear | Affine | Opaque
+Role = Linear | Affine | Move | Concat | Add | Gate | Opaque
 
 
 @dataclass(eq=False)
@@ -64,9 +100,13 @@ class Node:
         inputs: data inputs.
         rank: number of dimensions, where known.
         dtype: the value's dtype, where known.
-        origin: the IR's own node.
+        origin: the IR's own node; ``None`` for one that a rule put in.
         sites: the BatchNorms and affine ops of the user's that this node carries out.
         refusals: why the lifter could give it no better role.
+        shape: the value's shape, where known.
+        pinned: something may write to its memory after it was computed, so that no reader may be
+            moved to another place or get another value in its stead.
+        lays_out: the op gives its output another memory layout than its input has.
     """
 
     name: str
@@ -77,6 +117,9 @@ class Node:
     origin: Any = None
     sites: tuple[Site, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    shape: Dims | None = None
+    pinned: bool = False
+    lays_out: bool = False
     users: dict[Node, None] = field(default_factory=dict, repr=False)
 
     def data_users(self) -> list[Node]:
@@ -91,6 +134,7 @@ class Graph:
 
     def __init__(self) -> None:
         self._nodes: dict[Node, None] = {}
+        self._stands_for: dict[Node, Node] = {}  # a node taken out -> what its readers read
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes)
@@ -110,14 +154,68 @@ class Graph:
         self._nodes[node] = None
         return node
 
+    def resolve(self, node: Node) -> Node:
+        """``node``, or what stands for it since it was taken out."""
+        while node in self._stands_for:
+            node = self._stands_for[node]
+        return node
+
     def splice_out(self, node: Node) -> None:
-        """Erase ``node``, which has one input; its readers read that input instead."""
+        """Take out ``node``, which has one input; its readers read that input instead."""
         (source,) = node.inputs
         for user in node.users:
             user.inputs = [source if value is node else value for value in user.inputs]
             source.users[user] = None
-        del source.users[node], self._nodes[node]
         node.users.clear()
+        self._stands_for[node] = source
+        self._erase(node)
+
+    def rewire(self, node: Node, inputs: Sequence[Node]) -> None:
+        """Let ``node`` read ``inputs``, which stand before it."""
+        for source in node.inputs:
+            source.users.pop(node, None)
+        node.inputs = list(inputs)
+        for source in inputs:
+            source.users[node] = None
+
+    def drop_unread(self, node: Node) -> None:
+        """Take out a node with a role, and then its inputs, as far as nothing reads them.
+
+        Who reads a rank only needs no node for it.
+        """
+        if isinstance(node.role, Opaque) or node not in self._nodes:
+            return
+        if not all(isinstance(user.role, Opaque) and user.role.reads_rank for user in node.users):
+            return
+        for user in list(node.users):
+            self.rewire(user, [])
+        inputs = list(dict.fromkeys(node.inputs))
+        self._erase(node)
+        for source in inputs:
+            self.drop_unread(source)
+
+    def put_before(self, node: Node, name: str) -> Node:
+        """A new node with ``node``'s role and inputs, which ``node`` reads from now on.
+
+        ``node`` still stands for its value; the caller gives it another role.
+        """
+        fields = {"rank": node.rank, "dtype": node.dtype, "shape": node.shape}
+        new = Node(name, node.role, list(node.inputs), **fields)  # type: ignore[arg-type]
+        for source in new.inputs:
+            source.users[new] = None
+        order: dict[Node, None] = {}
+        for other in self._nodes:
+            if other is node:
+                order[new] = None
+            order[other] = None
+        self._nodes = order
+        self.rewire(node, [new])
+        return new
+
+    def _erase(self, node: Node) -> None:
+        for source in node.inputs:
+            source.users.pop(node, None)
+        del self._nodes[node]
 
     def verify(self, nodes: Sequence[Node] | None = None) -> None:
         """Check that edges agree in both directions and that inputs come first.
@@ -138,6 +236,12 @@ class Graph:
             for user in node.users:
                 if user not in self._nodes or node not in user.inputs:
                     raise GraphError(f"{user.name} is said to read {node.name}, but does not")
-            if isinstance(node.role, (Linear, Affine)) and len(node.inputs) != 1:
-                raise GraphError(f"{node.name} must have one data input, not {len(node.inputs)}")
+            wanted = _ARITY.get(type(node.role))
+            if wanted is not None and len(node.inputs) != wanted:
+                raise GraphError(
+                    f"{node.name} must have {wanted} data inputs, not {len(node.inputs)}"
+                )
             seen.add(node)
+
+
+_ARITY: dict[type, int] = {Linear: 1, Affine: 1, Move: 1, Add: 2, Gate: 2}

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from bnfx.passes.graph import Affine, Graph, GraphError, Node
+from bnfx.passes.graph import Affine, Graph, GraphError, Linear, Node
+from bnfx.passes.guards import multiply_add_dtype
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
-from bnfx.passes.rules import RULES, Rule
+from bnfx.passes.rules import RULES, Change, Rule
 
 # Reasons that only say "this rule is about another shape of graph": no news where another rule
 # has a reason, or an outcome, of its own.
-_TRIVIAL = frozenset({Code.NO_AFFINE_BEFORE})
+_TRIVIAL = frozenset({Code.NO_AFFINE_BEFORE, Code.NOTHING_BETWEEN, Code.NO_LINEAR_AFTER})
+# What a rule says of its one step, where move-affine says how far it got.
+_PASSED_ON = {
+    "fold-affine-into-linear": Code.NO_LINEAR_BEFORE,
+}
 
 
 class RuleError(RuntimeError):
@@ -26,8 +33,9 @@ class RuleError(RuntimeError):
 def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = None) -> GraphReport:
     """Rewrite ``graph`` in place until no rule applies.
 
-    A rule is tried only where every rule before it is at its fixed point. Each rewrite removes an
-    affine node or lowers it for good, so twice their number bounds the rewrites; that is enforced.
+    A rule is tried only where every rule before it is at its fixed point. Each rewrite takes a node
+    out, lowers one for good, or trades one for a border that no rule takes up again; so the number
+    of rewrites is bounded by the size of the graph, which is enforced.
 
     Args:
         graph: from a lifter.
@@ -38,33 +46,20 @@ def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = Non
         RuleError: if a rule raises or breaks the graph. ``graph`` is then worthless.
         GraphError: if the fixed point is not reached within the bound.
     """
-    sites = [site for node in graph for site in node.sites]
-    lifted = {site: node.refusals for node in graph for site in node.sites}
-    verdicts: dict[Site, Verdict] = {}
-    reasons: dict[Site, dict[str, tuple[Refusal, ...]]] = {site: {} for site in sites}
-
-    budget = 2 * sum(isinstance(node.role, Affine) for node in graph)
+    ledger = _Ledger(graph)
+    budget = 4 * len(graph)
     position = 0
     while position < len(rules):
-        changed = _sweep(graph, rules[position], values, reasons, verdicts)
+        changed = _sweep(graph, rules[position], values, ledger)
         budget -= changed
         if budget < 0:
             raise GraphError("the rules did not reach a fixed point")
         position = 0 if changed else position + 1
     graph.verify()
-
-    return GraphReport(
-        tuple(_verdict(site, verdicts, reasons[site], lifted[site]) for site in sites)
-    )
+    return ledger.report(values)
 
 
-def _sweep(
-    graph: Graph,
-    rule: Rule,
-    values: Values | None,
-    reasons: dict[Site, dict[str, tuple[Refusal, ...]]],
-    verdicts: dict[Site, Verdict],
-) -> int:
+def _sweep(graph: Graph, rule: Rule, values: Values | None, ledger: _Ledger) -> int:
     """Try ``rule`` at every node once, in order; returns the number of rewrites."""
     changed = 0
     for node in list(graph):
@@ -73,34 +68,95 @@ def _sweep(
                 continue
             refusals = tuple(dict.fromkeys(rule.refuse(node, values)))
             if refusals:
-                for site in node.sites:
-                    reasons[site][rule.name] = refusals
+                ledger.refused(node, rule, refusals)
                 continue
-            change = rule.rewrite(graph, node)
+            change = rule.rewrite(graph, node, values)
             graph.verify([change.survivor, *change.survivor.users])
         except Exception as error:
             raise RuleError(rule, node, error) from error
         changed += 1
-        for site in node.sites:
-            verdicts[site] = Verdict(site, change.outcome, change.target)
-        if change.survivor_outcome is not None:
-            for site in change.survivor.sites:
-                verdicts[site] = Verdict(site, change.survivor_outcome)
+        ledger.changed(node, rule, change)
     return changed
 
 
-def _verdict(
-    site: Site,
-    verdicts: dict[Site, Verdict],
-    reasons: dict[str, tuple[Refusal, ...]],
-    lifted: tuple[Refusal, ...],
-) -> Verdict:
-    """What the rules decided; else "kept", with every reason."""
-    verdict = verdicts.get(site, Verdict(site, Outcome.KEPT))
-    if verdict.outcome in (Outcome.FOLDED, Outcome.MERGED):
-        return verdict
-    every = dict.fromkeys((*lifted, *(refusal for some in reasons.values() for refusal in some)))
-    telling = tuple(refusal for refusal in every if refusal.code not in _TRIVIAL)
-    if not telling and verdict.outcome is Outcome.KEPT:
-        telling = (Refusal(Code.RULE_DISABLED, "no chosen rule applies to it"),)
-    return Verdict(site, verdict.outcome, verdict.target, telling)
+class _Ledger:
+    """What became of each site so far, and which node carries it out now."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._sites = [site for node in graph for site in node.sites]
+        self._lifted = {site: node.refusals for node in graph for site in node.sites}
+        self._reasons: dict[Site, dict[str, tuple[Refusal, ...]]] = {s: {} for s in self._sites}
+        self._verdicts: dict[Site, Verdict] = {}
+        self._carries: dict[Node, list[Site]] = {
+            node: list(node.sites) for node in graph if node.sites
+        }
+        self._counts: Counter[str] = Counter()
+        self._sized = False
+
+    def refused(self, node: Node, rule: Rule, refusals: tuple[Refusal, ...]) -> None:
+        for site in node.sites:
+            self._reasons[site][rule.name] = refusals
+
+    def changed(self, node: Node, rule: Rule, change: Change) -> None:
+        self._counts[rule.name] += 1
+        self._sized |= change.sized
+        for gone in (node, *change.absorbed):
+            for site in gone.sites:
+                self._verdicts[site] = Verdict(site, change.outcome, change.target)
+            if gone is not change.survivor:
+                moved = self._carries.pop(gone, [])
+                self._carries.setdefault(change.survivor, []).extend(moved)
+        if change.survivor_outcome is not None:
+            for site in change.survivor.sites:
+                self._verdicts[site] = Verdict(site, change.survivor_outcome)
+
+    def report(self, values: Values | None) -> GraphReport:
+        """One verdict a site, in the order of the graph."""
+        errors: dict[Site, float] = {}
+        for node, sites in self._carries.items() if values is not None else ():
+            error = _rounding(node, values)
+            errors.update((site, error) for site in sites if error is not None)
+        verdicts = (self._verdict(site, errors.get(site)) for site in self._sites)
+        return GraphReport(tuple(verdicts), rewrites=dict(self._counts), sized=self._sized)
+
+    def _verdict(self, site: Site, error: float | None) -> Verdict:
+        """What the rules decided; else "kept", with every reason."""
+        verdict = self._verdicts.get(site, Verdict(site, Outcome.KEPT))
+        if verdict.outcome in (Outcome.FOLDED, Outcome.MERGED):
+            return replace(verdict, error=error)
+        telling = tuple(_telling(self._lifted[site], self._reasons[site]))
+        if not telling and verdict.outcome is Outcome.KEPT:
+            telling = (Refusal(Code.RULE_DISABLED, "no chosen rule applies to it"),)
+        if verdict.outcome is Outcome.KEPT:
+            error = None
+        return Verdict(site, verdict.outcome, verdict.target, telling, error)
+
+
+def _telling(
+    lifted: tuple[Refusal, ...], reasons: Mapping[str, tuple[Refusal, ...]]
+) -> Iterator[Refusal]:
+    """The reasons that tell a user something; each code by the first rule that gave it."""
+    told = {refusal.code for refusal in lifted}
+    yield from lifted
+    trivial: list[Refusal] = []
+    for rule, refusals in reasons.items():
+        passed_on = {_PASSED_ON.get(rule)} if "move-affine" in reasons else set()
+        news = [refusal for refusal in refusals if refusal.code not in told | passed_on]
+        trivial += [refusal for refusal in news if refusal.code in _TRIVIAL]
+        telling = [refusal for refusal in news if refusal.code not in _TRIVIAL]
+        yield from telling
+        told |= {refusal.code for refusal in telling}
+    if not told:
+        yield from (refusal for refusal in trivial if refusal.code is Code.NO_LINEAR_AFTER)
+
+
+def _rounding(node: Node, values: Values | None) -> float | None:
+    """The relative error of storing what ``node`` carries out; see ``Verdict.error``."""
+    assert values is not None
+    if isinstance(node.role, Linear):
+        operator = node.role.operator
+        return values.rounding(operator.weight, operator.bias, dtype=node.role.dtype)
+    if isinstance(node.role, Affine) and node.role.lowered:
+        affine = node.role.map
+        return values.rounding(affine.scale, affine.shift, dtype=multiply_add_dtype(node.dtype))
+    return None

@@ -13,10 +13,17 @@ class Code(str, Enum):
     """A refusal's code; its value is what a report prints."""
 
     NO_LINEAR_BEFORE = "no-linear-before"
+    NO_LINEAR_AFTER = "no-linear-after"
     OTHER_READERS = "other-readers"
     AXIS_MISMATCH = "axis-mismatch"
+    NEGATIVE_SCALE = "negative-scale"
+    NONZERO_SHIFT = "nonzero-shift"
+    PADDING_VALUE = "padding-value"
+    COSTS_MORE = "costs-more"
+    DYNAMIC_SHAPE = "dynamic-shape"
     UNKNOWN_RANK = "unknown-rank"
     DTYPE_CHANGE = "dtype-change"
+    NOTHING_BETWEEN = "nothing-between"
     NO_AFFINE_BEFORE = "no-affine-before"
     TRAINING_MODE = "training-mode"
     NO_RUNNING_STATISTICS = "no-running-statistics"
@@ -48,7 +55,12 @@ class Meaning:
 
 MEANINGS: dict[Code, Meaning] = {
     Code.NO_LINEAR_BEFORE: Meaning(
-        "The BatchNorm's input is not the output of a convolution or linear layer.",
+        "The way back from the BatchNorm does not lead to a convolution or linear layer.",
+        "None needed: it is lowered to one multiply-add, which compilers fuse.",
+    ),
+    Code.NO_LINEAR_AFTER: Meaning(
+        "The way on from the BatchNorm does not lead to a convolution or linear layer, on every "
+        "branch.",
         "None needed: it is lowered to one multiply-add, which compilers fuse.",
     ),
     Code.OTHER_READERS: Meaning(
@@ -62,6 +74,29 @@ MEANINGS: dict[Code, Meaning] = {
         "accident.",
         "Transpose so that axis 1 holds the channels, if that is what the model means.",
     ),
+    Code.NEGATIVE_SCALE: Meaning(
+        "The map would have to cross a maximum or an activation, which keep a scale only if it is "
+        "not negative, and a channel's scale is negative (or its sign is not known yet).",
+        "None needed: it is lowered to one multiply-add, which compilers fuse.",
+    ),
+    Code.NONZERO_SHIFT: Meaning(
+        "The map would have to cross an op that keeps a scale but not a shift (an activation, zero "
+        "padding, a product).",
+        "None needed: it is lowered to one multiply-add, which compilers fuse.",
+    ),
+    Code.PADDING_VALUE: Meaning(
+        "The map would have to cross padding by a constant other than zero.",
+        "Pad before the convolution by its own padding argument, if that is what the model means.",
+    ),
+    Code.COSTS_MORE: Meaning(
+        "The rewrite is exact, but would take more work than it saves (at the border of a padded "
+        "convolution, for example).",
+        "None needed; the cost function is in passes/cost.py.",
+    ),
+    Code.DYNAMIC_SHAPE: Meaning(
+        "The rewrite needs a size that is not fixed when compiling.",
+        "Compile with dynamic=False.",
+    ),
     Code.UNKNOWN_RANK: Meaning(
         "The number of dimensions is not known, so the channel axes cannot be compared.",
         "Pass example inputs: bnfx.fold(model, *example_inputs).",
@@ -69,6 +104,10 @@ MEANINGS: dict[Code, Meaning] = {
     Code.DTYPE_CHANGE: Meaning(
         "The BatchNorm's output has another dtype than the linear operator's.",
         "Give both one dtype, or accept the multiply-add.",
+    ),
+    Code.NOTHING_BETWEEN: Meaning(
+        "There is nothing to move the map across: rules about neighbours have their own reasons.",
+        "None needed.",
     ),
     Code.NO_AFFINE_BEFORE: Meaning(
         "No other affine map that this one could be merged with stands right before it.",

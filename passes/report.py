@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from bnfx.passes.refusals import Code, Refusal
@@ -19,11 +20,11 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """One BatchNorm call of the user's model; a module called twice is two sites, never equal.
+    """One BatchNorm or affine op of the user's; a module called twice is two sites, never equal.
 
     Args:
         name: the module's path, or the graph node's name where there is no module.
-        kind: ``"batch_norm"``.
+        kind: ``"batch_norm"``, or ``"affine"`` for arithmetic with constants or parameters.
         location: ``file:line`` of the call, or ``""``.
     """
 
@@ -37,34 +38,47 @@ class Verdict:
     """What became of one site.
 
     Args:
-        site: the BatchNorm.
+        site: the BatchNorm or affine op.
         outcome: folded, merged, lowered or kept.
         target: the linear operator it was folded into, or the affine map it was merged with.
         refusals: why nothing better was done; empty for what was folded.
+        error: what storing the folded numbers adds: the largest difference between a stored and an
+            exact one (both after all folds), relative to the largest of its channel. ``None`` where
+            nothing is stored, or numbers are not known yet.
     """
 
     site: Site
     outcome: Outcome
     target: str = ""
     refusals: tuple[Refusal, ...] = ()
+    error: float | None = None
 
 
 @dataclass(frozen=True)
 class GraphReport:
-    """The verdicts of one graph, in the order of its BatchNorms.
+    """The verdicts of one graph, in the order in which it runs.
 
     Args:
         verdicts: one a site.
         notes: what else a user should know, e.g. why a rewrite was abandoned.
+        rewrites: how often each rule was applied, by name.
+        sized: whether the rewritten graph holds for inputs of these very sizes only.
     """
 
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
+    rewrites: Mapping[str, int] = field(default_factory=dict)
+    sized: bool = False
+
+    def agrees(self, other: GraphReport) -> bool:
+        """Whether the same became of every site, by the same rewrites."""
+        outcomes = [[v.outcome for v in report.verdicts] for report in (self, other)]
+        return outcomes[0] == outcomes[1] and self.rewrites == other.rewrites
 
     def gives(self, code: Code) -> bool:
         """Whether any verdict was refused something with this code."""
         return any(r.code is code for verdict in self.verdicts for r in verdict.refusals)
 
-    def count(self, outcome: Outcome) -> int:
-        """Number of sites with this outcome."""
-        return sum(verdict.outcome is outcome for verdict in self.verdicts)
+    def count(self, outcome: Outcome, kind: str = "batch_norm") -> int:
+        """Number of sites of this kind with this outcome."""
+        return sum(v.outcome is outcome and v.site.kind == kind for v in self.verdicts)

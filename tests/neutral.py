@@ -9,9 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfx.passes import pipeline
-from bnfx.passes.algebra import ChannelAffine, Conv, Evaluator, LinearOperator, Source
-from bnfx.passes.graph import Affine, Graph, Linear, Node, Opaque, Role
+from bnfx.passes.algebra import (
+    BroadcastAffine,
+    ChannelAffine,
+    Conv,
+    Dense,
+    Evaluator,
+    LinearOperator,
+    Scalar,
+    Source,
+)
+from bnfx.passes.graph import Add, Affine, Concat, Gate, Graph, Linear, Move, Node, Opaque, Role
+from bnfx.passes.movement import Movement
 from bnfx.passes.numerics import Values
+from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import GraphReport, Site, Verdict
 from bnfx.passes.rules import Rule
 
@@ -74,7 +85,105 @@ class Model:
         )
         affine = ChannelAffine.batch_norm(mean, var, gamma, beta, eps=1e-5)
         fields = {"sites": (Site(name, "batch_norm"),), **fields}
-        return self.add(name, Affine(affine, axis), before, **fields)
+        return self.add(name, Affine(BroadcastAffine.of_channels(affine, axis)), before, **fields)
+
+    # From here on values have shapes.
+
+    def input(self, name: str, *dims: int | str, **fields: Any) -> Node:
+        """Another input; a size that is not fixed is a name."""
+        return self.add(name, Opaque(), rank=len(dims), shape=dims, **fields)
+
+    def like(self, name: str, role: Role, *inputs: Node, **fields: Any) -> Node:
+        """A node of its first input's shape and dtype."""
+        first = inputs[0]
+        known = {"rank": first.rank, "shape": first.shape, "dtype": first.dtype, **fields}
+        return self.add(name, role, *inputs, **known)
+
+    def move(self, name: str, movement: Movement, before: Node, *dims: int | str) -> Node:
+        """An op that maps may cross; without ``dims`` it keeps its input's shape."""
+        shape = dims or before.shape
+        return self.like(name, Move(movement), before, rank=len(shape or ()), shape=shape)
+
+    def concat(self, name: str, axis: int, *inputs: Node) -> Node:
+        dims = list(inputs[0].shape or ())
+        dims[axis] = sum(node.shape[axis] for node in inputs)  # type: ignore[index, misc]
+        return self.like(name, Concat(axis), *inputs, shape=tuple(dims))
+
+    def plus(self, name: str, one: Node, other: Node, *factors: float) -> Node:
+        return self.like(name, Add(factors or (1.0, 1.0)), one, other)  # type: ignore[arg-type]
+
+    def gate(self, name: str, one: Node, other: Node) -> Node:
+        return self.like(name, Gate(), one, other)
+
+    def norm(
+        self, name: str, before: Node, statistics: dict[str, Any] | None = None, **fields: Any
+    ) -> Node:
+        """A BatchNorm of ``before``'s own channels, which are axis 1."""
+        assert before.shape is not None
+        known = {"rank": before.rank, "shape": before.shape, "dtype": before.dtype, **fields}
+        return self.batch_norm(name, before, int(before.shape[1]), 1, statistics, **known)
+
+    def arithmetic(self, name: str, before: Node, scale: Any = 1.0, shift: Any = 0.0) -> Node:
+        """``before * scale + shift``, the user's own; arrays are aligned at the front."""
+
+        def side(part: str, value: Any) -> Any:
+            return (
+                Scalar(value) if isinstance(value, float) else self.source(f"{name}.{part}", value)
+            )
+
+        affine = BroadcastAffine(side("scale", scale), side("shift", shift))
+        return self.like(name, Affine(affine), before, sites=(Site(name, "affine"),))
+
+    def conv2d(
+        self,
+        name: str,
+        before: Node,
+        out: int,
+        kernel: tuple[int, int] | int = 1,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        **fields: Any,
+    ) -> Node:
+        """A convolution of random weights on ``before``, of shape (N, C, H, W)."""
+        assert before.shape is not None
+        taps = (kernel, kernel) if isinstance(kernel, int) else kernel
+        dtype = before.dtype or "float32"
+        channels = int(before.shape[1])
+        weight = self.random_source(f"{name}.weight", out, channels // groups, *taps, dtype=dtype)
+        conv = Conv(
+            weight,
+            self.random_source(f"{name}.bias", out, dtype=dtype) if bias else None,
+            (stride,) * 2,
+            ((padding,) * 2,) * 2,
+            (dilation,) * 2,
+            groups,
+        )
+        return self.linear(name, conv, before, **self._sizes(conv, before), **fields)
+
+    def dense(self, name: str, before: Node, out: int, bias: bool = True, **fields: Any) -> Node:
+        assert before.shape is not None
+        weight = self.random_source(f"{name}.weight", out, int(before.shape[-1]))
+        operator = Dense(weight, self.random_source(f"{name}.bias", out) if bias else None)
+        shape = (*before.shape[:-1], out)
+        return self.linear(name, operator, before, rank=before.rank, shape=shape, **fields)
+
+    def _sizes(self, operator: LinearOperator, before: Node) -> dict[str, Any]:
+        dims = before.shape or ()
+        known = all(isinstance(size, int) for size in dims[1:])
+        sample = operator.output_shape(dims[1:]) if known else (operator.out_channels, *dims[2:])
+        return {"rank": before.rank, "dtype": before.dtype, "shape": (*dims[:1], *sample)}
+
+    def reasons(self, rule: Rule, node: Node, numbers: bool = True) -> list[Refusal]:
+        """The rule's reasons against ``node``, after checking that it leaves the graph alone."""
+        before = self.picture()
+        self.run(rule, numbers=numbers)
+        assert self.picture() == before
+        assert rule.match(node)
+        return list(rule.refuse(node, self.values if numbers else None))
 
     @property
     def evaluate(self) -> Evaluator:

@@ -55,8 +55,14 @@ def test_json() -> None:
     report = explained()
     data = json.loads(report.to_json())
     assert data == report.to_dict()
-    assert data["version"] == 1
+    assert data["version"] == 2
     assert data["summary"] == {"folded": 1, "merged": 1, "lowered": 1, "kept": 1}
+    assert data["affine"] == {"folded": 0, "merged": 0, "lowered": 0, "kept": 0}
+    assert data["rewrites"] == report.rewrites
+    assert report.rewrites == {
+        "fold-affine-into-linear": 1,
+        "merge-affines": 1,
+    }
     (graph,) = data["graphs"]
     first, _, _, last = graph["verdicts"]
     assert first == {
@@ -65,8 +71,11 @@ def test_json() -> None:
         "location": first["location"],
         "outcome": "folded",
         "target": "0",
+        "error": first["error"],
         "refusals": [],
     }
+    assert 0 < first["error"] <= 2**-24, "half a unit in the last place of float32"
+    assert last["error"] is None
     assert last["refusals"] == [
         {"code": "no-running-statistics", "reason": "it keeps no running statistics"}
     ]
@@ -80,6 +89,25 @@ def test_brackets_in_names_are_no_markup() -> None:
     report = bnfx.Report((GraphReport((Verdict(site, Outcome.KEPT),), ("a [note]",)),))
     assert "layers[0].bn[/bold]" in str(report)
     assert "note: a [note]" in str(report)
+
+
+def test_affine_ops_are_counted_apart_and_rewrites_added_up() -> None:
+    from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
+
+    norm, times = Site("bn", "batch_norm"), Site("mul", "affine")
+    graph = GraphReport(
+        (Verdict(norm, Outcome.LOWERED), Verdict(times, Outcome.FOLDED, "conv", error=1e-8)),
+        rewrites={"move-affine": 2},
+    )
+    report = bnfx.Report.merge([bnfx.Report((graph,)), bnfx.Report((graph,))])
+    assert report.rewrites == {"move-affine": 4}
+    assert [report.count("folded"), report.count("lowered")] == [0, 2]
+    assert report.count("folded", "affine") == 2
+    data = report.to_dict()
+    assert data["affine"] == {"folded": 2, "merged": 0, "lowered": 0, "kept": 0}
+    assert data["rewrites"] == {"move-affine": 4}
+    assert str(report).splitlines()[:2] == ["2 BatchNorm: 2 lowered", "2 affine op: 2 folded"]
+    assert "1e-08" in str(report)
 
 
 def test_explaining_leaves_the_model_alone() -> None:

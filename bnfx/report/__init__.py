@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from bnfx.report.table import render
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every BatchNorm of a model; exactly one verdict each.
+    """What became of every BatchNorm and affine op of a model; exactly one verdict each.
 
     ``str(report)`` is a table, :meth:`to_json` the same for programs.
 
@@ -34,9 +35,20 @@ class Report:
         """What else a user should know."""
         return tuple(note for graph in self.graphs for note in graph.notes)
 
-    def count(self, outcome: Outcome | str) -> int:
-        """Number of BatchNorms with this outcome, e.g. ``report.count("folded")``."""
-        return sum(graph.count(Outcome(outcome)) for graph in self.graphs)
+    def count(self, outcome: Outcome | str, kind: str = "batch_norm") -> int:
+        """Number of BatchNorms with this outcome, e.g. ``report.count("folded")``.
+
+        With ``kind="affine"``, of affine ops: arithmetic with constants or parameters.
+        """
+        return sum(graph.count(Outcome(outcome), kind) for graph in self.graphs)
+
+    @property
+    def rewrites(self) -> dict[str, int]:
+        """How often each rule was applied, by name."""
+        total: Counter[str] = Counter()
+        for graph in self.graphs:
+            total.update(graph.rewrites)
+        return dict(total)
 
     @staticmethod
     def merge(reports: Iterable[Report]) -> Report:
@@ -46,8 +58,10 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data; see :meth:`to_json` for its shape."""
         return {
-            "version": 1,
+            "version": 2,
             "summary": {outcome.value: self.count(outcome) for outcome in Outcome},
+            "affine": {outcome.value: self.count(outcome, "affine") for outcome in Outcome},
+            "rewrites": self.rewrites,
             "graphs": [
                 {"verdicts": list(map(_verdict, graph.verdicts)), "notes": list(graph.notes)}
                 for graph in self.graphs
@@ -55,10 +69,11 @@ class Report:
         }
 
     def to_json(self, indent: int | None = 2) -> str:
-        """JSON text: ``version``, ``summary`` (outcome -> count) and ``graphs``.
+        """JSON text: ``version``, ``summary`` (outcome -> number of BatchNorms), ``affine`` (the
+        same of affine ops), ``rewrites`` (rule -> how often) and ``graphs``.
 
         Each graph has ``notes`` and ``verdicts``; a verdict has ``name``, ``kind``, ``location``,
-        ``outcome``, ``target`` and ``refusals`` (``code`` and ``reason``).
+        ``outcome``, ``target``, ``error`` and ``refusals`` (``code`` and ``reason``).
         """
         return json.dumps(self.to_dict(), indent=indent)
 
@@ -73,6 +88,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "location": verdict.site.location,
         "outcome": verdict.outcome.value,
         "target": verdict.target,
+        "error": verdict.error,
         "refusals": [
             {"code": refusal.code.value, "reason": refusal.reason} for refusal in verdict.refusals
         ],

@@ -13,6 +13,7 @@ from bnfx.passes.refusals import MEANINGS
 from bnfx.passes.report import Outcome, Verdict
 
 _WIDTH = 120
+_KINDS = {"batch_norm": "BatchNorm", "affine": "affine op"}
 
 
 def render(verdicts: Sequence[Verdict], notes: Sequence[str]) -> str:
@@ -32,20 +33,26 @@ def render(verdicts: Sequence[Verdict], notes: Sequence[str]) -> str:
 def _summary(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return "no BatchNorm in the graph"
-    counts = ((outcome, sum(v.outcome is outcome for v in verdicts)) for outcome in Outcome)
-    parts = ", ".join(f"{count} {outcome.value}" for outcome, count in counts if count)
-    return f"{len(verdicts)} BatchNorm: {parts}"
+    lines = []
+    for kind, name in _KINDS.items():
+        some = [verdict for verdict in verdicts if verdict.site.kind == kind]
+        counts = ((outcome, sum(v.outcome is outcome for v in some)) for outcome in Outcome)
+        parts = ", ".join(f"{count} {outcome.value}" for outcome, count in counts if count)
+        if some:
+            lines.append(f"{len(some)} {name}: {parts}")
+    return "\n".join(lines)
 
 
 def _table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("BatchNorm", "outcome", "into", "why not folded"):
+    for column in ("BatchNorm or affine op", "outcome", "into", "error", "why not folded"):
         table.add_column(column, overflow="fold")
     for verdict in verdicts:
         why = "\n".join(map(str, verdict.refusals))
         if verdict.outcome is Outcome.KEPT and verdict.site.location:
             why += f"\nat {verdict.site.location}"
-        cells = (verdict.site.name, verdict.outcome.value, verdict.target, why)
+        error = "" if verdict.error is None else f"{verdict.error:.0e}"
+        cells = (verdict.site.name, verdict.outcome.value, verdict.target, error, why)
         table.add_row(*map(_escape, cells))
     return table
 

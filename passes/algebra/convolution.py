@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
+from bnfx.passes.algebra.arrange import Table, total
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
 from bnfx.passes.algebra.linear import LinearOperator, Tap
@@ -79,6 +81,58 @@ class Conv(LinearOperator):
 
     def rows(self, weight: Array) -> Array:
         return array_namespace(weight).reshape(weight, (self.out_channels, -1))
+
+    @property
+    def in_channels(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def is_uniform(self) -> bool:
+        return not any(map(any, self.padding))
+
+    def _by_group(self) -> Expression:
+        """The weight as ``(groups, C_out / groups, C_in / groups, *kernel)``."""
+        out_group = self.out_channels // self.groups
+        return self.weight.reshape(self.groups, out_group, *self.weight.shape[1:])
+
+    def _for_input(self, values: Expression) -> Expression:
+        """A number for each input channel, in the shape that multiplies :meth:`_by_group`."""
+        ones = (1 for _ in self.kernel)
+        return values.reshape(self.groups, 1, self.weight.shape[1], *ones)
+
+    def scale_in(self, scale: Expression) -> Expression:
+        return (self._by_group() * self._for_input(scale)).reshape(*self.weight.shape)
+
+    def columns(self, weight: Array) -> Array:
+        xp = array_namespace(weight)
+        grouped = xp.reshape(
+            weight, (self.groups, -1, self.weight.shape[1], math.prod(self.kernel))
+        )
+        return xp.reshape(xp.permute_dims(grouped, (0, 2, 1, 3)), (self.in_channels, -1))
+
+    def tap_sums(self, shift: Expression) -> Expression:
+        sums = total(self._by_group() * self._for_input(shift), (2,))
+        return sums.reshape(self.out_channels, *self.kernel)
+
+    def reach(self, spatial: Shape) -> tuple[Table, ...]:
+        _, *out_spatial = self.output_shape((self.in_channels, *spatial))
+        return tuple(
+            Table(
+                tuple(
+                    tuple(float(0 <= s * p + d * tap - before < size) for p in range(out))
+                    for tap in range(k)
+                )
+            )
+            for size, out, k, s, d, (before, _) in zip(
+                spatial,
+                out_spatial,
+                self.kernel,
+                self.stride,
+                self.dilation,
+                self.padding,
+                strict=True,
+            )
+        )
 
     def output_shape(self, input_shape: Shape) -> Shape:
         spatial = (

@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from array_api_compat import array_namespace
+
+from bnfx.passes.algebra.arrange import MatMul, Table
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
 from bnfx.passes.algebra.linear import LinearOperator, Tap
@@ -41,6 +44,26 @@ class Dense(LinearOperator):
 
     def rows(self, weight: Array) -> Array:
         return weight
+
+    @property
+    def in_channels(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def is_uniform(self) -> bool:
+        return True
+
+    def scale_in(self, scale: Expression) -> Expression:
+        return self.weight * scale.reshape(1, self.in_channels)
+
+    def columns(self, weight: Array) -> Array:
+        return array_namespace(weight).permute_dims(weight, (1, 0))
+
+    def tap_sums(self, shift: Expression) -> Expression:
+        return MatMul(self.weight, shift.reshape(self.in_channels, 1)).reshape(self.out_channels)
+
+    def reach(self, spatial: Shape) -> tuple[Table, ...]:
+        return ()
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (self.out_channels,)

@@ -12,6 +12,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
+from bnfx.passes.algebra.arrange import Concat, Eye, MatMul, Permute, Slice, Sum, Table
 from bnfx.passes.algebra.expression import (
     Elementwise,
     Expression,
@@ -56,7 +57,9 @@ class Evaluator:
         stack = [expression]  # no recursion: a chain of a thousand folds is legal
         while stack:
             current = stack[-1]
-            pending = [child for child in current.children if child not in self._memo]
+            # A source is read, whatever it was computed from.
+            children = () if isinstance(current, Source) else current.children
+            pending = [child for child in children if child not in self._memo]
             if pending:
                 stack.extend(pending)
                 continue
@@ -79,4 +82,20 @@ class Evaluator:
                 return self._xp.sqrt(self._memo[operand])
             case Elementwise(op, operands):
                 return _OPERATORS[op](*(self._memo[operand] for operand in operands))
+            case Permute(operand, order):
+                return self._xp.permute_dims(self._memo[operand], order)
+            case Concat(operands, axis):
+                return self._xp.concat([self._memo[operand] for operand in operands], axis=axis)
+            case Slice(operand, axis, start, stop):
+                place = (*(slice(None),) * axis, slice(start, stop))
+                return self._memo[operand][place]
+            case Sum(operand, axes):
+                return self._xp.sum(self._memo[operand], axis=axes)
+            case MatMul(left, right):
+                return self._xp.matmul(self._memo[left], self._memo[right])
+            case Eye(size):
+                return self._xp.eye(size, dtype=self._dtype, device=self._device)
+            case Table():
+                array = self._xp.asarray(expression.array, device=self._device)
+                return self._xp.astype(array, self._dtype, copy=False)
         raise TypeError(f"no evaluation is defined for {type(expression).__name__}")

@@ -28,8 +28,7 @@ ELEMENTWISE = {"add": 2, "subtract": 2, "multiply": 2, "divide": 2, "sqrt": 1, "
 class Expression(ABC):
     """A node of a weight expression; ``shape`` is its value's shape.
 
-    Supports ``+ - * /``, unary minus, :meth:`sqrt` and :meth:`reshape`, with Python numbers as
-    operands too.
+    Supports ``+ - * /``, minus, :meth:`sqrt` and :meth:`reshape`; Python numbers are operands too.
     """
 
     @property
@@ -50,7 +49,7 @@ class Expression(ABC):
             if expression in seen:
                 continue
             seen.add(expression)
-            if isinstance(expression, Source):
+            if isinstance(expression, Source) and not expression.bases:
                 yield expression
             stack.extend(reversed(expression.children))
 
@@ -96,15 +95,22 @@ class Source(Expression):
         name: key handed to the reader at evaluation; one name, one tensor.
         dims: its shape; ``()`` for a scalar such as an ``eps`` that arrives at run time.
         dtype: stored dtype by its common name, e.g. ``"float32"`` or ``"bfloat16"``.
+        bases: the parameters that it is computed from, if the IR computes it from parameters alone
+            (weight_norm, FrozenBatchNorm's ``scale``); the reader carries that computation out.
     """
 
     name: str
     dims: Shape
     dtype: str
+    bases: tuple[Source, ...] = ()
 
     @property
     def shape(self) -> Shape:
         return self.dims
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return self.bases
 
 
 @dataclass(frozen=True)
@@ -129,8 +135,32 @@ class Ones(Expression):
         return self.dims
 
 
+class Compound(Expression):
+    """An expression over others; equality and hash are structural, and take linear time."""
+
+    @property
+    def attributes(self) -> tuple[object, ...]:
+        """What tells this expression from another one of its class on the same operands."""
+        return ()
+
+    def __post_init__(self) -> None:
+        # Now: a chain of folds nests deeper than Python recurses, and a shape error belongs to the
+        # rule that wrote it.
+        _ = self.shape, self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((type(self), self.attributes, self.children))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Compound) and _same(self, other)
+
+
 @dataclass(frozen=True, eq=False)
-class Elementwise(Expression):
+class Elementwise(Compound):
     """One of :data:`ELEMENTWISE`, broadcasting its operands."""
 
     op: str
@@ -139,9 +169,7 @@ class Elementwise(Expression):
     def __post_init__(self) -> None:
         if ELEMENTWISE.get(self.op) != len(self.operands):
             raise ValueError(f"{self.op!r} with {len(self.operands)} operands is no elementwise op")
-        # Now, child by child, as a chain of folds nests deeper than Python recurses. And a shape
-        # error belongs to the rule that wrote it, not to a later reader.
-        _ = self.shape, self._hash
+        super().__post_init__()
 
     @cached_property
     def shape(self) -> Shape:
@@ -151,19 +179,13 @@ class Elementwise(Expression):
     def children(self) -> tuple[Expression, ...]:
         return self.operands
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.op, self.operands))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Elementwise) and _same(self, other)
+    @property
+    def attributes(self) -> tuple[object, ...]:
+        return (self.op,)
 
 
-@dataclass(frozen=True)
-class Reshape(Expression):
+@dataclass(frozen=True, eq=False)
+class Reshape(Compound):
     """The same elements, in row-major order, under another shape."""
 
     operand: Expression
@@ -172,6 +194,7 @@ class Reshape(Expression):
     def __post_init__(self) -> None:
         if math.prod(self.dims) != math.prod(self.operand.shape):
             raise ValueError(f"cannot reshape {self.operand.shape} to {self.dims}")
+        super().__post_init__()
 
     @property
     def shape(self) -> Shape:
@@ -180,6 +203,10 @@ class Reshape(Expression):
     @property
     def children(self) -> tuple[Expression, ...]:
         return (self.operand,)
+
+    @property
+    def attributes(self) -> tuple[object, ...]:
+        return (self.dims,)
 
 
 def _same(one: Expression, other: Expression) -> bool:
@@ -191,16 +218,15 @@ def _same(one: Expression, other: Expression) -> bool:
         if left is right or (id(left), id(right)) in seen:
             continue
         seen.add((id(left), id(right)))
-        if isinstance(left, Elementwise) and isinstance(right, Elementwise):
-            if left._hash != right._hash or left.op != right.op:
+        if not isinstance(left, Compound) or not isinstance(right, Compound):
+            if left != right:
                 return False
-            stack.extend(zip(left.operands, right.operands, strict=True))
-        elif isinstance(left, Reshape) and isinstance(right, Reshape):
-            if left.dims != right.dims:
-                return False
-            stack.append((left.operand, right.operand))
-        elif left != right:
+            continue
+        if type(left) is not type(right) or left._hash != right._hash:
             return False
+        if left.attributes != right.attributes or len(left.children) != len(right.children):
+            return False
+        stack.extend(zip(left.children, right.children, strict=True))
     return True
 
 
@@ -209,5 +235,15 @@ def as_expression(operand: Operand) -> Expression:
     return operand if isinstance(operand, Expression) else Scalar(float(operand))
 
 
+_NEUTRAL = {"add": 0.0, "subtract": 0.0, "multiply": 1.0, "divide": 1.0}
+
+
 def _elementwise(op: str, *operands: Operand) -> Expression:
-    return Elementwise(op, tuple(as_expression(operand) for operand in operands))
+    """The expression; an operand that changes nothing is left out (``x * 1``, ``0 + x``)."""
+    first, *rest = map(as_expression, operands)
+    neutral = Scalar(_NEUTRAL[op]) if op in _NEUTRAL else None
+    if rest and rest[0] == neutral:
+        return first
+    if first == neutral and op in ("add", "multiply"):
+        return rest[0]
+    return Elementwise(op, (first, *rest))

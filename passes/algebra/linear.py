@@ -11,8 +11,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from bnfx.passes.algebra.arrange import MatMul, Table, broadcast_to, permute, total
 from bnfx.passes.algebra.evaluate import Array, Evaluator
-from bnfx.passes.algebra.expression import Expression, Ones, Shape
+from bnfx.passes.algebra.expression import Expression, Scalar, Shape
 
 Self = TypeVar("Self", bound="LinearOperator")
 # Output index, input index, weight index: one product of the sum that defines the operator.
@@ -59,6 +60,39 @@ class LinearOperator(ABC):
     def rows(self, weight: Array) -> Array:
         """The elements of an evaluated weight as ``(out_channels, -1)``, one row a channel."""
 
+    @property
+    @abstractmethod
+    def in_channels(self) -> int:
+        """Size of the input's channel axis, which is at the output's own place."""
+
+    @abstractmethod
+    def scale_in(self, scale: Expression) -> Expression:
+        """The weight of ``L diag(scale)``; ``scale`` has shape ``(in_channels,)``."""
+
+    @abstractmethod
+    def columns(self, weight: Array) -> Array:
+        """The elements of an evaluated weight as ``(in_channels, -1)``, one row a channel."""
+
+    @abstractmethod
+    def tap_sums(self, shift: Expression) -> Expression:
+        """``sum_i weight[o, i, k] * shift[i]`` for each tap: shape ``(out_channels, *kernel)``."""
+
+    @abstractmethod
+    def reach(self, spatial: Shape) -> tuple[Table, ...]:
+        """For each spatial dimension, which tap meets the input at which output position.
+
+        Args:
+            spatial: sizes of the input.
+
+        Returns:
+            Tables of 0 and 1, shape ``(kernel, output size)``; a 0 is a tap that meets padding.
+        """
+
+    @property
+    @abstractmethod
+    def is_uniform(self) -> bool:
+        """Whether each output position meets the input with every tap: there is no border."""
+
     @abstractmethod
     def output_shape(self, input_shape: Shape) -> Shape:
         """Shape of one output sample, ``(C_out, *spatial)``, from one input sample's."""
@@ -84,10 +118,41 @@ class LinearOperator(ABC):
                     f"{self.out_channels} output channels"
                 )
         weight = self.scale_out(scale) if scale.shape else self.weight * scale
+        if shift == Scalar(0.0):
+            bias = None if self.bias is None else scale * self.bias
+            return replace(self, weight=weight, bias=bias)
         bias = shift if self.bias is None else scale * self.bias + shift
-        if not bias.shape:  # a scalar map on an operator without bias
-            bias = bias * Ones((self.out_channels,))
-        return replace(self, weight=weight, bias=bias)
+        # one number, if it is a scalar map on an operator without bias
+        return replace(self, weight=weight, bias=broadcast_to(bias, (self.out_channels,)))
+
+    def after(self: Self, scale: Expression) -> Self:
+        """The operator ``x -> L (scale * x) + bias``, per input channel."""
+        return replace(self, weight=self.scale_in(scale) if scale.shape else self.weight * scale)
+
+    def response(self, shift: Expression, spatial: Shape | None) -> Expression:
+        """``L`` applied to an input that is ``shift`` everywhere inside, and zero in the padding.
+
+        By :meth:`tap_sums`, ``y[o, p] = sum_k tap_sums[o, k] prod_j reach_j[k_j, p_j]``, which is
+        one number a channel where the operator is uniform.
+
+        Args:
+            shift: shape ``(in_channels,)`` or ``()``.
+            spatial: sizes of the input, needed unless the operator is uniform.
+
+        Returns:
+            Shape ``(out_channels,)`` if the operator is uniform, else ``(out_channels, *output)``.
+        """
+        sums = self.tap_sums(broadcast_to(shift, (self.in_channels,)))
+        if self.is_uniform:
+            return total(sums, range(1, len(sums.shape)))
+        assert spatial is not None, "a border depends on the size of the input"
+        for table in self.reach(spatial):
+            # The first spatial axis goes to the end and is contracted; after all, order is
+            # restored.
+            sums = permute(sums, (0, *range(2, len(sums.shape)), 1))
+            rows = sums.reshape(math.prod(sums.shape[:-1]), sums.shape[-1])
+            sums = MatMul(rows, table).reshape(*sums.shape[:-1], table.shape[1])
+        return sums
 
     def dense(
         self, input_shape: Shape, evaluate: Evaluator

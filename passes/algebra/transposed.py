@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
+from bnfx.passes.algebra.arrange import Table, total
 from bnfx.passes.algebra.convolution import Padding, check_spatial
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
@@ -64,14 +65,57 @@ class ConvTranspose(LinearOperator):
     def channel_axis(self) -> int:
         return -len(self.kernel) - 1
 
-    def scale_out(self, scale: Expression) -> Expression:
+    @property
+    def in_channels(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def is_uniform(self) -> bool:
+        """An output meets one tap of several, unless there is one tap only."""
+        ones = {*self.kernel, *self.stride} == {1}
+        return ones and not any(map(any, self.padding)) and not any(self.output_padding)
+
+    def _by_group(self) -> Expression:
+        """The weight as ``(groups, C_in / groups, C_out / groups, *kernel)``."""
         in_channels, out_group = self.weight.shape[:2]
+        return self.weight.reshape(self.groups, in_channels // self.groups, out_group, *self.kernel)
+
+    def scale_out(self, scale: Expression) -> Expression:
         ones = (1 for _ in self.kernel)
-        grouped = self.weight.reshape(
-            self.groups, in_channels // self.groups, out_group, *self.kernel
-        )
-        scaled = grouped * scale.reshape(self.groups, 1, out_group, *ones)
+        scaled = self._by_group() * scale.reshape(self.groups, 1, self.weight.shape[1], *ones)
         return scaled.reshape(*self.weight.shape)
+
+    def scale_in(self, scale: Expression) -> Expression:
+        ones = (1 for _ in self.weight.shape[1:])
+        return self.weight * scale.reshape(self.in_channels, *ones)
+
+    def columns(self, weight: Array) -> Array:
+        return array_namespace(weight).reshape(weight, (self.in_channels, -1))
+
+    def tap_sums(self, shift: Expression) -> Expression:
+        ones = (1 for _ in self.weight.shape[1:])
+        shifts = shift.reshape(self.groups, self.in_channels // self.groups, *ones)
+        return total(self._by_group() * shifts, (1,)).reshape(self.out_channels, *self.kernel)
+
+    def reach(self, spatial: Shape) -> tuple[Table, ...]:
+        _, *out_spatial = self.output_shape((self.in_channels, *spatial))
+        return tuple(
+            Table(
+                tuple(
+                    tuple(float(_meets(p + before - d * tap, s, size)) for p in range(out))
+                    for tap in range(k)
+                )
+            )
+            for size, out, k, s, d, (before, _) in zip(
+                spatial,
+                out_spatial,
+                self.kernel,
+                self.stride,
+                self.dilation,
+                self.padding,
+                strict=True,
+            )
+        )
 
     def rows(self, weight: Array) -> Array:
         xp = array_namespace(weight)
@@ -112,3 +156,8 @@ class ConvTranspose(LinearOperator):
                 for out in range(out_group):
                     out_channel = (channel // in_group) * out_group + out
                     yield (out_channel, *target), in_index, (channel, out, *offset)
+
+
+def _meets(offset: int, stride: int, size: int) -> bool:
+    """Whether an input position lies ``offset`` before the kernel's first output."""
+    return offset % stride == 0 and 0 <= offset // stride < size

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.nn.modules import batchnorm, conv
+from torch.nn.modules import batchnorm, conv, pooling
 
 from bnfx.passes.fx.calls import Call, read_call
 from bnfx.passes.fx.modules import known_class
@@ -32,10 +32,15 @@ _FRESH = frozenset(
     | {torch.cat, torch.concat, torch.stack, torch.mean, torch.sum, torch.sigmoid, torch.tanh}
     | {F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.hardswish, F.hardtanh, F.hardsigmoid}
     | {F.softmax, F.sigmoid, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d}
-    | {F.avg_pool2d, F.avg_pool3d, F.layer_norm, F.group_norm}
+    | {F.avg_pool2d, F.avg_pool3d, F.layer_norm, F.group_norm, F.interpolate}
+    | {F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool1d, F.pad}
+    | {F.adaptive_max_pool2d, F.adaptive_max_pool3d, torch._C._nn.pad, torch.adaptive_avg_pool1d}
 )
 _FRESH_METHODS = frozenset({"add", "sub", "mul", "div", "mean", "sum", "clone", "sigmoid", "relu"})
-_FRESH_MODULES = (conv._ConvNd, nn.Linear, batchnorm._BatchNorm)
+_FRESH_MODULES = (
+    *(conv._ConvNd, nn.Linear, batchnorm._BatchNorm),
+    *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveAvgPoolNd, nn.Upsample),
+)
 _TORCH_MODULES = ("torch", "_operator", "operator", "math", "builtins", "einops", "torchvision")
 
 
@@ -54,7 +59,7 @@ def mutated_leaves(graph: fx.Graph, module: nn.Module) -> set[fx.Node]:
     """The placeholders and ``get_attr`` nodes whose tensors the graph may write to."""
     leaves: set[fx.Node] = set()
     seen: set[fx.Node] = set()
-    stack = [argument for node in graph.nodes for argument in _written(node, module)]
+    stack = [argument for node in graph.nodes for argument in written_by(node, module)]
     while stack:
         node = stack.pop()
         if node in seen:
@@ -62,19 +67,19 @@ def mutated_leaves(graph: fx.Graph, module: nn.Module) -> set[fx.Node]:
         seen.add(node)
         if node.op in ("placeholder", "get_attr"):
             leaves.add(node)
-        elif not _is_fresh(node, module):
-            stack.extend(node.all_input_nodes)
+        else:
+            stack.extend(shares_memory_with(node, module))
     return leaves
 
 
-def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
+def written_by(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
     """The arguments that the node itself may write to."""
     target: Any = node.target
     first = _nodes(node.args[:1])
     yield from _nodes(node.kwargs.get("out"))
     if node.op == "call_method":
         # "__imul__" and its like; "__int__" too, which does no harm
-        if target == "__setitem__" or target.startswith("__i") or _in_place_name(target):
+        if target == "__setitem__" or target.startswith("__i") or in_place_name(target):
             yield from first
     elif node.op == "call_module":
         leaf = module.get_submodule(target)
@@ -89,12 +94,10 @@ def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
             return
         call = read_call(node)
         if isinstance(call, Call):
-            if "batch_norm" in call.kind and call.arguments["training"] is not False:
+            flag = "use_input_stats" if call.kind == "instance_norm" else "training"
+            if "norm" in call.kind and call.arguments[flag] is not False:
                 statistics = (call.arguments["running_mean"], call.arguments["running_var"])
                 yield from (value for value in statistics if isinstance(value, fx.Node))
-        elif target is F.instance_norm:
-            given = _given(node)
-            yield from _nodes([given.get(key) for key in (1, 2, "running_mean", "running_var")])
         elif target in (F.embedding, F.embedding_bag):
             given = _given(node)
             if given.get(3, given.get("max_norm")) is not None:  # renormalises its table
@@ -102,7 +105,7 @@ def _written(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
         elif (
             target is operator.setitem
             or target in _IN_PLACE_OPERATORS
-            or _in_place_name(getattr(target, "__name__", ""))
+            or in_place_name(getattr(target, "__name__", ""))
             or _asks_in_place(node)
         ):
             yield from first
@@ -129,7 +132,8 @@ def _nodes(argument: Any) -> list[fx.Node]:
     return found
 
 
-def _in_place_name(name: str) -> bool:
+def in_place_name(name: str) -> bool:
+    """Whether a method or function of that name writes to its first argument."""
     return name.endswith("_") and not name.endswith("__")
 
 
@@ -154,7 +158,18 @@ def _is_torch(target: Any) -> bool:
     return owner.split(".")[0] in _TORCH_MODULES or inspect.isbuiltin(target)
 
 
-def _is_fresh(node: fx.Node, module: nn.Module) -> bool:
+def shares_memory_with(node: fx.Node, module: nn.Module) -> list[fx.Node]:
+    """The inputs whose memory the node's value may lie in."""
+    if is_fresh(node, module):
+        return []
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if node.target in _IN_PLACE_OPERATORS or (node.op != "call_module" and in_place_name(name)):
+        return _nodes(node.args[:1])
+    return node.all_input_nodes
+
+
+def is_fresh(node: fx.Node, module: nn.Module) -> bool:
+    """Whether the node's value is known to share no memory with its inputs."""
     if node.op == "call_module":
         return isinstance(module.get_submodule(str(node.target)), _FRESH_MODULES)
     if node.op == "call_method":

@@ -16,24 +16,27 @@ from torch import fx
 
 from bnfx.passes.refusals import Code, Refusal
 
-_REQUIRED = object()
-_CONV = {"input": _REQUIRED, "weight": _REQUIRED, "bias": None, "stride": 1, "padding": 0}
+REQUIRED = object()
+Signature = Mapping[str, Any]  # name -> default, in positional order
+_CONV = {"input": REQUIRED, "weight": REQUIRED, "bias": None, "stride": 1, "padding": 0}
 _CONV |= {"dilation": 1, "groups": 1}
-_TRANSPOSED = {"input": _REQUIRED, "weight": _REQUIRED, "bias": None, "stride": 1, "padding": 0}
+_TRANSPOSED = {"input": REQUIRED, "weight": REQUIRED, "bias": None, "stride": 1, "padding": 0}
 _TRANSPOSED |= {"output_padding": 0, "groups": 1, "dilation": 1}
-_LINEAR = {"input": _REQUIRED, "weight": _REQUIRED, "bias": None}
-_BATCH_NORM_F = {"input": _REQUIRED, "running_mean": _REQUIRED, "running_var": _REQUIRED}
+_LINEAR = {"input": REQUIRED, "weight": REQUIRED, "bias": None}
+_BATCH_NORM_F = {"input": REQUIRED, "running_mean": REQUIRED, "running_var": REQUIRED}
 _BATCH_NORM_F |= {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
 # torch.batch_norm and ATen put the affine parameters first.
-_BATCH_NORM_T = {"input": _REQUIRED, "weight": _REQUIRED, "bias": _REQUIRED}
-_BATCH_NORM_T |= {"running_mean": _REQUIRED, "running_var": _REQUIRED, "training": _REQUIRED}
-_BATCH_NORM_T |= {"momentum": _REQUIRED, "eps": _REQUIRED}
-_BATCH_NORM_C = {**_BATCH_NORM_T, "cudnn_enabled": _REQUIRED}
+_BATCH_NORM_T = {"input": REQUIRED, "weight": REQUIRED, "bias": REQUIRED}
+_BATCH_NORM_T |= {"running_mean": REQUIRED, "running_var": REQUIRED, "training": REQUIRED}
+_BATCH_NORM_T |= {"momentum": REQUIRED, "eps": REQUIRED}
+_INSTANCE_NORM = {"input": REQUIRED, "running_mean": None, "running_var": None, "weight": None}
+_INSTANCE_NORM |= {"bias": None, "use_input_stats": True, "momentum": 0.1, "eps": 1e-5}
+_BATCH_NORM_C = {**_BATCH_NORM_T, "cudnn_enabled": REQUIRED}
 
 aten = torch.ops.aten
 
 # target -> (kind, spatial dimensions, signature)
-SIGNATURES: dict[Callable[..., Any], tuple[str, int, Mapping[str, Any]]] = {
+SIGNATURES: dict[Callable[..., Any], tuple[str, int, Signature]] = {
     torch.conv1d: ("conv", 1, _CONV),
     torch.conv2d: ("conv", 2, _CONV),
     torch.conv3d: ("conv", 3, _CONV),
@@ -42,6 +45,7 @@ SIGNATURES: dict[Callable[..., Any], tuple[str, int, Mapping[str, Any]]] = {
     torch.conv_transpose3d: ("conv_transpose", 3, _TRANSPOSED),
     F.linear: ("linear", 0, _LINEAR),
     F.batch_norm: ("batch_norm", 0, _BATCH_NORM_F),
+    F.instance_norm: ("instance_norm", 0, _INSTANCE_NORM),
     torch.batch_norm: ("batch_norm", 0, _BATCH_NORM_C),
     torch.native_batch_norm: ("native_batch_norm", 0, _BATCH_NORM_T),
     aten.conv1d.default: ("conv", 1, _CONV),
@@ -63,7 +67,8 @@ class Call:
     """A known call.
 
     Args:
-        kind: ``conv``, ``conv_transpose``, ``linear``, ``batch_norm`` or ``native_batch_norm``.
+        kind: ``conv``, ``conv_transpose``, ``linear``, ``batch_norm``, ``instance_norm`` or
+            ``native_batch_norm``; or one of :mod:`bnfx.passes.fx.structure_calls`.
         spatial: number of spatial dimensions of a convolution.
         arguments: every argument by name, defaults filled in.
         order: the names in positional order, to write the call again.
@@ -85,6 +90,14 @@ def read_call(node: fx.Node) -> Call | Refusal | None:
     if node.op != "call_function" or node.target not in SIGNATURES:
         return None
     kind, spatial, signature = SIGNATURES[node.target]
+    arguments = bind_arguments(node, signature)
+    if isinstance(arguments, Refusal):
+        return arguments
+    return Call(kind, spatial, arguments, tuple(signature))
+
+
+def bind_arguments(node: fx.Node, signature: Signature) -> dict[str, Any] | Refusal:
+    """The node's arguments by name, defaults filled in; a refusal if they do not fit."""
     names = tuple(signature)
     if len(node.args) > len(names):
         return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.name} has {len(node.args)} arguments")
@@ -95,6 +108,6 @@ def read_call(node: fx.Node) -> Call | Refusal | None:
         given[name] = value
     arguments = {name: given.get(name, default) for name, default in signature.items()}
     for name, value in arguments.items():
-        if value is _REQUIRED:
+        if value is REQUIRED:
             return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.name} has no argument {name!r}")
-    return Call(kind, spatial, arguments, names)
+    return arguments

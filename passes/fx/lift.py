@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
 
+from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.fx.aliasing import module_writes, mutated_leaves
+from bnfx.passes.fx.arithmetic import read_arithmetic
 from bnfx.passes.fx.calls import Call, read_call
-from bnfx.passes.fx.metadata import dtype_name, location_of, name_of, value_of
-from bnfx.passes.fx.modules import BATCH_NORM_RANK, is_batch_norm, read_module
+from bnfx.passes.fx.layout import must_lay_out
+from bnfx.passes.fx.metadata import (
+    dims_of,
+    dtype_name,
+    name_of,
+    reads_metadata_only,
+    reads_rank,
+    value_of,
+)
+from bnfx.passes.fx.modules import BATCH_NORM_RANK, read_module
+from bnfx.passes.fx.movements import read_movement
 from bnfx.passes.fx.operators import read_affine, read_operator
+from bnfx.passes.fx.sites import names_batch_norm, nested_sites, site_of
 from bnfx.passes.fx.sources import Sources
-from bnfx.passes.graph import Affine, Graph, Linear, Node, Opaque
+from bnfx.passes.fx.splits import is_split, split_part
+from bnfx.passes.fx.structure_calls import read_structure
+from bnfx.passes.fx.writes import Writes, writes_itself, written_values
+from bnfx.passes.graph import Affine, Graph, Linear, Move, Node, Opaque, Role
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.report import Site
-
-_METADATA_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout"})
-_METADATA_METHODS = frozenset({"size", "dim", "ndimension", "numel", "is_floating_point"})
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,34 @@ class Lifted:
     Args:
         graph: for the rules.
         nodes: each fx node's neutral node.
-        tensors: the parameters that the graph's sources stand for.
+        roles: the role that each node had before the rules ran.
+        tensors: the parameters that the graph's sources stand for, and what is computed from them.
+        constants: the fx nodes that compute from parameters alone.
+        in_place: see :class:`~bnfx.passes.fx.aliasing.Writes`.
     """
 
     graph: Graph
     nodes: Mapping[fx.Node, Node]
+    roles: Mapping[Node, Role]
     tensors: Mapping[str, torch.Tensor]
+    constants: Container[fx.Node]
+    in_place: Collection[fx.Node]
+
+    def is_rewritten(self, node: Node) -> bool:
+        """Whether the rules gave the node another role, or put it in."""
+        return node.role is not self.roles.get(node)
+
+    def keeps_call(self, node: Node) -> bool:
+        """Whether a linear node is still the very call of its origin, but for weight and bias."""
+        before = self.roles.get(self.nodes[node.origin]) if node.origin in self.nodes else None
+        if not isinstance(before, Linear) or not isinstance(node.role, Linear):
+            return False
+        old, new = before.operator, node.role.operator
+        return (
+            type(old) is type(new)
+            and old.weight.shape == new.weight.shape
+            and replace(old, weight=new.weight, bias=new.bias) == new
+        )
 
 
 def lift(
@@ -52,48 +84,76 @@ def lift(
     """
     mutated: list[fx.Node | torch.Tensor] = [*mutated_leaves(module.graph, module)]
     mutated += module_writes(module.graph, module)
-    sources = Sources(module, parameters, scalars, others, mutated)
+    writes = written_values(module.graph, module)
+    sources = Sources(module, parameters, scalars, others, mutated, writes.pinned)
     graph = Graph()
     nodes: dict[fx.Node, Node] = {}
     for fx_node in module.graph.nodes:
-        node = _lift_node(fx_node, module, sources, nodes)
+        node = _start(fx_node, nodes, writes)
+        if not sources.constants.add(fx_node):
+            _give_role(node, module, sources, nodes, writes)
         nodes[fx_node] = graph.append(node)
-    return Lifted(graph, nodes, sources.tensors)
+    roles = {node: node.role for node in graph}
+    return Lifted(graph, nodes, roles, sources.tensors, sources.constants, writes.in_place)
 
 
-def _lift_node(
-    fx_node: fx.Node, module: fx.GraphModule, sources: Sources, nodes: Mapping[fx.Node, Node]
-) -> Node:
+def _start(fx_node: fx.Node, nodes: Mapping[fx.Node, Node], writes: Writes) -> Node:
+    """An opaque node, with what its metadata says."""
     value = value_of(fx_node)
-    node = Node(
+    inputs = [nodes[argument] for argument in fx_node.all_input_nodes]
+    rank = reads_rank(fx_node) and inputs[0].rank is not None
+    return Node(
         name=name_of(fx_node),
-        role=Opaque(reads_data=not _reads_metadata_only(fx_node)),
-        inputs=[nodes[argument] for argument in fx_node.all_input_nodes],
+        role=Opaque(not reads_metadata_only(fx_node), rank),
+        inputs=inputs,
         rank=None if value is None else value.dim(),
         dtype=None if value is None else dtype_name(value.dtype),
         origin=fx_node,
+        shape=None if value is None else dims_of(value),
+        pinned=fx_node in writes.pinned,
     )
+
+
+def _give_role(
+    node: Node,
+    module: fx.GraphModule,
+    sources: Sources,
+    nodes: Mapping[fx.Node, Node],
+    writes: Writes,
+) -> None:
+    fx_node: fx.Node = node.origin
     call = _read(fx_node, module)
     if isinstance(call, Refusal):
         node.refusals = (call,)
-        if _names_batch_norm(fx_node, module):
-            node.sites = (_site(fx_node),)
-        return node
-    if call is None:
-        if fx_node.op != "call_module" and _names_batch_norm(fx_node, module):
-            node.sites = (_site(fx_node),)
-            why = f"{fx_node.target} is no form of BatchNorm that is read"
-            node.refusals = (Refusal(Code.UNSUPPORTED_FORM, why),)
-        elif sites := tuple(_nested_sites(fx_node, module)):
-            node.sites = sites
-            why = f"it stands inside {fx_node.name}"
-            node.refusals = (Refusal(Code.NESTED_GRAPH, why),)
-        return node
-    if "batch_norm" in call.kind:
-        node.sites = (_site(fx_node),)
+        if names_batch_norm(fx_node, module):
+            node.sites = (site_of(fx_node),)
+    elif call is not None:
+        _give_algebra(node, call, module, sources, nodes)
+    elif fx_node.op != "call_module" and names_batch_norm(fx_node, module):
+        node.sites = (site_of(fx_node),)
+        why = f"{fx_node.target} is no form of BatchNorm that is read"
+        node.refusals = (Refusal(Code.UNSUPPORTED_FORM, why),)
+    elif sites := tuple(nested_sites(fx_node, module)):
+        node.sites = sites
+        node.refusals = (Refusal(Code.NESTED_GRAPH, f"it stands inside {fx_node.name}"),)
+    elif fx_node in writes.in_place or not writes_itself(fx_node, module):
+        _give_structure(node, module, sources, nodes)
+
+
+def _give_algebra(
+    node: Node,
+    call: Call,
+    module: fx.GraphModule,
+    sources: Sources,
+    nodes: Mapping[fx.Node, Node],
+) -> None:
+    fx_node: fx.Node = node.origin
+    if call.kind in ("batch_norm", "instance_norm"):
+        node.sites = (site_of(fx_node),)
         affine, node.refusals = read_affine(call, sources)
         if affine is not None:
-            node.role = Affine(affine, axis=1)
+            node.role = Affine(BroadcastAffine.of_channels(affine, axis=1))
+            node.lays_out = must_lay_out(fx_node, call.arguments["input"], module)
     else:
         linear, node.refusals = read_operator(call, sources)
         if linear is not None:
@@ -102,7 +162,43 @@ def _lift_node(
         node.inputs = [nodes[call.arguments["input"]]]
     if fx_node.op == "call_module" and node.rank is None:
         node.rank = _rank_by_module(fx_node, module)
-    return node
+    if isinstance(node.role, Affine) and node.inputs[0].rank is None:
+        node.inputs[0].rank = node.rank
+
+
+def _give_structure(
+    node: Node, module: fx.GraphModule, sources: Sources, nodes: Mapping[fx.Node, Node]
+) -> None:
+    """Roles of ops that are neither linear nor a BatchNorm."""
+    fx_node: fx.Node = node.origin
+    arithmetic = read_arithmetic(fx_node, node, sources.resolve_operand, nodes.__getitem__)
+    if arithmetic is not None:
+        node.role = arithmetic.role
+        node.inputs = [nodes[source] for source in arithmetic.inputs]
+        if isinstance(node.role, Affine):
+            node.sites = (site_of(fx_node, "affine"),)
+            node.lays_out = must_lay_out(fx_node, arithmetic.inputs[0], module, keeps_strides=True)
+        return
+    if is_split(fx_node):
+        node.role = Opaque(reads_data=not all(map(split_part, fx_node.users)))
+        return
+    if (part := split_part(fx_node)) is not None:
+        source, node.role = nodes[part.source], Move(part.select)
+        node.inputs = [source]
+        return
+    call = read_structure(fx_node, module)
+    if call is None:
+        return
+    data = call.arguments["tensors" if call.kind == "cat" else "input"]
+    inputs = list(data) if isinstance(data, (list, tuple)) else [data]
+    if not inputs or not all(isinstance(source, fx.Node) for source in inputs):
+        return
+    before = [nodes[source] for source in inputs]
+    if any((source.dtype, source.rank) != (node.dtype, before[0].rank) for source in before):
+        return
+    role = read_movement(call, before[0].shape, node.shape)
+    if role is not None:
+        node.role, node.inputs = role, before
 
 
 def _read(fx_node: fx.Node, module: fx.GraphModule) -> Call | Refusal | None:
@@ -118,48 +214,7 @@ def _read(fx_node: fx.Node, module: fx.GraphModule) -> Call | Refusal | None:
     return call
 
 
-def _nested_sites(fx_node: fx.Node, module: fx.GraphModule) -> Iterator[Site]:
-    """The BatchNorms in the graphs that a node runs: branches, loop bodies, nested GraphModules."""
-    paths = [
-        str(argument.target) for argument in fx_node.all_input_nodes if argument.op == "get_attr"
-    ]
-    if fx_node.op == "call_module":
-        paths.append(str(fx_node.target))
-    for path in paths:
-        try:
-            nested = module.get_submodule(path)
-        except AttributeError:
-            continue  # a tensor
-        for name, inner in nested.named_modules(prefix=path):
-            if isinstance(inner, fx.GraphModule):
-                found = (node for node in inner.graph.nodes if _names_batch_norm(node, inner))
-                yield from map(_site, found)
-            elif is_batch_norm(inner) and not isinstance(nested, fx.GraphModule):
-                yield Site(name, "batch_norm", location_of(fx_node))  # a leaf of a user's tracer
-
-
-def _names_batch_norm(fx_node: fx.Node, module: fx.GraphModule) -> bool:
-    """Whether a node is a BatchNorm, readable or not."""
-    if fx_node.op == "call_module":
-        return is_batch_norm(module.get_submodule(str(fx_node.target)))
-    return fx_node.op == "call_function" and "batch_norm" in str(
-        getattr(fx_node.target, "__name__", fx_node.target)
-    )
-
-
-def _site(fx_node: fx.Node) -> Site:
-    return Site(name_of(fx_node), "batch_norm", location_of(fx_node))
-
-
 def _rank_by_module(fx_node: fx.Node, module: fx.GraphModule) -> int | None:
     """BatchNorm2d and 3d check the rank of their input, so theirs is known without shapes."""
     leaf = module.get_submodule(str(fx_node.target))
     return next((rank for known, rank in BATCH_NORM_RANK.items() if isinstance(leaf, known)), None)
-
-
-def _reads_metadata_only(fx_node: fx.Node) -> bool:
-    if fx_node.op == "call_method":
-        return fx_node.target in _METADATA_METHODS and len(fx_node.all_input_nodes) == 1
-    if fx_node.op == "call_function" and fx_node.target in (getattr, operator.attrgetter):
-        return fx_node.args[1] in _METADATA_ATTRIBUTES
-    return False

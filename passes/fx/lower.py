@@ -15,12 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
+from bnfx.passes.fx.aliasing import shares_memory_with
 from bnfx.passes.fx.bind import attribute
 from bnfx.passes.fx.calls import Call, read_call
+from bnfx.passes.fx.emit import write_functional, write_operator
 from bnfx.passes.fx.lift import Lifted
-from bnfx.passes.fx.metadata import value_of
 from bnfx.passes.fx.slots import Slot, Slots, slots_of
-from bnfx.passes.graph import Linear, Node
+from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
+from bnfx.passes.movement import Identity
 
 Form = Literal["attributes", "placeholders"]
 
@@ -73,15 +75,13 @@ class _Writer:
         self.new_modules: dict[str, nn.Module] = {}
 
     def write(self) -> None:
-        last_input = max(
-            (i for i, node in enumerate(self.lifted.nodes) if node.op == "placeholder"), default=-1
-        )
-        if last_input < 0:
+        inputs = [node for node in self.lifted.graph if node.origin.op == "placeholder"]
+        if not inputs:
             self._write_slot_placeholders()
-        for position, (fx_node, node) in enumerate(self.lifted.nodes.items()):
-            if node in self.lifted.graph:
-                self.written[node] = self._write_node(fx_node, node)
-            if position == last_input:
+        for node in self.lifted.graph:
+            if not self._is_known_rank(node):
+                self.written[node] = self._write_node(node.origin, node)
+            if inputs and node is inputs[-1]:
                 self._write_slot_placeholders()
         self._erase_dead()
 
@@ -93,80 +93,130 @@ class _Writer:
 
     def _write_node(self, fx_node: fx.Node, node: Node) -> fx.Node:
         if node not in self.slots:
-            copied = self.graph.node_copy(fx_node, self._new)
+            if self.lifted.is_rewritten(node):
+                return self._write_contiguous(fx_node, node)
+            copied = self._copy(fx_node, node)
             _keep(fx_node, copied, "_dynamo_source")
             copied.meta.pop("grapharg", None)  # refers to the argument that happened to be there
             return copied
-        if isinstance(node.role, Linear):
-            written = self._write_linear(fx_node, node, self.slots[node])
+        slots = self.slots[node]
+        if isinstance(node.role, Affine):
+            written = self._write_affine(fx_node, node, slots)
+        elif self.lifted.keeps_call(node):
+            written = self._write_linear(fx_node, node, slots)
         else:
-            written = self._write_affine(fx_node, node, self.slots[node])
+            assert isinstance(node.role, Linear)
+            data = self.written[node.inputs[0]]
+            weight, bias = self._read(slots.weight), self._read(slots.bias)
+            written = write_operator(self.graph, node.role.operator, data, weight, bias)
         written.meta = copy.copy(fx_node.meta)
         return written
 
+    def _write_contiguous(self, fx_node: fx.Node, node: Node) -> fx.Node:
+        """What is left of an op that laid its output out anew."""
+        assert isinstance(node.role, Move) and node.role.movement == Identity(contiguous=True)
+        written = self.graph.call_method("contiguous", (self.written[node.inputs[0]],))
+        written.meta = copy.copy(fx_node.meta)
+        return written
+
+    def _copy(self, fx_node: fx.Node, node: Node) -> fx.Node:
+        """The node as it was; but one that wrote over a value of its own makes a new one, if what
+        stands for that value now is not its own.
+        """
+        if fx_node not in self.lifted.in_place:
+            return self.graph.node_copy(fx_node, self._new)
+        first = self.lifted.graph.resolve(self.lifted.nodes[fx_node.args[0]])  # type: ignore[index]
+        if self._owns(first, node):
+            return self.graph.node_copy(fx_node, self._new)
+        return write_functional(self.graph, fx_node, self.module, self._new)
+
+    def _owns(self, value: Node, reader: Node) -> bool:
+        """Whether ``reader`` alone can see the memory that ``value`` lies in."""
+        while value.data_users() == [reader] and not value.pinned:
+            if not isinstance(value.role, (Move, Opaque)):
+                return True
+            sources = shares_memory_with(value.origin, self.module)
+            if not sources:
+                return bool(value.origin.op.startswith("call_"))
+            if len(value.inputs) != 1:
+                return False
+            value, reader = value.inputs[0], value
+        return False
+
+    def _is_known_rank(self, node: Node) -> bool:
+        """Whether it is the rank of a value that is not computed any more."""
+        return isinstance(node.role, Opaque) and node.role.reads_rank and not node.inputs
+
     def _new(self, old: fx.Node) -> fx.Node:
         """What stands for an old node; for a folded BatchNorm, what it was folded into."""
-        node = self.lifted.nodes[old]
-        while node not in self.lifted.graph:
-            (node,) = node.inputs
+        node = self.lifted.graph.resolve(self.lifted.nodes[old])
+        if self._is_known_rank(node):
+            # fx takes a number where an argument was a node
+            return self.lifted.nodes[old.all_input_nodes[0]].rank  # type: ignore[return-value]
         return self.written[node]
 
-    def _read(self, slot: Slot | None) -> fx.Node | None:
-        if slot is None:
-            return None
+    def _read(self, slot: Slot | float | None) -> fx.Node | float | None:
+        if not isinstance(slot, Slot):
+            return slot
         if self.form == "placeholders":
             return self.placeholders[slot.name]
         return self.graph.get_attr(slot.name)
 
     def _write_linear(self, fx_node: fx.Node, node: Node, slots: Slots) -> fx.Node:
+        """The call as it was written, but for weight and bias: what was left to its default stays
+        so, and ATen's lists stay lists.
+        """
+        assert isinstance(slots.weight, Slot)
+        data = self.written[node.inputs[0]]
         if fx_node.op == "call_module":
             owner = slots.weight.name.rpartition(".")[0]
             old = self.module.get_submodule(str(fx_node.target))
             self.new_modules[owner] = _with_room(old, slots)
-            return self.graph.call_module(owner, (self.written[node.inputs[0]],))
+            return self.graph.call_module(owner, (data,))
         call = read_call(fx_node)
         assert isinstance(call, Call)
-        # Written as it was written before, but for weight and bias: what was left to its default
-        # stays so, and ATen's lists stay lists.
-        args = list(fx.node.map_arg(fx_node.args, self._new))
-        kwargs = dict(fx.node.map_arg(fx_node.kwargs, self._new))
-        for name, slot in (("weight", slots.weight), ("bias", slots.bias)):
+        args, kwargs = list(fx_node.args), dict(fx_node.kwargs)
+        given = {"input": data, "weight": self._read(slots.weight), "bias": self._read(slots.bias)}
+        for name, value in given.items():
             position = call.order.index(name)
             if position < len(args):
-                args[position] = self._read(slot)
-            elif slot is not None:
-                kwargs[name] = self._read(slot)
+                args[position] = value
+            elif value is not None:
+                kwargs[name] = value
         return self.graph.create_node("call_function", fx_node.target, tuple(args), kwargs)
 
     def _write_affine(self, fx_node: fx.Node, node: Node, slots: Slots) -> fx.Node:
         data = self.written[node.inputs[0]]
-        scaled = self.graph.call_function(torch.mul, (data, self._read(slots.weight)))
-        scaled.meta = {
-            key: fx_node.meta[key]
-            for key in ("nn_module_stack", "stack_trace")
-            if key in fx_node.meta
-        }
-        result = self.graph.call_function(torch.add, (scaled, self._read(slots.bias)))
-        if node.dtype is None:
-            result.meta = copy.copy(scaled.meta)
-            result = self.graph.call_method("type_as", (result, data))
-        elif node.dtype != slots.weight.dtype:
-            result.meta = copy.copy(scaled.meta)
-            result = self.graph.call_method("to", (result, getattr(torch, node.dtype)))
-        value = value_of(node.inputs[0].origin)
-        if value is not None and not _is_dense(value):
+        result = data
+        for function, operand in ((torch.mul, slots.weight), (torch.add, slots.bias)):
+            if operand is not None:
+                result = self.graph.call_function(function, (result, self._read(operand)))
+                self._place(result, fx_node)
+        stored = {slot.dtype for slot in slots.all()}
+        if node.dtype is None and stored:
+            result = self._place(self.graph.call_method("type_as", (result, data)), fx_node)
+        elif stored - {node.dtype}:
+            to = (result, getattr(torch, node.dtype or ""))
+            result = self._place(self.graph.call_method("to", to), fx_node)
+        if node.lays_out:
             # BatchNorm lays its output out anew; a multiply-add keeps the layout of a transpose.
-            result.meta = copy.copy(scaled.meta)
-            result = self.graph.call_method("contiguous", (result,))
+            result = self._place(self.graph.call_method("contiguous", (result,)), fx_node)
         return result
 
+    def _place(self, written: fx.Node, fx_node: fx.Node) -> fx.Node:
+        """Note where a node that is not the last of several comes from."""
+        keys = ("nn_module_stack", "stack_trace")
+        written.meta = {key: fx_node.meta[key] for key in keys if key in fx_node.meta}
+        return written
+
     def _erase_dead(self) -> None:
-        """Drop reads of old weights and ``eps`` that only rewritten nodes had."""
+        """Drop reads of old weights, and what was computed from them, that nobody needs now."""
         for old, node in reversed(list(self.lifted.nodes.items())):
             new = self.written.get(node)
             if new is None or new.users or not old.users:
                 continue
-            if old.op == "get_attr" or (old.op == "call_method" and old.target == "item"):
+            reads = old.op == "get_attr" or (old.op == "call_method" and old.target == "item")
+            if reads or old in self.lifted.constants:
                 self.graph.erase_node(new)
 
     def attributes(self) -> dict[str, Any]:
@@ -181,14 +231,6 @@ class _Writer:
                 new = self.new_modules.get(target)
                 found[target] = attribute(self.module, target) if new is None else new
         return found
-
-
-def _is_dense(value: torch.Tensor) -> bool:
-    """Whether the layout is one that BatchNorm keeps."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return value.is_contiguous() or (
-        value.dim() in formats and value.is_contiguous(memory_format=formats[value.dim()])
-    )
 
 
 def _keep(old: object, new: object, name: str) -> None:

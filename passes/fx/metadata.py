@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import re
 
 import torch
 from torch import fx
+
+from bnfx.passes.movement import Dims
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _SUBSCRIPT = re.compile(r"""\[['"]?([^\]'"]+)['"]?\]""")
@@ -20,9 +23,34 @@ def value_of(node: fx.Node) -> torch.Tensor | None:
     return None
 
 
+def dims_of(value: torch.Tensor) -> Dims:
+    """The sizes of a fake tensor; one that is not fixed is the name that the IR has for it."""
+    return tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """``torch.float32`` -> ``"float32"``."""
     return str(dtype).removeprefix("torch.")
+
+
+_METADATA_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout"})
+_METADATA_METHODS = frozenset({"size", "dim", "ndimension", "numel", "is_floating_point"})
+
+
+def reads_metadata_only(node: fx.Node) -> bool:
+    """Whether the node looks at the shape, dtype or device of its input, and at no element."""
+    if node.op == "call_method":
+        return node.target in _METADATA_METHODS and len(node.all_input_nodes) == 1
+    if node.op == "call_function" and node.target in (getattr, operator.attrgetter):
+        return node.args[1] in _METADATA_ATTRIBUTES
+    return False
+
+
+def reads_rank(node: fx.Node) -> bool:
+    """Whether the node's value is the number of dimensions of its input."""
+    if node.op == "call_method":
+        return node.target in ("dim", "ndimension") and len(node.args) == 1 and not node.kwargs
+    return node.target is getattr and node.args[1:] == ("ndim",)
 
 
 def name_of(node: fx.Node) -> str:

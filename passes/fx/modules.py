@@ -21,7 +21,8 @@ _CONVS: dict[type[nn.Module], tuple[str, int]] = {
     nn.ConvTranspose3d: ("conv_transpose", 3),
 }
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_KNOWN = (*_CONVS, nn.Linear, *_BATCH_NORMS)
+_INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # -> rank
+_KNOWN = (*_CONVS, nn.Linear, *_BATCH_NORMS, *_INSTANCE_NORMS)
 # What decides a known module's output; a subclass that overrides one is opaque.
 _BEHAVIOUR = (
     "__call__",
@@ -63,14 +64,14 @@ def known_class(module: nn.Module) -> type[nn.Module] | None:
 
 def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
     """The normal form of a ``call_module`` node; see :func:`bnfx.passes.fx.calls.read_call`."""
-    if not isinstance(module, (conv._ConvNd, nn.Linear, batchnorm._BatchNorm)):
+    if not isinstance(module, (conv._ConvNd, nn.Linear, batchnorm._NormBase)):
         return None
     known = known_class(module)
     if known is None or _is_computed(module):
         return Refusal(
             Code.SUBCLASS, f"{node.target} is a {type(module).__name__}, which adds behaviour"
         )
-    if _has_hooks(module):
+    if has_hooks(module):
         return Refusal(Code.HAS_HOOKS, f"{node.target} has forward hooks")
     if len(node.args) + len(node.kwargs) != 1 or node.kwargs.keys() - {"input"}:
         return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.target} is not called with an input alone")
@@ -84,6 +85,13 @@ def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
         training = module.training or module.running_mean is None
         arguments |= {"training": training, "eps": module.eps, "momentum": module.momentum}
         return Call("batch_norm", 0, arguments)
+    if known in _INSTANCE_NORMS:
+        value = node.meta.get("val")
+        if value is None or value.dim() != _INSTANCE_NORMS[known]:
+            return None  # without a batch, its channels are axis 0
+        training = module.training or module.running_mean is None
+        arguments |= {"use_input_stats": training, "eps": module.eps, "momentum": module.momentum}
+        return Call("instance_norm", 0, arguments)
     if known is nn.Linear:
         return Call("linear", 0, arguments)
     kind, spatial = _CONVS[known]
@@ -93,6 +101,7 @@ def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
         # The module pads its input itself, then convolves without padding; what comes after the
         # convolution is unaffected. The lowered module is a copy, so it pads as before.
         arguments["padding"] = 0
+        arguments["hides_padding"] = True
     return Call(kind, spatial, arguments)
 
 
@@ -103,7 +112,8 @@ def _is_computed(module: nn.Module) -> bool:
     return any(getattr(module, name, None) is not stored.get(name) for name in names)
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something else runs when the module is called."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks

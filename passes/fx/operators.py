@@ -32,11 +32,13 @@ class _UnreadableError(Exception):
 def read_affine(call: Call, sources: Sources) -> tuple[ChannelAffine | None, Refusals]:
     """BatchNorm in evaluation as an affine map, or every reason why it is not one."""
     arguments = call.arguments
-    if not isinstance(arguments["training"], bool):
+    # InstanceNorm with running statistics is BatchNorm in evaluation, by another name.
+    training = arguments["training" if call.kind == "batch_norm" else "use_input_stats"]
+    if not isinstance(training, bool):
         return None, (Refusal(Code.DYNAMIC_ARGUMENT, "its training flag is computed"),)
     if arguments["running_mean"] is None or arguments["running_var"] is None:
         return None, (Refusal(Code.NO_RUNNING_STATISTICS, "it keeps no running statistics"),)
-    if arguments["training"]:
+    if training:
         return None, (Refusal(Code.TRAINING_MODE, "it is in training mode"),)
     mean = sources.resolve(arguments["running_mean"], "running mean")
     var = sources.resolve(arguments["running_var"], "running variance")
@@ -65,7 +67,9 @@ def read_operator(call: Call, sources: Sources) -> tuple[Linear | None, Refusals
         return None, refusals
     assert isinstance(weight, Source)
     try:
-        return Linear(_operator(call, weight, bias), weight.dtype), ()  # type: ignore[arg-type]
+        operator = _operator(call, weight, bias)  # type: ignore[arg-type]
+        hides = bool(arguments.get("hides_padding", False))
+        return Linear(operator, weight.dtype, hides), ()
     except _UnreadableError as error:
         return None, (error.refusal,)
     except ValueError as error:

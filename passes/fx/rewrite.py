@@ -70,6 +70,7 @@ def rewrite(
     scalars: Mapping[str, torch.Tensor] | None = None,
     others: Mapping[str, torch.Tensor] | None = None,
     rules: Sequence[Rule] = RULES,
+    signs: bool = True,
 ) -> Rewritten:
     """Fold what can be folded in ``module``, which is left untouched.
 
@@ -81,10 +82,11 @@ def rewrite(
         parameters, scalars, others: see :class:`~bnfx.passes.fx.sources.Sources`.
         form: see :mod:`bnfx.passes.fx.lower`.
         rules: in order of preference.
+        signs: see :class:`~bnfx.passes.numerics.Values`.
     """
     try:
         lifted = lift(module, parameters, scalars or {}, others or {})
-        values = make_values(lifted.tensors)
+        values = make_values(lifted.tensors, signs)
         with torch.inference_mode(False), torch.no_grad():
             report = pipeline.run(lifted.graph, rules, values)
         lowered = lower(module, lifted, form)
@@ -100,7 +102,10 @@ def rewrite(
 
 
 def rewrite_captured(
-    module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule] = RULES
+    module: fx.GraphModule,
+    inputs: GraphInputs,
+    rules: Sequence[Rule] = RULES,
+    signs: bool = True,
 ) -> Rewritten:
     """:func:`rewrite` for what Dynamo captured; the slots are placeholders."""
     return rewrite(
@@ -110,26 +115,26 @@ def rewrite_captured(
         scalars=inputs.scalars,
         others=inputs.others,
         rules=rules,
+        signs=signs,
     )
 
 
-def asks_for_ranks(module: fx.GraphModule, rules: Sequence[Rule]) -> bool:
-    """Whether a rule would refuse something because a rank is not known. Reads no weights."""
+def survey_shapeless(module: fx.GraphModule, rules: Sequence[Rule]) -> GraphReport | None:
+    """What ``rules`` would do by what the graph says by now. Reads no weights."""
     try:
-        return pipeline.run(lift(module, {}, {}, {}).graph, rules).gives(Code.UNKNOWN_RANK)
+        return pipeline.run(lift(module, {}, {}, {}).graph, rules)
     except Exception:  # whatever is broken, rewrite() meets it too, and tells the user
-        return False
+        return None
 
 
-def make_values(tensors: Mapping[str, torch.Tensor]) -> Values | None:
+def make_values(tensors: Mapping[str, torch.Tensor], signs: bool = True) -> Values | None:
     """An evaluator over ``tensors``, or ``None`` where they hold no numbers."""
     if not tensors or any(isinstance(t, FakeTensor) or t.is_meta for t in tensors.values()):
         return None
     like = next(iter(tensors.values())).detach()
     lacking = any(tensor.device.type in _NO_FLOAT64 for tensor in tensors.values())
-    return Values(
-        lambda source: tensors[source.name].detach(), like, "float32" if lacking else "float64"
-    )
+    dtype = "float32" if lacking else "float64"
+    return Values(lambda source: tensors[source.name].detach(), like, dtype, signs)
 
 
 def is_meta(tensor: torch.Tensor) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import fx
 
-from bnfx.passes.algebra import Expression
+from bnfx.passes.algebra import Evaluator, Expression
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.fx.metadata import dtype_name
 from bnfx.passes.graph import Affine, Linear, Node
-from bnfx.passes.rules.guards import multiply_add_dtype
+from bnfx.passes.guards import multiply_add_dtype
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,18 @@ class Slot:
 
 @dataclass(frozen=True)
 class Slots:
-    """The slots of one rewritten node: weight and bias, or scale and shift."""
+    """What a rewritten node needs: weight and bias, or scale and shift.
 
-    weight: Slot
-    bias: Slot | None
+    ``None`` is one that is not there, a number is one that depends on no parameter.
+    """
+
+    weight: Slot | float | None
+    bias: Slot | float | None
 
     def all(self) -> Iterator[Slot]:
-        yield self.weight
-        if self.bias is not None:
-            yield self.bias
+        for slot in (self.weight, self.bias):
+            if isinstance(slot, Slot):
+                yield slot
 
 
 def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[Node, Slots]:
@@ -60,7 +64,7 @@ def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[No
     kept = {
         str(fx_node.target)
         for fx_node, node in lifted.nodes.items()
-        if fx_node.op == "call_module" and not _is_rewritten(node)
+        if fx_node.op == "call_module" and not lifted.is_rewritten(node)
     }
     # A module whose weight is read as data, too, keeps its path and its weight.
     kept |= {
@@ -70,9 +74,9 @@ def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[No
     }
     found: dict[Node, Slots] = {}
     for node in lifted.graph:
-        if not _is_rewritten(node):
+        if not lifted.is_rewritten(node) or not isinstance(node.role, (Linear, Affine)):
             continue
-        if by_module and node.origin.op == "call_module" and isinstance(node.role, Linear):
+        if by_module and lifted.keeps_call(node) and node.origin.op == "call_module":
             path = _unused(str(node.origin.target), kept)
             kept.add(path)
             weight, bias = f"{path}.weight", f"{path}.bias"
@@ -90,21 +94,37 @@ def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[No
 def _slots(node: Node, weight: str, bias: str, lifted: Lifted) -> Slots:
     if isinstance(node.role, Linear):
         operator, dtype = node.role.operator, node.role.dtype
-        grad = any(
-            lifted.tensors[source.name].requires_grad for source in operator.weight.sources()
-        )
+        sources = operator.weight.sources()
+        grad = any(lifted.tensors[source.name].requires_grad for source in sources)
         return Slots(
             Slot(weight, operator.weight, dtype, True, grad),
             None if operator.bias is None else Slot(bias, operator.bias, dtype, True, grad),
         )
-    assert isinstance(node.role, Affine) and node.rank is not None
+    assert isinstance(node.role, Affine)
     dtype = multiply_add_dtype(node.dtype or _widest(node, lifted))
-    trailing = (1,) * (node.rank - node.role.axis - 1)
-    scale, shift = node.role.map.scale, node.role.map.shift
+    affine = node.role.map
     return Slots(
-        Slot(weight, scale.reshape(*scale.shape, *trailing), dtype),
-        Slot(bias, shift.reshape(*shift.shape, *trailing), dtype),
+        None if affine.is_shift else _operand(weight, affine.scale, node, dtype),
+        None if affine.is_scale else _operand(bias, affine.shift, node, dtype),
     )
+
+
+def _operand(name: str, expression: Expression, node: Node, dtype: str) -> Slot | float:
+    """An operand of elementwise arithmetic, which aligns shapes at the end."""
+    if not expression.shape:
+        if next(expression.sources(), None) is None:
+            return float(Evaluator(_no_source, np.zeros(()))(expression))
+        return Slot(name, expression, dtype)
+    assert node.rank is not None, "a map that varies along an axis is placed by the rank"
+    missing = node.rank - len(expression.shape)
+    dims = (*expression.shape, *(1,) * missing) if missing >= 0 else expression.shape[: node.rank]
+    while dims and dims[0] == 1:
+        dims = dims[1:]
+    return Slot(name, expression.reshape(*dims), dtype)
+
+
+def _no_source(source: object) -> object:
+    raise AssertionError(f"{source} in an expression without sources")
 
 
 def _widest(node: Node, lifted: Lifted) -> str:
@@ -114,16 +134,6 @@ def _widest(node: Node, lifted: Lifted) -> str:
     for source in node.role.map.sources():
         widest = torch.promote_types(widest, lifted.tensors[source.name].dtype)
     return dtype_name(widest)
-
-
-def _is_rewritten(node: Node) -> bool:
-    """Whether the rules changed the node: an expression over a parameter, not a parameter."""
-    if isinstance(node.role, Affine):
-        return node.role.lowered
-    if isinstance(node.role, Linear):
-        operator = node.role.operator
-        return any(part is not None and part.children for part in (operator.weight, operator.bias))
-    return False
 
 
 def _names(module: fx.GraphModule) -> set[str]:

@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from bnfx.passes.algebra import Expression, Scalar, Source
-from bnfx.passes.fx.metadata import dtype_name
+from bnfx.passes.fx.constants import Constants
+from bnfx.passes.fx.metadata import dtype_name, value_of
 from bnfx.passes.fx.modules import Attribute
 from bnfx.passes.refusals import Code, Refusal
 
@@ -32,6 +33,7 @@ class Sources:
         mutated: the leaves that the graph may write to, and tensors that leaf modules may. Whatever
             shares memory with one of them counts too: each access to an attribute is a node of its
             own, and an input may be a view of a parameter.
+        pinned: values that something may write to.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Sources:
         scalars: Mapping[str, torch.Tensor],
         others: Mapping[str, torch.Tensor],
         mutated: Collection[fx.Node | torch.Tensor],
+        pinned: Collection[fx.Node] = (),
     ) -> None:
         self._module = module
         self._parameters = parameters
@@ -52,6 +55,7 @@ class Sources:
             for leaf in mutated
         )
         self._written = {memory(tensor) for tensor in written if tensor is not None}
+        self.constants = Constants(self._leaf, pinned)
         self.tensors: dict[str, torch.Tensor] = {}  # what resolved, by source name
 
     def resolve(self, argument: object, what: str) -> Source | Refusal:
@@ -60,6 +64,8 @@ class Sources:
             name, tensor = f"{ATTRIBUTE_PREFIX}{argument.name}", self._attribute(argument.name)
         elif not isinstance(argument, fx.Node):
             return Refusal(Code.UNKNOWN_ARGUMENT, f"its {what} is {argument!r}, not a tensor")
+        elif argument in self.constants:
+            return self._resolve_computed(argument, what)
         else:
             name = argument.name
             if argument.op == "get_attr":
@@ -69,16 +75,42 @@ class Sources:
             return Refusal(
                 Code.NOT_A_PARAMETER, f"its {what} ({argument}) is no parameter or buffer"
             )
-        if type(tensor) not in PLAIN:
-            return Refusal(Code.TENSOR_SUBCLASS, f"its {what} is a {type(tensor).__name__}")
-        if tensor.dtype not in _FLOATS or tensor.layout != torch.strided:
-            return Refusal(
-                Code.UNSUPPORTED_DTYPE, f"its {what} is {dtype_name(tensor.dtype)}, not real"
-            )
+        refusal = _refuse_tensor(tensor, what)
+        if refusal is not None:
+            return refusal
         if memory(tensor) in self._written:
             return Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to its {what}")
         self.tensors[name] = tensor
         return Source(name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype))
+
+    def _resolve_computed(self, node: fx.Node, what: str) -> Source | Refusal:
+        """A value that the graph computes from parameters alone."""
+        bases = [self.resolve(base, what) for base in self.constants.bases(node)]
+        for base in bases:
+            if isinstance(base, Refusal):
+                return base
+        tensor = self.constants.value(node)
+        refusal = _refuse_tensor(tensor, what)
+        if refusal is not None:
+            return refusal
+        told = value_of(node)
+        if told is not None and told.dtype != tensor.dtype:  # autocast computes it in another one
+            why = f"its {what} is computed in {dtype_name(told.dtype)}"
+            return Refusal(Code.UNSUPPORTED_DTYPE, why)
+        self.tensors[node.name] = tensor
+        known = tuple(base for base in bases if isinstance(base, Source))
+        return Source(node.name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype), known)
+
+    def resolve_operand(self, argument: object) -> Expression | None:
+        """An operand of arithmetic, if it is a parameter or computed from parameters alone."""
+        if not isinstance(argument, fx.Node):
+            return None
+        if argument not in self.constants and (
+            argument.op not in ("placeholder", "get_attr") or self._leaf(argument) is None
+        ):
+            return None
+        source = self.resolve(argument, "operand")
+        return source if isinstance(source, Source) else None
 
     def resolve_scalar(self, argument: object, what: str) -> Expression | Refusal:
         """A Python number, or one that Dynamo hands in at run time (``eps`` under dynamic=True)."""
@@ -104,6 +136,18 @@ class Sources:
         except AttributeError:
             return None
         return value if isinstance(value, torch.Tensor) else None
+
+
+def _refuse_tensor(tensor: object, what: str) -> Refusal | None:
+    """Why a tensor's numbers are none that algebra could be done with, if they are not."""
+    if type(tensor) not in PLAIN:
+        return Refusal(Code.TENSOR_SUBCLASS, f"its {what} is a {type(tensor).__name__}")
+    assert isinstance(tensor, torch.Tensor)
+    if tensor.dtype not in _FLOATS or tensor.layout != torch.strided:
+        return Refusal(
+            Code.UNSUPPORTED_DTYPE, f"its {what} is {dtype_name(tensor.dtype)}, not real"
+        )
+    return None
 
 
 def memory(tensor: torch.Tensor) -> StorageWeakRef | None:

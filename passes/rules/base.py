@@ -20,17 +20,22 @@ class Change:
         survivor: the node that was changed in place.
         target: into what the matched node's sites went.
         survivor_outcome: what became of the survivor's own sites, if anything did.
+        absorbed: other nodes that are gone; their sites share the outcome.
+        sized: whether constants came in that fit these very sizes only.
     """
 
     outcome: Outcome
     survivor: Node
     target: str = ""
     survivor_outcome: Outcome | None = None
+    absorbed: tuple[Node, ...] = ()
+    sized: bool = False
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rewrite rule. No state passes from ``refuse`` to ``rewrite``.
+    """One rewrite rule. No state passes from ``refuse`` to ``rewrite``, which gets the same
+    numbers.
 
     Args:
         name: kebab-case; what ``rules=`` and reports call it.
@@ -43,4 +48,4 @@ class Rule:
     name: str
     match: Callable[[Node], bool]
     refuse: Callable[[Node, Values | None], Iterator[Refusal]]
-    rewrite: Callable[[Graph, Node], Change]
+    rewrite: Callable[[Graph, Node, Values | None], Change]

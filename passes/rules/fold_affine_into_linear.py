@@ -14,13 +14,15 @@ Source: Jacob et al., "Quantization and Training of Neural Networks" (2018), sec
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from bnfx.passes.algebra import ChannelAffine
 from bnfx.passes.graph import Affine, Graph, Linear, Node
+from bnfx.passes.guards import refuse_pair, take_out
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules.base import Change, Rule
-from bnfx.passes.rules.guards import refuse_pair
 
 
 def match(node: Node) -> bool:
@@ -35,42 +37,55 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
         yield from before.refusals  # a conv that could not be read says why
         return
     yield from refuse_pair(before, node)
-    wrong_axis = tuple(_refuse_axis(node.role.axis, before, node))
+    wrong_axis = tuple(_refuse_axis(before, node))
     yield from wrong_axis
-    operator, affine = before.role.operator, node.role.map
-    if affine.channels not in (None, operator.out_channels):
-        if not wrong_axis:
-            yield Refusal(
-                Code.UNSUPPORTED_FORM,
-                f"it has {affine.channels} channels, {before.name} gives {operator.out_channels}",
-            )
+    operator = before.role.operator
+    affine = None if wrong_axis else _channels(before, node)
+    if affine is not None and affine.channels not in (None, operator.out_channels):
+        yield Refusal(
+            Code.UNSUPPORTED_FORM,
+            f"it has {affine.channels} channels, {before.name} gives {operator.out_channels}",
+        )
     elif values is not None:
-        broken = tuple(values.refuse_affine(affine))
+        broken = tuple(values.refuse_affine(node.role.map))
         yield from broken
-        if not broken:
+        if not broken and affine is not None:
             dtypes = (before.role.dtype, before.dtype or before.role.dtype)
             yield from values.refuse_operator(affine @ operator, dtypes)
 
 
-def _refuse_axis(axis: int, before: Node, node: Node) -> Iterator[Refusal]:
-    """Axes are compared as positions, never by their sizes, which may agree by accident."""
+def _channel_axis(before: Node, node: Node) -> int | None:
+    """Where the operator's channels are in its output, from the front."""
     assert isinstance(before.role, Linear)
     rank = before.rank if before.rank is not None else node.rank
-    if rank is None:
+    return None if rank is None else rank + before.role.operator.channel_axis
+
+
+def _channels(before: Node, node: Node) -> ChannelAffine | None:
+    assert isinstance(node.role, Affine)
+    return node.role.map.along(_channel_axis(before, node))
+
+
+def _refuse_axis(before: Node, node: Node) -> Iterator[Refusal]:
+    """Axes are compared as positions, never by their sizes, which may agree by accident."""
+    assert isinstance(node.role, Affine)
+    axis = _channel_axis(before, node)
+    if axis is None and node.role.map.axes:
         yield Refusal(Code.UNKNOWN_RANK, f"the rank of {before.name}'s output is not known")
-    elif rank + before.role.operator.channel_axis != axis:
+    elif _channels(before, node) is None:
+        varies = ", ".join(map(str, node.role.map.axes))
         yield Refusal(
             Code.AXIS_MISMATCH,
-            f"its channels are axis {axis}, those of {before.name} are axis "
-            f"{rank + before.role.operator.channel_axis} of {rank}",
+            f"it varies along axis {varies}; {before.name}'s channels are {axis}",
         )
 
 
-def rewrite(graph: Graph, node: Node) -> Change:
+def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     before = node.inputs[0]
-    assert isinstance(node.role, Affine) and isinstance(before.role, Linear)
-    before.role = Linear(node.role.map @ before.role.operator, before.role.dtype)
-    graph.splice_out(node)
+    affine = _channels(before, node)
+    assert affine is not None and isinstance(before.role, Linear)
+    before.role = replace(before.role, operator=affine @ before.role.operator)
+    take_out(graph, node)
     return Change(Outcome.FOLDED, before, before.name)
 
 

@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bnfx.passes.graph import Affine, Graph, Node
+from bnfx.passes.guards import refuse_multiply_add
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules.base import Change, Rule
-from bnfx.passes.rules.guards import refuse_multiply_add
 
 
 def match(node: Node) -> bool:
-    return isinstance(node.role, Affine) and not node.role.lowered
+    """Arithmetic is a multiply or an add already."""
+    is_norm = any(site.kind == "batch_norm" for site in node.sites)
+    return is_norm and isinstance(node.role, Affine) and not node.role.lowered
 
 
 def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
@@ -27,7 +29,7 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     yield from refuse_multiply_add(node, node.role.map, values)
 
 
-def rewrite(graph: Graph, node: Node) -> Change:
+def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     assert isinstance(node.role, Affine)
     node.role = replace(node.role, lowered=True)
     return Change(Outcome.LOWERED, node)

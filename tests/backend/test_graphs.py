@@ -63,7 +63,10 @@ def test_inductor(dynamic: bool | None, fullgraph: bool) -> None:
         for size in (9, 13):
             x = torch.randn(2, 3, size, size)
             assert relative(compiled(x), model(x)) < 1e-5
-    assert all(report.count("folded") == 4 == len(report.verdicts) for report in reports)
+    for report in reports:
+        assert report.count("folded") == 4
+        assert report.count("folded", "affine") == 1  # x += 1
+        assert len(report.verdicts) == 5
 
 
 @pytest.mark.parametrize(

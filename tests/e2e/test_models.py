@@ -47,7 +47,7 @@ MODELS: dict[str, tuple[Build, tuple[int, ...], int]] = {
     "fcn_resnet50": (segmentation("fcn_resnet50"), IMAGE, 54),
     "r3d_18": (lambda: torchvision.models.video.r3d_18(weights=None), VIDEO, 20),
     "timm-efficientnet_lite0": (lambda: timm.create_model("efficientnet_lite0"), IMAGE, 49),
-    "timm-repvgg_a0": (lambda: timm.create_model("repvgg_a0"), IMAGE, 44),
+    "timm-repvgg_a0": (lambda: timm.create_model("repvgg_a0"), IMAGE, 61),
     "smp-unet-resnet18": (
         lambda: smp.Unet("resnet18", encoder_weights=None),
         (1, 3, 64, 64),
@@ -89,7 +89,12 @@ def test_model(name: str) -> None:
         with torch.no_grad():
             error = relative(answer(compiled(x.to(dtype))), answer(model(x.to(dtype))))
         assert error < bound
-        verdicts = [verdict for report in capture.reports for verdict in report.verdicts]
+        verdicts = [
+            verdict
+            for report in capture.reports
+            for verdict in report.verdicts
+            if verdict.site.kind == "batch_norm"
+        ]
         assert len(verdicts) == expected_sites
         assert len({id(verdict.site) for verdict in verdicts}) == expected_sites
         assert capture.batch_norms() == 0

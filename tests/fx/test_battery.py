@@ -1,253 +1,57 @@
 """Small graphs through both ways in: each exact in float64, or refused with the right code.
 
-The shapes are chosen to fool a fold that takes axes by their size: C_in == C_out, L == C, W == C.
+The cases stand in ``tests/battery``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
+from battery import arithmetic, conv, merge, move, next_linear
+from battery.conv import Case
 from support import Capture, count_batch_norms, randomise, relative
-from torch import nn
+from torch import fx
 
 import bnfx
-from bnfx import Code
 
-EXACT = 1e-12
-
-
-class Fn(nn.Module):
-    """A model out of layers and a function."""
-
-    def __init__(self, forward: Callable[..., torch.Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self.function = forward
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(self, x)
+EXACT = 1e-10
+CASES: list[Case] = [
+    *conv.CASES,
+    *next_linear.CASES,
+    *arithmetic.CASES,
+    *move.CASES,
+    *merge.CASES,
+]
+ASSERTS = {"dim", "eq", "size", "_assert"}
 
 
-@dataclass(frozen=True)
-class Case:
-    name: str
-    model: nn.Module
-    shape: tuple[int, ...]
-    folded: int = 1
-    lowered: int = 0
-    kept: int = 0
-    codes: tuple[Code, ...] = ()
-    left: int = 0  # batch_norm calls in the result
-
-
-def seq(*layers: nn.Module) -> nn.Module:
-    return nn.Sequential(*layers)
-
-
-def _convolutions() -> list[Case]:
-    cases = []
-    norms = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-    convs = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-    transposed = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-    variants = {
-        "plain": ((4, 6, 3), {}),
-        "no-bias": ((4, 6, 3), {"bias": False}),
-        "grouped": ((4, 6, 3), {"groups": 2}),
-        "depthwise": ((4, 4, 3), {"groups": 4, "bias": False}),
-        "multiplier": ((4, 8, 3), {"groups": 4}),
-        "square": ((6, 6, 3), {"groups": 3}),
-        "strided": ((4, 6, 3), {"stride": 2, "padding": 1}),
-        "dilated": ((4, 6, 2), {"dilation": 2, "padding": 2}),
-    }
-    for rank in (1, 2, 3):
-        shape = (2, None, *(6, 7, 5)[:rank])
-        for name, (sizes, options) in variants.items():
-            for kind, classes in (("conv", convs), ("transposed", transposed)):
-                model = seq(classes[rank](*sizes, **options), norms[rank](sizes[1]))
-                dims = tuple(sizes[0] if size is None else size for size in shape)
-                cases.append(Case(f"{kind}{rank}d-{name}", model, dims))
-        same = seq(convs[rank](4, 6, 2, padding="same", dilation=3), norms[rank](6))
-        cases.append(Case(f"conv{rank}d-same-even-kernel", same, (2, 4, *(8, 7, 9)[:rank])))
-        for mode in ("reflect", "replicate", "circular"):
-            model = seq(convs[rank](4, 6, 3, padding=1, padding_mode=mode), norms[rank](6))
-            cases.append(Case(f"conv{rank}d-{mode}", model, (2, 4, *(6, 7, 5)[:rank])))
-        out = seq(
-            transposed[rank](6, 6, 3, stride=2, padding=1, output_padding=1, groups=3),
-            norms[rank](6),
-        )
-        cases.append(Case(f"transposed{rank}d-output-padding", out, (2, 6, *(4, 5, 3)[:rank])))
-    return cases
-
-
-def _norms() -> list[Case]:
-    conv = nn.Conv2d
-    return [
-        Case("affine-false", seq(conv(3, 5, 3), nn.BatchNorm2d(5, affine=False)), (2, 3, 6, 7)),
-        Case("sync-batch-norm", seq(conv(3, 5, 3), nn.SyncBatchNorm(5)), (2, 3, 6, 7)),
-        Case("large-eps", seq(conv(3, 5, 3), nn.BatchNorm2d(5, eps=0.7)), (2, 3, 6, 7)),
-        Case("linear-2d", seq(nn.Linear(4, 6), nn.BatchNorm1d(6)), (3, 4)),
-        Case("linear-no-bias", seq(nn.Linear(6, 6, bias=False), nn.BatchNorm1d(6)), (6, 6)),
-        Case(
-            "conv-bn-bn", seq(conv(3, 5, 3), nn.BatchNorm2d(5), nn.BatchNorm2d(5)), (2, 3, 6, 7), 2
-        ),
-        Case(
-            "relu-bn-bn",
-            seq(nn.ReLU(), nn.BatchNorm2d(3), nn.BatchNorm2d(3)),
-            (2, 3, 6, 7),
-            folded=0,
-            lowered=1,
-            codes=(Code.NO_LINEAR_BEFORE,),
-        ),
-        Case(
-            "conv-relu-bn",
-            seq(conv(3, 5, 3), nn.ReLU(), nn.BatchNorm2d(5)),
-            (2, 3, 6, 7),
-            folded=0,
-            lowered=1,
-            codes=(Code.NO_LINEAR_BEFORE,),
-        ),
-    ]
-
-
-def _readers() -> list[Case]:
-    conv, norm = nn.Conv2d, nn.BatchNorm2d
-    twice = Fn(lambda m, x: m.bn(m.conv(x)) + m.bn(m.conv(x * 2)), conv=conv(3, 5, 3), bn=norm(5))
-    shared_conv = Fn(
-        lambda m, x: m.a(m.conv(x)) - m.b(m.conv(x * 2)), conv=conv(3, 5, 3), a=norm(5), b=norm(5)
-    )
-    two_norms = Fn(
-        lambda m, x: (lambda y: m.a(y) * m.b(y))(m.conv(x)),
-        conv=conv(3, 5, 3),
-        a=norm(5),
-        b=norm(5),
-    )
-    raw_too = Fn(
-        lambda m, x: (lambda y: torch.cat([m.bn(y), y], 1))(m.conv(x)),
-        conv=conv(3, 5, 3),
-        bn=norm(5),
-    )
-    shape_only = Fn(
-        lambda m, x: (lambda y: m.bn(y) * y.shape[2] + y.size(0))(m.conv(x)),
-        conv=conv(3, 5, 3),
-        bn=norm(5),
-    )
-    tied = Fn(lambda m, x: m.a(m.one(x)) + m.b(m.two(x)), one=conv(3, 5, 3), two=conv(3, 5, 3))
-    tied.two.weight = tied.one.weight
-    tied.add_module("a", norm(5))
-    tied.add_module("b", norm(5))
-    in_place = Fn(
-        lambda m, x: F.relu(m.bn(m.conv(x)), inplace=True).add_(1), conv=conv(3, 5, 3), bn=norm(5)
-    )
-    written_between = Fn(
-        lambda m, x: (lambda y: (y.mul_(2), m.bn(y))[1])(m.conv(x)), conv=conv(3, 5, 3), bn=norm(5)
-    )
-    input_written = Fn(
-        lambda m, x: (lambda x, y: (x.mul_(3), m.bn(y) + x.sum())[1])(x * 1, m.conv(x * 1)),
-        conv=conv(3, 5, 3),
-        bn=norm(5),
-    )
-    other = (Code.OTHER_READERS,)
-    return [
-        Case("one-pair-called-twice", twice, (2, 3, 6, 7), folded=2),
-        Case("shared-conv-own-bn", shared_conv, (2, 3, 6, 7), folded=2),
-        Case("two-norms-on-one-conv", two_norms, (2, 3, 6, 7), 0, 2, codes=other),
-        Case("conv-read-raw-too", raw_too, (2, 3, 6, 7), 0, 1, codes=other),
-        Case("conv-shape-read-too", shape_only, (2, 3, 6, 7)),
-        Case("tied-weights", tied, (2, 3, 6, 7), folded=2),
-        Case("in-place-after", in_place, (2, 3, 6, 7)),
-        Case("written-between", written_between, (2, 3, 6, 7), 0, 1, codes=other),
-        Case("conv-input-written-later", input_written, (2, 3, 6, 7)),
-    ]
-
-
-def _traps() -> list[Case]:
-    lowered = {"folded": 0, "lowered": 1}
-    axis = (Code.AXIS_MISMATCH,)
-    keyword = Fn(
-        lambda m, x: m.bn(
-            F.conv2d(
-                weight=m.conv.weight,
-                input=x,
-                groups=2,
-                padding=(1, 2),
-                stride=(2, 1),
-                bias=m.conv.bias,
-            )
-        ),
-        conv=nn.Conv2d(4, 6, 3, groups=2),
-        bn=nn.BatchNorm2d(6),
-    )
-    functional = Fn(
-        lambda m, x: F.batch_norm(
-            eps=0.3,
-            input=m.conv(x),
-            bias=m.bn.bias,
-            running_var=m.bn.running_var,
-            running_mean=m.bn.running_mean,
-        ),
-        conv=nn.Conv2d(3, 5, 3),
-        bn=nn.BatchNorm2d(5),
-    )
-    torch_form = Fn(
-        lambda m, x: torch.batch_norm(
-            m.conv(x),
-            m.bn.weight,
-            m.bn.bias,
-            m.bn.running_mean,
-            m.bn.running_var,
-            False,
-            0.1,
-            0.3,
-            True,
-        ),
-        conv=nn.Conv2d(3, 5, 3),
-        bn=nn.BatchNorm2d(5),
-    )
-    computed = Fn(
-        lambda m, x: m.bn(F.conv2d(x, m.conv.weight * 2)),
-        conv=nn.Conv2d(3, 5, 3),
-        bn=nn.BatchNorm2d(5),
-    )
-    untracked = seq(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, track_running_stats=False))
-    native = Fn(
-        lambda m, x: torch.native_batch_norm(
-            m.conv(x), m.bn.weight, m.bn.bias, m.bn.running_mean, m.bn.running_var, False, 0.1, 0.3
-        )[0],
-        conv=nn.Conv2d(3, 5, 3),
-        bn=nn.BatchNorm2d(5),
-    )
-    unread = (Code.NO_LINEAR_BEFORE, Code.NOT_A_PARAMETER)
-    untold = (Code.NO_RUNNING_STATISTICS,)
-    form = (Code.UNSUPPORTED_FORM,)
-    linear, norm = nn.Linear(4, 6), nn.BatchNorm1d
-    unbatched = seq(nn.Conv1d(4, 6, 3), norm(6))
-    return [
-        Case("linear-3d-square", seq(linear, norm(6)), (3, 6, 4), **lowered, codes=axis),
-        Case("linear-3d", seq(nn.Linear(4, 6), norm(5)), (3, 5, 4), **lowered, codes=axis),
-        Case("conv1d-unbatched", unbatched, (4, 8), **lowered, codes=axis),
-        Case("keyword-arguments", keyword, (2, 4, 6, 7)),
-        Case("functional-batch-norm", functional, (2, 3, 6, 7)),
-        Case("torch-batch-norm", torch_form, (2, 3, 6, 7)),
-        Case("computed-weight", computed, (2, 3, 6, 7), **lowered, codes=unread),
-        Case("no-running-statistics", untracked, (2, 3, 6, 7), 0, 0, 1, untold, left=1),
-        Case("native-batch-norm", native, (2, 3, 6, 7), 0, 0, 1, form, left=1),
-    ]
-
-
-CASES = [*_convolutions(), *_norms(), *_readers(), *_traps()]
+def test_the_battery_is_large_and_names_are_unique() -> None:
+    assert len(CASES) >= 150
+    assert len({case.name for case in CASES}) == len(CASES)
 
 
 def _check(case: Case, report: bnfx.Report, left: int) -> None:
-    outcomes = {name: report.count(name) for name in ("folded", "lowered", "kept")}
-    assert outcomes == {"folded": case.folded, "lowered": case.lowered, "kept": case.kept}
-    codes = {refusal.code for verdict in report.verdicts for refusal in verdict.refusals}
+    expected = {
+        "folded": case.folded,
+        "merged": case.merged,
+        "lowered": case.lowered,
+        "kept": case.kept,
+    }
+    assert {name: report.count(name) for name in expected} == expected
+    norms = [verdict for verdict in report.verdicts if verdict.site.kind == "batch_norm"]
+    codes = {refusal.code for verdict in norms for refusal in verdict.refusals}
     assert codes == set(case.codes)
     assert left == case.left
+    assert report.rewrites.keys() >= set(case.rules)
+
+
+def _ops(module: fx.GraphModule) -> int:
+    """Ops that compute something; not the checks of shapes that ``fold`` adds."""
+    calls = (node for node in module.graph.nodes if node.op.startswith("call_"))
+    names = (getattr(node.target, "__name__", str(node.target)) for node in calls)
+    return sum(name not in ASSERTS for name in names)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
@@ -259,19 +63,27 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_backend_is_exact(case: Case) -> None:
     x = torch.randn(case.shape, dtype=torch.float64)
     capture = Capture()
+    expected = case.model(x)
     compiled = torch.compile(case.model, backend="bnfx", options=capture.options)
     with torch.no_grad():
-        assert relative(compiled(x), case.model(x)) < EXACT
+        assert relative(compiled(x), expected) < EXACT
     (report,) = capture.reports
     _check(case, report, capture.batch_norms())
+    if case.ops is not None:
+        assert _ops(capture.graphs[0]) == case.ops
 
 
 def test_fold_is_exact(case: Case) -> None:
     x = torch.randn(case.shape, dtype=torch.float64)
+    before = copy.deepcopy(case.model.state_dict())
     folded = bnfx.fold(case.model, x)
     with torch.no_grad():
         assert relative(folded(x), case.model(x)) < EXACT
     assert count_batch_norms(folded) == case.left
+    if case.ops is not None:
+        assert _ops(folded) == case.ops
+    for name, tensor in case.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
 
 
 def test_explain_says_the_same(case: Case) -> None:

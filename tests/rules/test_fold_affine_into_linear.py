@@ -9,8 +9,9 @@ import pytest
 from neutral import Model
 from numpy.testing import assert_allclose, assert_array_equal
 
-from bnfx.passes.algebra import ChannelAffine, Conv, ConvTranspose, Dense, LinearOperator, Source
-from bnfx.passes.graph import Affine, Linear, Opaque
+from bnfx.passes.algebra import BroadcastAffine, Conv, ConvTranspose, Dense, LinearOperator, Source
+from bnfx.passes.graph import Affine, Linear, Move, Opaque
+from bnfx.passes.movement import Identity
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules.fold_affine_into_linear import RULE
 
@@ -19,7 +20,7 @@ def test_golden(model: Model) -> None:
     conv = model.conv("conv", model.x)
     norm = model.batch_norm("norm", conv)
     relu = model.add("relu", Opaque(), norm)
-    operator, affine = conv.role.operator, norm.role.map
+    operator, affine = conv.role.operator, norm.role.map.along(1)
     assert model.counts() == {"Opaque": 2, "Linear": 1, "Affine": 1}
 
     (verdict,) = model.run(RULE).verdicts
@@ -133,18 +134,26 @@ def test_reader_of_the_shape_alone_does_not_count(model: Model) -> None:
 
 def test_a_lowered_map_folds_too(model: Model) -> None:
     norm = model.batch_norm("norm", model.conv("conv", model.x))
-    norm.role = Affine(norm.role.map, norm.role.axis, lowered=True)
+    norm.role = Affine(norm.role.map, lowered=True)
     (verdict,) = model.run(RULE).verdicts
     assert verdict.outcome is Outcome.FOLDED
 
 
 def test_a_scalar_map_folds_on_the_right_axis_only(model: Model) -> None:
     conv = model.conv("conv", model.x)
-    twice = ChannelAffine(model.source("two", 2.0), model.source("zero", 0.0))
-    model.add("twice", Affine(twice, axis=1), conv)
+    twice = BroadcastAffine(model.source("two", 2.0), model.source("zero", 0.0))
+    model.add("twice", Affine(twice), conv)
     weight = model.arrays["conv.weight"]
     model.run(RULE)
     assert_array_equal(model.evaluate(conv.role.operator.weight), 2 * weight)
+
+
+def test_what_lays_its_output_out_leaves_an_op_that_does(model: Model) -> None:
+    norm = model.batch_norm("norm", model.conv("conv", model.x), lays_out=True)
+    (verdict,) = model.run(RULE).verdicts
+    assert (verdict.outcome, verdict.target) == (Outcome.FOLDED, "conv")
+    assert norm.role == Move(Identity(contiguous=True))
+    assert norm in model.graph
 
 
 @pytest.mark.parametrize("known", ["conv", "norm"])

@@ -35,6 +35,20 @@ def test_refuses_other_readers_and_names_them(model: Model) -> None:
     )
 
 
+def test_refuses_an_output_that_is_written_to(model: Model) -> None:
+    model.batch_norm("norm", model.conv("conv", model.x, pinned=True))
+    assert model.refused_by(RULE).refusals == (
+        Refusal(Code.MUTATED_IN_GRAPH, "the graph may write to the output of conv"),
+    )
+
+
+def test_refuses_another_number_of_channels(model: Model) -> None:
+    model.batch_norm("norm", model.conv("conv", model.x), channels=2)
+    assert model.refused_by(RULE).refusals == (
+        Refusal(Code.UNSUPPORTED_FORM, "it has 2 channels, conv gives 3"),
+    )
+
+
 @pytest.mark.parametrize("axis", [0, 2, 3])
 def test_refuses_another_axis_of_the_same_size(model: Model, axis: int) -> None:
     model.batch_norm("norm", model.conv("conv", model.x), axis=axis)
@@ -69,27 +83,24 @@ def test_refuses_a_change_of_dtype(model: Model, dtype: str | None) -> None:
     [
         (
             {"mean": [0, np.nan, 0]},
-            ["norm.mean holds NaN or infinity", "the BatchNorm's shift is NaN or infinite"],
+            ["norm.mean holds NaN or infinity", "its shift is NaN or infinite"],
         ),
         ({"var": [1, np.inf, 1]}, ["norm.var holds NaN or infinity"]),
         (
             {"gamma": [-np.inf, 1, 1], "mean": 1},
             [
                 "norm.gamma holds NaN or infinity",
-                "the BatchNorm's scale is NaN or infinite",
-                "the BatchNorm's shift is NaN or infinite",
+                "its scale is NaN or infinite",
+                "its shift is NaN or infinite",
             ],
         ),
         (
             {"beta": [1, 1, np.nan]},
-            ["norm.beta holds NaN or infinity", "the BatchNorm's shift is NaN or infinite"],
+            ["norm.beta holds NaN or infinity", "its shift is NaN or infinite"],
         ),
         (
             {"var": [-1, 1, 1]},
-            [
-                "the BatchNorm's scale is NaN or infinite",
-                "the BatchNorm's shift is NaN or infinite",
-            ],
+            ["its scale is NaN or infinite", "its shift is NaN or infinite"],
         ),
     ],
     ids=["nan-mean", "infinite-var", "infinite-gamma", "nan-beta", "negative-var"],
@@ -178,14 +189,24 @@ def test_what_float16_can_hold_is_folded(
 
 def test_every_reason_is_given(model: Model) -> None:
     conv = model.conv("conv", model.x, weight=1e4, dtype="float16")
+    model.batch_norm("norm", conv, statistics={**OVERFLOW, "beta": 1e5})
+    model.add("shortcut", Opaque(), conv)
+    assert [refusal.code for refusal in model.refused_by(RULE).refusals] == [
+        Code.OTHER_READERS,
+        Code.DTYPE_CHANGE,
+        Code.OVERFLOW,
+        Code.OVERFLOW,
+    ]
+
+
+def test_along_the_wrong_axis_there_is_no_folded_weight_to_complain_of(model: Model) -> None:
+    conv = model.conv("conv", model.x, weight=1e4, dtype="float16")
     model.batch_norm("norm", conv, axis=2, statistics={**OVERFLOW, "beta": 1e5})
     model.add("shortcut", Opaque(), conv)
     assert [refusal.code for refusal in model.refused_by(RULE).refusals] == [
         Code.OTHER_READERS,
         Code.DTYPE_CHANGE,
         Code.AXIS_MISMATCH,
-        Code.OVERFLOW,
-        Code.OVERFLOW,
     ]
 
 

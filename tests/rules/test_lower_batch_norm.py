@@ -11,7 +11,7 @@ from neutral import Model
 
 from bnfx.passes.graph import Opaque
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.report import Outcome
+from bnfx.passes.report import Outcome, Site
 from bnfx.passes.rules.lower_batch_norm import RULE
 
 
@@ -57,6 +57,24 @@ def test_lowers_whatever_stands_before(model: Model, before: str) -> None:
     assert verdict.outcome is Outcome.LOWERED
 
 
+def test_is_about_batch_norms_only(model: Model) -> None:
+    """Arithmetic is one multiply or add already, and so is a border that a rule put in."""
+    times = model.arithmetic("times", model.input("in", 2, 3), 2.0)
+    model.batch_norm("border", times, rank=2, shape=(2, 3), sites=())
+    verdict = model.refused_by(RULE)
+    assert (verdict.outcome, [r.code for r in verdict.refusals]) == (
+        Outcome.KEPT,
+        [Code.RULE_DISABLED],
+    )
+
+
+def test_a_batch_norm_of_two_sites_is_one(model: Model) -> None:
+    norm = model.batch_norm("norm", model.x)
+    norm.sites = (Site("times", "affine"), *norm.sites)
+    report = model.run(RULE)
+    assert [verdict.outcome for verdict in report.verdicts] == [Outcome.LOWERED] * 2
+
+
 def test_refuses_an_unknown_rank(model: Model) -> None:
     model.batch_norm("norm", model.x, rank=None)
     assert model.refused_by(RULE).refusals == (
@@ -79,6 +97,6 @@ def test_every_reason_is_given(model: Model) -> None:
     assert [refusal.reason for refusal in model.refused_by(RULE).refusals] == [
         "the rank of norm's output is not known",
         "norm.gamma holds NaN or infinity",
-        "the BatchNorm's scale is NaN or infinite",
-        "the BatchNorm's shift is NaN or infinite",
+        "its scale is NaN or infinite",
+        "its shift is NaN or infinite",
     ]

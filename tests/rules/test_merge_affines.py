@@ -30,7 +30,7 @@ def test_golden(model: Model) -> None:
 
     assert [node.name for node in model.graph] == ["x", "first", "relu"]
     assert isinstance(first.role, Affine)
-    assert (first.role.map, first.role.axis) == (product, 1)
+    assert (first.role.map, first.role.map.axes) == (product, (1,))
     assert (relu.inputs, list(first.users)) == ([first], [relu])
     assert kept.site.name == "first"
     assert (merged.site.name, merged.outcome, merged.target) == ("second", Outcome.MERGED, "first")
@@ -44,7 +44,7 @@ def test_merged_map_is_the_composition(model: Model) -> None:
     for name in ("second", "third"):
         before = model.batch_norm(name, before)
         maps.append(before.role.map)
-    x = expected = model.random.normal(size=3)
+    x = expected = model.random.normal(size=(2, 3))
     for affine in maps:
         expected = model.evaluate(affine.scale) * expected + model.evaluate(affine.shift)
 
@@ -118,7 +118,7 @@ def test_refuses_other_readers_and_names_them(model: Model) -> None:
 def test_refuses_another_axis_of_the_same_size(model: Model) -> None:
     second = model.batch_norm("second", model.batch_norm("first", model.x), axis=2)
     assert refusals(model, second) == [
-        Refusal(Code.AXIS_MISMATCH, "its channels are axis 2, those of first 1")
+        Refusal(Code.AXIS_MISMATCH, "it varies along axes (2,), first along (1,)")
     ]
 
 

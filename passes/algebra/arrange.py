@@ -1,0 +1,230 @@
+"""Weight expressions that rearrange, join and contract; what merging operators takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bnfx.passes.algebra.expression import Compound, Expression, Ones, Scalar, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Permute(Compound):
+    """Axis ``i`` of the value is axis ``order[i]`` of the operand."""
+
+    operand: Expression
+    order: Shape
+
+    def __post_init__(self) -> None:
+        if sorted(self.order) != list(range(len(self.operand.shape))):
+            raise ValueError(f"{self.order} does not permute the axes of {self.operand.shape}")
+        super().__post_init__()
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.operand.shape[axis] for axis in self.order)
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.operand,)
+
+    @property
+    def attributes(self) -> tuple[object, ...]:
+        return (self.order,)
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(Compound):
+    """The operands one after the other along ``axis``."""
+
+    operands: tuple[Expression, ...]
+    axis: int
+
+    def __post_init__(self) -> None:
+        rests = {(*part.shape[: self.axis], *part.shape[self.axis + 1 :]) for part in self.operands}
+        if len(rests) != 1:
+            shapes = ", ".join(str(part.shape) for part in self.operands)
+            raise ValueError(f"cannot join {shapes} along axis {self.axis}")
+        super().__post_init__()
+
+    @property
+    def shape(self) -> Shape:
+        first = self.operands[0].shape
+        size = sum(part.shape[self.axis] for part in self.operands)
+        return (*first[: self.axis], size, *first[self.axis + 1 :])
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return self.operands
+
+    @property
+    def attributes(self) -> tuple[object, ...]:
+        return (self.axis,)
+
+
+@dataclass(frozen=True, eq=False)
+class Slice(Compound):
+    """Positions ``start`` to ``stop`` (exclusive) of ``axis``."""
+
+    operand: Expression
+    axis: int
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop <= self.operand.shape[self.axis]:
+            raise ValueError(
+                f"no {self.start}:{self.stop} on axis {self.axis} of {self.operand.shape}"
+            )
+        super().__post_init__()
+
+    @property
+    def shape(self) -> Shape:
+        dims = list(self.operand.shape)
+        dims[self.axis] = self.stop - self.start
+        return tuple(dims)
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.operand,)
+
+    @property
+    def attributes(self) -> tuple[object, ...]:
+        return (self.axis, self.start, self.stop)
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Compound):
+    """The sum over ``axes``, which disappear."""
+
+    operand: Expression
+    axes: Shape
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(n for axis, n in enumerate(self.operand.shape) if axis not in self.axes)
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.operand,)
+
+    @property
+    def attributes(self) -> tuple[object, ...]:
+        return (self.axes,)
+
+
+@dataclass(frozen=True, eq=False)
+class MatMul(Compound):
+    """``(..., m, k) @ (..., k, n)``, the leading axes alike."""
+
+    left: Expression
+    right: Expression
+
+    def __post_init__(self) -> None:
+        left, right = self.left.shape, self.right.shape
+        if len(left) < 2 or left[:-2] != right[:-2] or left[-1] != right[-2]:
+            raise ValueError(f"cannot multiply {left} by {right}")
+        super().__post_init__()
+
+    @property
+    def shape(self) -> Shape:
+        return (*self.left.shape[:-1], self.right.shape[-1])
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.left, self.right)
+
+
+@dataclass(frozen=True)
+class Eye(Expression):
+    """The identity matrix of ``size`` rows."""
+
+    size: int
+
+    @property
+    def shape(self) -> Shape:
+        return (self.size, self.size)
+
+
+@dataclass(frozen=True)
+class Table(Expression):
+    """Constant numbers that depend on shapes alone, such as which taps of a kernel meet padding.
+
+    Args:
+        rows: a matrix, row by row.
+    """
+
+    rows: tuple[tuple[float, ...], ...]
+
+    @property
+    def shape(self) -> Shape:
+        return (len(self.rows), len(self.rows[0]) if self.rows else 0)
+
+    @property
+    def array(self) -> npt.NDArray[np.float64]:
+        return np.asarray(self.rows, dtype=np.float64)
+
+
+def permute(expression: Expression, order: Sequence[int]) -> Expression:
+    """The expression with its axes in another order."""
+    if tuple(order) == tuple(range(len(expression.shape))):
+        return expression
+    return Permute(expression, tuple(order))
+
+
+def broadcast_to(expression: Expression, shape: Sequence[int]) -> Expression:
+    """The expression repeated to ``shape``, by NumPy's rules."""
+    target = tuple(shape)
+    if expression.shape == target:
+        return expression
+    if np.broadcast_shapes(expression.shape, target) != target:
+        raise ValueError(f"cannot broadcast {expression.shape} to {target}")
+    return Ones(target) if expression == Scalar(1.0) else expression * Ones(target)
+
+
+def concat(parts: Sequence[Expression], axis: int) -> Expression:
+    """The parts along ``axis``, without the empty ones."""
+    full = tuple(part for part in parts if part.shape[axis] > 0) or tuple(parts[:1])
+    return full[0] if len(full) == 1 else Concat(full, axis)
+
+
+def zeros(shape: Sequence[int]) -> Expression:
+    """An array of zeros."""
+    return Ones(tuple(shape)) * 0.0
+
+
+def pad(expression: Expression, sides: Sequence[tuple[int, int]]) -> Expression:
+    """The expression with ``(before, after)`` zeros on each axis."""
+    for axis, (before, after) in enumerate(sides):
+        shape = list(expression.shape)
+        parts = []
+        for count in (before, after):
+            shape[axis] = count
+            parts.append(zeros(shape))
+        expression = concat((parts[0], expression, parts[1]), axis)
+    return expression
+
+
+def embed(expression: Expression, axis: int, start: int, size: int, fill: float) -> Expression:
+    """The expression as positions from ``start`` on of an axis of ``size``; ``fill`` elsewhere."""
+    shape = list(expression.shape)
+    parts = [expression]
+    for position, count in ((0, start), (2, size - start - shape[axis])):
+        rest = [*shape[:axis], count, *shape[axis + 1 :]]
+        part = Ones(tuple(rest)) * fill
+        parts = [part, *parts] if position == 0 else [*parts, part]
+    return concat(parts, axis)
+
+
+def total(expression: Expression, axes: Sequence[int]) -> Expression:
+    """The sum over ``axes``."""
+    return Sum(expression, tuple(axes)) if axes else expression
+
+
+def size_of(expression: Expression) -> int:
+    """Number of elements."""
+    return math.prod(expression.shape)

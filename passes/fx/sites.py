@@ -1,0 +1,45 @@
+"""What a report speaks of: the BatchNorms and affine ops of a graph, nested ones included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import fx
+
+from bnfx.passes.fx.metadata import location_of, name_of
+from bnfx.passes.fx.modules import is_batch_norm
+from bnfx.passes.report import Site
+
+
+def nested_sites(fx_node: fx.Node, module: fx.GraphModule) -> Iterator[Site]:
+    """The BatchNorms in the graphs that a node runs: branches, loop bodies, nested GraphModules."""
+    paths = [
+        str(argument.target) for argument in fx_node.all_input_nodes if argument.op == "get_attr"
+    ]
+    if fx_node.op == "call_module":
+        paths.append(str(fx_node.target))
+    for path in paths:
+        try:
+            nested = module.get_submodule(path)
+        except AttributeError:
+            continue  # a tensor
+        for name, inner in nested.named_modules(prefix=path):
+            if isinstance(inner, fx.GraphModule):
+                found = (node for node in inner.graph.nodes if names_batch_norm(node, inner))
+                yield from map(site_of, found)
+            elif is_batch_norm(inner) and not isinstance(nested, fx.GraphModule):
+                yield Site(name, "batch_norm", location_of(fx_node))  # a leaf of a user's tracer
+
+
+def names_batch_norm(fx_node: fx.Node, module: fx.GraphModule) -> bool:
+    """Whether a node is a BatchNorm, readable or not."""
+    if fx_node.op == "call_module":
+        return is_batch_norm(module.get_submodule(str(fx_node.target)))
+    return fx_node.op == "call_function" and "batch_norm" in str(
+        getattr(fx_node.target, "__name__", fx_node.target)
+    )
+
+
+def site_of(fx_node: fx.Node, kind: str = "batch_norm") -> Site:
+    """What a report calls the node."""
+    return Site(name_of(fx_node), kind, location_of(fx_node))

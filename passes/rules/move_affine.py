@@ -1,0 +1,67 @@
+"""affine(T x) -> T(affine' x), or the other way round, as far as something absorbs the map.
+
+Equations, with ``a(x) = s x + t``:
+
+- rearrangements (reshape, permute, slices, pixel and channel shuffle): ``a`` is rearranged alike;
+- weighted means (average pools, resizing): ``a(T x) = T(a x)``, since the weights add up to 1;
+- maxima: the same where ``s >= 0``; (leaky) ReLU: where ``s >= 0`` and ``t = 0``;
+- concatenation: each branch takes its slice of ``a``; a slice becomes a map of the whole that
+leaves
+  the other positions alone;
+- sums: ``a(x1 + x2) = (s x1 + t) + s x2``; products: ``s (x g) = (s x) g``.
+
+The map goes back to what made its input or, failing that, on to all that reads its output; in
+either direction only if every branch ends in a linear operator or an affine map, so that one op is
+gone (:mod:`bnfx.passes.routes`). Exact in real arithmetic; each absorbed weight is rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnfx.passes.graph import Affine, Graph, Node
+from bnfx.passes.movement import BlockedError
+from bnfx.passes.numerics import Values
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.report import Outcome
+from bnfx.passes.routes import Route, backward, forward
+from bnfx.passes.rules.base import Change, Rule
+
+
+def match(node: Node) -> bool:
+    return isinstance(node.role, Affine)
+
+
+def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
+    found = _route(node, values)
+    if not isinstance(found, Route):
+        yield from found
+
+
+def _route(node: Node, values: Values | None) -> Route | list[Refusal]:
+    """The first way that crosses something and is open, or why there is none."""
+    reasons = []
+    for way in (backward, forward):
+        try:
+            route = way(node, values)
+        except BlockedError as blocked:
+            reasons.append(blocked.refusal)
+            continue
+        if route.hops:
+            return route
+        reasons.append(Refusal(Code.NOTHING_BETWEEN, "nothing stands between"))
+    return reasons
+
+
+def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
+    route = _route(node, values)
+    assert isinstance(route, Route)
+    target = route.apply(graph)
+    if isinstance(target.role, Affine) and target not in route.borders:
+        lowered = Outcome.LOWERED
+        return Change(Outcome.MERGED, target, target.name, lowered, sized=route.sized)
+    sized = route.sized or bool(route.borders)
+    return Change(Outcome.FOLDED, target, target.name, sized=sized)
+
+
+RULE = Rule("move-affine", match, refuse, rewrite)
