@@ -7,6 +7,7 @@ on to its output, and may write to them if it is not torch's own.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 from collections.abc import Iterator
@@ -137,12 +138,17 @@ def in_place_name(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__")
 
 
+@functools.cache
+def _signature(target: Any) -> inspect.Signature:
+    return inspect.signature(target)
+
+
 def _asks_in_place(node: fx.Node) -> bool:
     """Whether the call's ``inplace`` argument is, or may be, true."""
     if "inplace" in node.kwargs:
         return node.kwargs["inplace"] is not False
     try:
-        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+        bound = _signature(node.target).bind(*node.args, **node.kwargs)
     except (TypeError, ValueError):  # builtins have no signature, nor an inplace argument
         return False
     return bound.arguments.get("inplace", False) is not False

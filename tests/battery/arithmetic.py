@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from battery.conv import Case, Fn, seq
@@ -18,7 +20,7 @@ class Channels(nn.Module):
 
     def __init__(self, *shape: int, buffer: bool = False) -> None:
         super().__init__()
-        value = torch.linspace(-1.3, 2.0, max(shape, default=1)).reshape(shape)
+        value = torch.linspace(-1.3, 2.0, math.prod(shape)).reshape(shape)
         if buffer:
             self.register_buffer("v", value)
         else:
@@ -125,10 +127,17 @@ def _traps() -> list[Case]:
         conv=nn.Conv2d(6, 6, 1),
         c=Channels(6, 1, 1),
     )
+    relay = Fn(lambda m, x: (lambda y: (y + F.relu(y)) * -1)(m.conv(x)), conv=nn.Conv2d(6, 6, 1))
+    openvino = Fn(
+        lambda m, x: m.conv(x * m.c.v), conv=nn.Conv2d(6, 6, 3, padding=1), c=Channels(1, 6, 3, 3)
+    )
     return [
+        Case("relays-signed-relu", relay, SHAPE, 0, ops=4),
+        Case("openvinos-spatial-factor", openvino, (2, 6, 3, 3), 0, ops=2),
         spatial("conv-mul-w", (6,)),
         spatial("conv-mul-h", (6, 1)),
-        spatial("conv-mul-hw", (6, 6)) if False else spatial("conv-mul-1w", (1, 6)),
+        spatial("conv-mul-1w", (1, 6)),
+        spatial("conv-mul-hw", (6, 6)),
         spatial("conv-mul-chw", (1, 1, 6)),
         Case("conv-mul-full-kernel", after(lambda y, v: y * v.expand(6, 6, 6)), SHAPE, 0, ops=3),
         Case("w-mul-conv", before(lambda y, v: y * v, (6,)), SHAPE, 0, ops=2),
