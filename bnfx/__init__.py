@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from bnfx.passes.refusals import Code as Code
     from bnfx.passes.report import Outcome as Outcome
     from bnfx.report import Report as Report
+    from bnfx.sync.functional import sync_batch_norm as sync_batch_norm
+    from bnfx.sync.module import SyncBatchNorm as SyncBatchNorm
     from bnfx.weights import refresh as refresh
 
 _HOMES = {
@@ -40,6 +42,8 @@ _HOMES = {
     "Code": "bnfx.passes.refusals",
     "Outcome": "bnfx.passes.report",
     "Report": "bnfx.report",
+    "SyncBatchNorm": "bnfx.sync.module",
+    "sync_batch_norm": "bnfx.sync.functional",
     "refresh": "bnfx.weights",
 }
 

@@ -1,0 +1,37 @@
+"""One rank: ``python -m sync.rank MODULE WORLD RANK FILE [CASE ...]``; see :mod:`sync.launch`."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+
+
+def main() -> None:
+    name, world, rank, file, *names = sys.argv[1:]
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{file}",
+        rank=int(rank),
+        world_size=int(world),
+        timeout=datetime.timedelta(seconds=120),
+    )
+    module = importlib.import_module(f"sync.{name}")
+    cases = names or [each for each in vars(module) if each.startswith("case_")]
+    assert cases, "a run without cases proves nothing"
+    for case in cases:
+        start = time.perf_counter()
+        torch.manual_seed(0)
+        getattr(module, case)()
+        torch._dynamo.reset()
+        print(f"{case}: {time.perf_counter() - start:.2f} s", flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
