@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from bnfx.errors import BnfxError as BnfxError
     from bnfx.errors import CaptureError as CaptureError
     from bnfx.errors import FoldWarning as FoldWarning
+    from bnfx.errors import MismatchError as MismatchError
     from bnfx.errors import NotYetError as NotYetError
     from bnfx.errors import OptionError as OptionError
+    from bnfx.errors import SyncError as SyncError
     from bnfx.errors import TrainingModeError as TrainingModeError
     from bnfx.errors import VerificationError as VerificationError
     from bnfx.explain import explain as explain
@@ -32,8 +34,10 @@ _HOMES = {
     "BnfxError": "bnfx.errors",
     "CaptureError": "bnfx.errors",
     "FoldWarning": "bnfx.errors",
+    "MismatchError": "bnfx.errors",
     "NotYetError": "bnfx.errors",
     "OptionError": "bnfx.errors",
+    "SyncError": "bnfx.errors",
     "TrainingModeError": "bnfx.errors",
     "VerificationError": "bnfx.errors",
     "explain": "bnfx.explain",

@@ -5,6 +5,8 @@ BnfxError
 │   └── NotYetError                  an option of the design that this version does not offer
 ├── TrainingModeError (ValueError)   a module in training was to be folded
 ├── CaptureError                     the model could not be traced
+├── SyncError (RuntimeError)         statistics cannot be shared as was asked for
+│   └── MismatchError                ranks are about to do different things (BNFX_SYNC_DEBUG=1)
 └── VerificationError                the folded model's answer differs from the original's
 
 UserWarning
@@ -33,6 +35,14 @@ class TrainingModeError(BnfxError, ValueError):
 
 class CaptureError(BnfxError):
     """The model could not be traced into a graph."""
+
+
+class SyncError(BnfxError, RuntimeError):
+    """Statistics cannot be shared between ranks as was asked for."""
+
+
+class MismatchError(SyncError):
+    """Ranks are about to share different things, or one of them is missing."""
 
 
 class VerificationError(BnfxError):

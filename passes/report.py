@@ -14,6 +14,7 @@ class Outcome(str, Enum):
     FOLDED = "folded"
     MERGED = "merged"
     LOWERED = "lowered"
+    SYNCHRONISED = "synchronised"
     KEPT = "kept"
 
 
@@ -38,7 +39,7 @@ class Verdict:
 
     Args:
         site: the BatchNorm.
-        outcome: folded, merged, lowered or kept.
+        outcome: folded, merged, lowered, synchronised or kept.
         target: the linear operator it was folded into, or the affine map it was merged with.
         refusals: why nothing better was done; empty for what was folded.
     """

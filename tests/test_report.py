@@ -36,9 +36,8 @@ def test_counts_and_order() -> None:
     report = explained()
     outcomes = [(verdict.site.name, verdict.outcome.value) for verdict in report.verdicts]
     assert outcomes == [("1", "folded"), ("3", "lowered"), ("4", "merged"), ("6", "kept")]
-    assert {outcome: report.count(outcome) for outcome in bnfx.Outcome} == dict.fromkeys(
-        bnfx.Outcome, 1
-    )
+    counts = {outcome.value: report.count(outcome) for outcome in bnfx.Outcome}
+    assert counts == {"folded": 1, "merged": 1, "lowered": 1, "synchronised": 0, "kept": 1}
     assert [verdict.target for verdict in report.verdicts] == ["0", "", "3", ""]
 
 
@@ -56,7 +55,13 @@ def test_json() -> None:
     data = json.loads(report.to_json())
     assert data == report.to_dict()
     assert data["version"] == 1
-    assert data["summary"] == {"folded": 1, "merged": 1, "lowered": 1, "kept": 1}
+    assert data["summary"] == {
+        "folded": 1,
+        "merged": 1,
+        "lowered": 1,
+        "synchronised": 0,
+        "kept": 1,
+    }
     (graph,) = data["graphs"]
     first, _, _, last = graph["verdicts"]
     assert first == {

@@ -129,8 +129,8 @@ def synchronise(
     dtype = token.dtype
     with torch.no_grad():
         sizes = [1 + 2 * layer.input.shape[1] for layer in layers]
-        row = torch.cat([token, *(local_moments(layer.input, dtype) for layer in layers)])
-        gathered = gather(row, peers.name, peers.size)
+        rows = [local_moments(layer.input, dtype) for layer in layers]
+        gathered = gather(torch.cat([token, *rows]), peers.name, peers.size)
         columns = torch.split(gathered, [token.numel(), *sizes], dim=1)
         fresh = columns[0][0]
         merged = [merge(each) for each in columns[1:]]

@@ -54,7 +54,7 @@ def local_moments(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         dtype: to compute in, and of the result.
     """
     axes = reduced_axes(x)
-    count: Any = math.prod(x.shape[axis] for axis in axes)
+    count: Any = math.prod([x.shape[axis] for axis in axes])  # Dynamo takes no generator
     divisor = torch.sym_max(count, 1)
     x = x.to(dtype)
     start = x.sum(axes) / divisor
