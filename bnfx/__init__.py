@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from bnfx.errors import BnfxError as BnfxError
     from bnfx.errors import CaptureError as CaptureError
+    from bnfx.errors import ConversionError as ConversionError
     from bnfx.errors import FoldWarning as FoldWarning
     from bnfx.errors import MismatchError as MismatchError
     from bnfx.errors import NotYetError as NotYetError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from bnfx.passes.refusals import Code as Code
     from bnfx.passes.report import Outcome as Outcome
     from bnfx.report import Report as Report
+    from bnfx.sync.convert import convert_sync_batchnorm as convert_sync_batchnorm
+    from bnfx.sync.convert import revert_sync_batchnorm as revert_sync_batchnorm
     from bnfx.sync.functional import sync_batch_norm as sync_batch_norm
     from bnfx.sync.module import SyncBatchNorm as SyncBatchNorm
     from bnfx.weights import refresh as refresh
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BnfxError": "bnfx.errors",
     "CaptureError": "bnfx.errors",
+    "ConversionError": "bnfx.errors",
     "FoldWarning": "bnfx.errors",
     "MismatchError": "bnfx.errors",
     "NotYetError": "bnfx.errors",
@@ -47,6 +51,8 @@ _HOMES = {
     "Outcome": "bnfx.passes.report",
     "Report": "bnfx.report",
     "SyncBatchNorm": "bnfx.sync.module",
+    "convert_sync_batchnorm": "bnfx.sync.convert",
+    "revert_sync_batchnorm": "bnfx.sync.convert",
     "sync_batch_norm": "bnfx.sync.functional",
     "refresh": "bnfx.weights",
 }

@@ -5,6 +5,7 @@ BnfxError
 │   └── NotYetError                  an option of the design that this version does not offer
 ├── TrainingModeError (ValueError)   a module in training was to be folded
 ├── CaptureError                     the model could not be traced
+├── ConversionError (TypeError)      a BatchNorm cannot be converted without loss
 ├── SyncError (RuntimeError)         statistics cannot be shared as was asked for
 │   └── MismatchError                ranks are about to do different things (BNFX_SYNC_DEBUG=1)
 └── VerificationError                the folded model's answer differs from the original's
@@ -35,6 +36,10 @@ class TrainingModeError(BnfxError, ValueError):
 
 class CaptureError(BnfxError):
     """The model could not be traced into a graph."""
+
+
+class ConversionError(BnfxError, TypeError):
+    """A BatchNorm cannot be converted to another class without loss."""
 
 
 class SyncError(BnfxError, RuntimeError):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnfx.passes.fx.modules import register_batch_norm
@@ -50,7 +51,9 @@ class SyncBatchNorm(_BatchNorm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype
+        )
         self.process_group = process_group
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -61,6 +64,8 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``(N, C, ...)`` -> the same shape, dtype and layout."""
+        if not isinstance(input, fx.Proxy):
+            self._check_input_dim(input)
         if not self.training:
             local = self.running_mean is None
             return F.batch_norm(
@@ -73,20 +78,22 @@ class SyncBatchNorm(_BatchNorm):
                 0.0,
                 self.eps,
             )
-        self._check_input_dim(input)
         mean, var, momentum = self._tracked()
         layer = Layer(input, mean, var, self.weight, self.bias, momentum, self.eps, self.path)
         return normalise(layer, peers_of(self.process_group))
 
     def _tracked(self) -> tuple[Any, Any, float | torch.Tensor]:
         """The running statistics to update, if any, and by how much."""
-        if not self.track_running_stats or self.running_mean is None or _is_recomputing():
+        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+        if not self.track_running_stats or mean is None or var is None:
             return None, None, 0.0
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                return self.running_mean, self.running_var, 1.0 / self.num_batches_tracked
-        return self.running_mean, self.running_var, self.momentum or 0.0
+        if _is_recomputing():
+            mean, var = mean.clone(), var.clone()  # as many tensors as the first time
+        elif count is not None:
+            count.add_(1)
+        if self.momentum is None:
+            return mean, var, 0.0 if count is None else 1.0 / count
+        return mean, var, self.momentum
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
         memo[id(self.process_group)] = self.process_group
