@@ -19,7 +19,7 @@ def for_batch(inner: Inner, swapped: Swapped, example_inputs: Sequence[Any]) -> 
     kernels have no such trouble, and there is nothing to compute, so nothing to be fast at.
     """
     empty = any(isinstance(x, torch.Tensor) and x.numel() == 0 for x in example_inputs)
-    if not (empty and swapped.marks and inner.is_inductor):
+    if not (empty and swapped.calls and inner.is_inductor):
         return inner
     backend = torch._dynamo.lookup_backend("aot_eager")
     return Inner(functools.partial(backend))

@@ -5,7 +5,11 @@
     layer = (x, running_mean, running_var, weight, bias, momentum, eps, name)
     y, token = function([layer], token, **constants)
 
-The function is the caller's: what it does between ranks is no affair of this pass. The token, first
+BatchNorms that do not depend on each other share a call, where :mod:`~bnfx.passes.fx.companions`
+lets them.
+
+The function is the caller's: what it does between ranks is no affair of this pass.
+The token, first
 ``None``, is threaded from call to call, so that every call depends on the one before, forward and
 back: ranks whose graphs differ in shapes may be compiled differently, but never so that their
 collectives come in another order. Graphs nested in the graph (checkpointed blocks) are rewritten
@@ -16,15 +20,18 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from bnfx.passes.fx.bind import attribute
 from bnfx.passes.fx.calls import Call, read_call
+from bnfx.passes.fx.companions import companions, parameters_of, parameters_of_nested
 from bnfx.passes.fx.metadata import location_of, name_of
-from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
+
+_LAYER = ("input", "running_mean", "running_var", "weight", "bias", "momentum", "eps")
 
 
 @dataclass(frozen=True)
@@ -33,20 +40,28 @@ class Swapped:
 
     Args:
         module: a copy, or the original where nothing was swapped.
-        marks: name and location of each BatchNorm that was swapped.
+        calls: the BatchNorms of each call, in the order in which the graph runs them.
     """
 
     module: fx.GraphModule
-    marks: frozenset[tuple[str, str]] = frozenset()
+    calls: tuple[tuple[Site, ...], ...] = ()
 
     def annotate(self, report: GraphReport) -> GraphReport:
-        """The report of ``module``, in which what was swapped is said to be synchronised."""
-        return replace(report, verdicts=tuple(map(self._annotated, report.verdicts)))
+        """The report of ``module``, in which what was swapped is said to be synchronised.
 
-    def _annotated(self, verdict: Verdict) -> Verdict:
-        if (verdict.site.name, verdict.site.location) in self.marks:
-            return Verdict(verdict.site, Outcome.SYNCHRONISED)
-        return verdict
+        A call is reported once, under the name of the first of its BatchNorms.
+        """
+        waiting = list(self.calls)
+        verdicts: list[Verdict] = []
+        for verdict in report.verdicts:
+            here = (verdict.site.name, verdict.site.location)
+            call = next((c for c in waiting if (c[0].name, c[0].location) == here), None)
+            if call is None:
+                verdicts.append(verdict)
+            else:
+                waiting.remove(call)
+                verdicts += (Verdict(site, Outcome.SYNCHRONISED) for site in call)
+        return replace(report, verdicts=tuple(verdicts))
 
 
 def in_training(module: fx.GraphModule) -> Iterator[fx.Node]:
@@ -77,9 +92,9 @@ def synchronise(
     marked = [node for node in in_training(module) if _is_constant(node) and chosen(node)]
     if not marked:
         return Swapped(module)
-    marks = frozenset((name_of(node), location_of(node)) for node in marked)
     writer = _Writer(frozenset(marked), function, constants)
-    return Swapped(writer.rewritten(module), marks)
+    rewritten = writer.rewritten(module, parameters_of(module.graph))
+    return Swapped(rewritten, tuple(writer.calls))
 
 
 def _is_constant(node: fx.Node) -> bool:
@@ -94,25 +109,24 @@ class _Writer:
     marked: frozenset[fx.Node]
     function: Callable[..., object]
     constants: Mapping[str, str | int]
+    calls: list[tuple[Site, ...]] = field(default_factory=list)
 
-    def rewritten(self, module: fx.GraphModule) -> fx.GraphModule:
+    def rewritten(self, module: fx.GraphModule, parameters: frozenset[fx.Node]) -> fx.GraphModule:
         graph = fx.Graph(tracer_cls=module.graph._tracer_cls)
         graph.set_codegen(copy.copy(module.graph._codegen))
+        own = [node for node in module.graph.nodes if node in self.marked]
+        groups = {group.members[0]: group for group in companions(module, own, parameters)}
         written: dict[fx.Node, fx.Node] = {}
         attributes: dict[str, object] = {}
         token: fx.Node | None = None
         for node in module.graph.nodes:
-            if node in self.marked:
-                written[node], token = self._write(graph, node, written, token)
-                continue
-            written[node] = graph.node_copy(node, written.__getitem__)
-            if hasattr(node, "_dynamo_source"):  # AOTAutograd guards aliases with it
-                written[node]._dynamo_source = node._dynamo_source
-            if node.op in ("get_attr", "call_module"):
-                value = attribute(module, str(node.target))
-                if isinstance(value, fx.GraphModule):
-                    value = self.rewritten(value)
-                attributes[str(node.target)] = value
+            if node in written:
+                continue  # it moved ahead
+            group = groups.get(node)
+            for each in group.ahead if group else (node,):
+                self._copy(graph, each, written, module, parameters, attributes)
+            if group:
+                token = self._write(graph, group.members, written, token)
         result = fx.GraphModule(attributes, graph, class_name=type(module).__name__)
         result.meta = copy.copy(module.meta)
         result.training = module.training
@@ -121,26 +135,49 @@ class _Writer:
         result.graph.lint()
         return result
 
-    def _write(
+    def _copy(
         self,
         graph: fx.Graph,
         node: fx.Node,
-        written: Mapping[fx.Node, fx.Node],
+        written: dict[fx.Node, fx.Node],
+        module: fx.GraphModule,
+        parameters: frozenset[fx.Node],
+        attributes: dict[str, object],
+    ) -> None:
+        written[node] = graph.node_copy(node, written.__getitem__)
+        if hasattr(node, "_dynamo_source"):  # AOTAutograd guards aliases with it
+            written[node]._dynamo_source = node._dynamo_source
+        if node.op in ("get_attr", "call_module"):
+            value = attribute(module, str(node.target))
+            if isinstance(value, fx.GraphModule):
+                own = parameters_of_nested(value.graph, node, parameters)
+                value = self.rewritten(value, own)
+            attributes[str(node.target)] = value
+
+    def _write(
+        self,
+        graph: fx.Graph,
+        members: Sequence[fx.Node],
+        written: dict[fx.Node, fx.Node],
         token: fx.Node | None,
-    ) -> tuple[fx.Node, fx.Node]:
-        """The output in place of ``node``, and the new token."""
-        call = read_call(node)
-        assert isinstance(call, Call)
-        names = ("input", "running_mean", "running_var", "weight", "bias", "momentum", "eps")
-        values = (call.arguments[name] for name in names)
-        layer = [written[value] if isinstance(value, fx.Node) else value for value in values]
-        arguments = ([(*layer, name_of(node))], token)
-        both = graph.call_function(self.function, arguments, dict(self.constants))
+    ) -> fx.Node:
+        """One call for all members; returns the new token."""
+        layers = []
+        for node in members:
+            call = read_call(node)
+            assert isinstance(call, Call)
+            values = (call.arguments[name] for name in _LAYER)
+            layer = [written[value] if isinstance(value, fx.Node) else value for value in values]
+            layers.append((*layer, name_of(node)))
+        every = graph.call_function(self.function, (layers, token), dict(self.constants))
         origin = ("nn_module_stack", "stack_trace")
-        both.meta = {key: node.meta[key] for key in origin if key in node.meta}
-        output = graph.call_function(operator.getitem, (both, 0))
-        output.meta = copy.copy(node.meta)
-        return output, graph.call_function(operator.getitem, (both, 1))
+        every.meta = {key: members[0].meta[key] for key in origin if key in members[0].meta}
+        for position, node in enumerate(members):
+            written[node] = graph.call_function(operator.getitem, (every, position))
+            written[node].meta = copy.copy(node.meta)
+        sites = (Site(name_of(node), "batch_norm", location_of(node)) for node in members)
+        self.calls.append(tuple(sites))
+        return graph.call_function(operator.getitem, (every, len(members)))
 
 
 def _graph_modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:

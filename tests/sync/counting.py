@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
+from torch import fx
+from torch._dynamo.backends.common import aot_autograd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -26,6 +29,37 @@ def counting() -> Iterator[Counter[str]]:
     """The collectives that eager code runs inside."""
     with _Counting() as mode:
         yield mode.counts
+
+
+class Graphs:
+    """An inner compiler that keeps the graphs of forward and backward, and runs them."""
+
+    def __init__(self) -> None:
+        self.graphs: dict[str, list[fx.GraphModule]] = {"forward": [], "backward": []}
+
+    def __call__(self, module: fx.GraphModule, example_inputs: Any) -> Any:
+        compile_ = aot_autograd(
+            fw_compiler=self._keep("forward"),
+            bw_compiler=self._keep("backward"),
+            partition_fn=min_cut_rematerialization_partition,  # as aot_eager and Inductor have it
+        )
+        return compile_(module, example_inputs)
+
+    def _keep(self, way: str) -> Any:
+        def compile_(module: fx.GraphModule, example_inputs: Any) -> Any:
+            self.graphs[way].append(module)
+            return make_boxed_func(module.forward)
+
+        return compile_
+
+    def counts(self, way: str) -> tuple[int, int]:
+        """All-gathers and all-reduces in the graphs of forward or backward."""
+        targets = [str(node.target) for graph in self.graphs[way] for node in graph.graph.nodes]
+        return gathers(
+            Counter(
+                target.split(".")[1] for target in targets if target.startswith("_c10d_functional")
+            )
+        )
 
 
 def gathers(counts: Counter[str]) -> tuple[int, int]:

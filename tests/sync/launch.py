@@ -33,6 +33,7 @@ def run_cases(
             str(world),
         ]
         own = {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", **environment}
+        own["SYNC_RENDEZVOUS"] = str(Path(folder) / "again")
         outputs = [(Path(folder) / f"output{rank}").open("w+") for rank in range(world)]
         processes = [
             subprocess.Popen(
@@ -54,7 +55,7 @@ def run_cases(
             process.kill()
             process.wait()
             output.seek(0)
-            said.append(f"rank {rank}: {output.read()[-3000:]}")
+            said.append(f"rank {rank}: {output.read()[-6000:]}")
             output.close()
         # A rank that fails takes the others along: what they say is no news.
         telling = [
