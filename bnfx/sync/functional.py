@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from bnfx.sync.collectives import gather
+from bnfx.sync.diagnosis import compared
 from bnfx.sync.group import Peers, peers_of
 from bnfx.sync.moments import local_moments, merge, update_running
 from bnfx.sync.normalise import Normalise
@@ -130,7 +131,11 @@ def synchronise(
     with torch.no_grad():
         sizes = [1 + 2 * layer.input.shape[1] for layer in layers]
         rows = [local_moments(layer.input, dtype) for layer in layers]
-        gathered = gather(torch.cat([token, *rows]), peers.name, peers.size)
+        what = _described(layers, dtype) if peers.debug else ""
+        row = torch.cat([token, *rows])
+        if what:
+            row = compared(row, f"way=forward; {what}", peers.name)
+        gathered = gather(row, peers.name, peers.size)
         columns = torch.split(gathered, [token.numel(), *sizes], dim=1)
         fresh = columns[0][0]
         merged = [merge(each) for each in columns[1:]]
@@ -145,5 +150,17 @@ def synchronise(
         weight = None if layer.weight is None else layer.weight.to(dtype)
         bias = None if layer.bias is None else layer.bias.to(dtype)
         tensors += [layer.input, weight, bias, new.mean, invstd, new.total]
-    outputs: tuple[torch.Tensor, ...] = Normalise.apply(peers.name, token, fresh, *tensors)
+    outputs: tuple[torch.Tensor, ...] = Normalise.apply(peers.name, what, token, fresh, *tensors)
     return outputs
+
+
+def _described(layers: Sequence[Layer], dtype: torch.dtype) -> str:
+    """What ranks must have alike; batches and images may well differ in size."""
+    fields = {
+        "layer": [layer.name or "?" for layer in layers],
+        "channels": [str(layer.input.shape[1]) for layer in layers],
+        "dimensions": [str(layer.input.dim()) for layer in layers],
+        "statistics": [str(dtype)],
+        "gradients": [str(layer.input.requires_grad) for layer in layers],
+    }
+    return "; ".join([f"{key}={','.join(values)}" for key, values in fields.items()])

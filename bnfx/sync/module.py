@@ -11,6 +11,7 @@ from torch import fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnfx.passes.fx.modules import register_batch_norm
+from bnfx.sync.diagnosis import note_evaluation
 from bnfx.sync.functional import Layer, normalise
 from bnfx.sync.group import peers_of
 
@@ -67,6 +68,7 @@ class SyncBatchNorm(_BatchNorm):
         if not isinstance(input, fx.Proxy):
             self._check_input_dim(input)
         if not self.training:
+            note_evaluation(self.path)
             local = self.running_mean is None
             return F.batch_norm(
                 input,

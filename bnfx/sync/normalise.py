@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 
 from bnfx.sync.collectives import AddUp, add_up
+from bnfx.sync.diagnosis import compared
 from bnfx.sync.moments import along_channels, reduced_axes
 
 _EACH = 6  # tensors that a layer hands in: x, weight, bias, mean, invstd, total
@@ -28,18 +29,19 @@ _Layer = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, to
 
 
 class Normalise(torch.autograd.Function):
-    """All layers' outputs, and the token: ``apply(name, token, fresh_token, *tensors)``.
+    """All layers' outputs, and the token: ``apply(name, what, token, fresh, *tensors)``.
 
+    ``what`` says what peers have to have alike, if they are to compare it before each collective.
     Weight and bias come in the dtype of the statistics. Differentiable any number of times in eager
     mode.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, name: str, token: torch.Tensor, fresh: torch.Tensor, *tensors: Any
+        ctx: Any, name: str, what: str, token: torch.Tensor, fresh: torch.Tensor, *tensors: Any
     ) -> tuple[torch.Tensor, ...]:
         layers = [tensors[at : at + _EACH] for at in range(0, len(tensors), _EACH)]
-        ctx.group_name = name
+        ctx.group_name, ctx.what = name, what
         ctx.save_for_backward(
             *(tensor for x, weight, _, *rest in layers for tensor in (x, weight, *rest))
         )
@@ -51,7 +53,7 @@ class Normalise(torch.autograd.Function):
         step = _EACH - 1
         layers = [cast(_Layer, saved[at : at + step]) for at in range(0, len(saved), step)]
         wanted = [
-            ctx.needs_input_grad[at : at + 3] for at in range(3, 3 + _EACH * len(layers), _EACH)
+            ctx.needs_input_grad[at : at + 3] for at in range(4, 4 + _EACH * len(layers), _EACH)
         ]
         again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if again:  # the statistics are functions of x, too
@@ -59,14 +61,11 @@ class Normalise(torch.autograd.Function):
         centred = [_centred(layer) for layer in layers]
         rows = [_sums(*each) for each in zip(grads, layers, centred, strict=False)]
         token = grads[-1]
-        shared = torch.cat(
-            [token, *(_shared(row, layer) for row, layer in zip(rows, layers, strict=True))]
-        )
-        if any(x_wanted for x_wanted, _, _ in wanted):
-            shared = (
-                AddUp.apply(shared, ctx.group_name) if again else add_up(shared, ctx.group_name)
-            )
-        result: list[Any] = [None, shared[: token.numel()], None]
+        parts = [_shared(*each) for each in zip(rows, layers, strict=True)]
+        shared = torch.cat([token, *parts])
+        if any(needs[0] for needs in wanted):
+            shared = _added_up(shared, ctx.group_name, ctx.what, again)
+        result: list[Any] = [None, None, shared[: token.numel()], None]
         sizes = [2 * layer[2].numel() for layer in layers]
         sums = torch.split(shared, [token.numel(), *sizes])[1:]
         for grad, layer, each, row, total, needs in zip(
@@ -145,6 +144,14 @@ def _shared(row: torch.Tensor, layer: _Layer) -> torch.Tensor:
     """What peers need of :func:`_sums`: times gamma, should ranks differ in it."""
     weight = layer[1]
     return row if weight is None else row * weight.repeat(2)
+
+
+def _added_up(row: torch.Tensor, name: str, what: str, again: bool) -> torch.Tensor:
+    if again:
+        return cast(torch.Tensor, AddUp.apply(row, name))
+    if what:
+        row = compared(row, f"way=backward; {what}", name)
+    return add_up(row, name)
 
 
 def _gradients(

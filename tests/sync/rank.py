@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import os
 import sys
 import time
 
@@ -19,7 +20,7 @@ def main() -> None:
         init_method=f"file://{file}",
         rank=int(rank),
         world_size=int(world),
-        timeout=datetime.timedelta(seconds=120),
+        timeout=datetime.timedelta(seconds=float(os.environ.get("SYNC_TIMEOUT", "120"))),
     )
     module = importlib.import_module(f"sync.{name}")
     cases = names or [each for each in vars(module) if each.startswith("case_")]
