@@ -14,13 +14,18 @@ TESTS = Path(__file__).parents[1]
 
 def run_cases(
     module: str, world: int, *names: str, timeout: float = 240, **environment: str
-) -> None:
+) -> list[str]:
     """Run the functions ``case_*`` of ``tests/sync/<module>.py`` on ``world`` ranks, in order.
+
+    Several modules are joined by ``+``.
 
     Each rank runs every case; the first that fails ends all. Raises with the ranks' output then.
 
     Args:
         names: of the cases to run; all of them if none is given.
+
+    Returns:
+        What each rank printed: how long each case took, among other things.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -62,3 +67,4 @@ def run_cases(
             text for text in said if "closed by peer" not in text and "Error" in text
         ] or said
         assert codes == [0] * world, f"exit codes {codes}\n" + "\n".join(telling)
+        return said

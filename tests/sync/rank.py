@@ -22,13 +22,13 @@ def main() -> None:
         world_size=int(world),
         timeout=datetime.timedelta(seconds=float(os.environ.get("SYNC_TIMEOUT", "120"))),
     )
-    module = importlib.import_module(f"sync.{name}")
-    cases = names or [each for each in vars(module) if each.startswith("case_")]
-    assert cases, "a run without cases proves nothing"
-    for case in cases:
+    modules = [importlib.import_module(f"sync.{each}") for each in name.split("+")]
+    known = {case: f for module in modules for case, f in vars(module).items() if "case_" in case}
+    assert known, "a run without cases proves nothing"
+    for case in names or known:
         start = time.perf_counter()
         torch.manual_seed(0)
-        getattr(module, case)()
+        known[case]()
         torch._dynamo.reset()
         print(f"{case}: {time.perf_counter() - start:.2f} s", flush=True)
     dist.destroy_process_group()
