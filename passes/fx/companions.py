@@ -30,6 +30,7 @@ _PURE_METHODS = frozenset(
     | {"chunk", "split", "unsqueeze", "squeeze", "expand", "float", "type_as", "numel"}
     | {"add", "sub", "mul", "div", "mean", "sum", "clone", "sigmoid", "relu"}
 )
+_NUMBERS = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 @dataclass
@@ -112,8 +113,8 @@ def _is_pure(node: fx.Node, module: fx.GraphModule) -> bool:
         return True
     if any(True for _ in _written(node, module)):
         return False
-    if isinstance(node.meta.get("example_value"), (int, float, bool, torch.SymInt)):
-        return True  # arithmetic on sizes, which stands only in graphs with dynamic ones
+    if isinstance(node.meta.get("example_value"), _NUMBERS):
+        return True  # of sizes, eps and momentum, where they are dynamic
     if node.op == "call_method":
         return node.target in _PURE_METHODS
     if node.op != "call_function":

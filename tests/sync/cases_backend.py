@@ -287,6 +287,19 @@ def case_other_sizes() -> None:
         assert_alike(model, expected)
 
 
+def case_dynamic() -> None:
+    """Sizes, eps and momentum that are no constants of the graph, on one rank alone."""
+    rank = dist.get_rank()
+    batches = images(sizes())
+    model = make()
+    expected = train_alone(model, batches)
+    torch._dynamo.reset()
+    options = {"inner": "aot_eager"}
+    run = torch.compile(model, backend="bnfx", options=options, dynamic=rank == 0, fullgraph=True)
+    train(run, model, batches[rank])
+    assert_alike(model, expected)
+
+
 def case_float32() -> None:
     batches = images(sizes(), dtype=torch.float32)
     model = make(dtype=torch.float32)
