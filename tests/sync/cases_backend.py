@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 import torchvision
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -314,6 +316,28 @@ def case_bfloat16() -> None:
     expected = train_alone(copy.deepcopy(model).double(), [x.double() for x in batches], 1)
     train(compiled(model, "inductor"), model, batches[dist.get_rank()], 1)
     assert_alike(model, expected, 3e-2)
+
+
+def case_fully_sharded() -> None:
+    """FSDP2: parameters are sharded, statistics shared; eager and compiled."""
+    batches = images(sizes())
+    x = batches[dist.get_rank()]
+    expected = train_alone(make(), batches, 1)
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for eager in (True, False):
+        model, reports = make(), []
+        if eager:
+            bnfx.convert_sync_batchnorm(model)
+        fully_shard(model, mesh=mesh)
+        run = model if eager else compiled(model, fullgraph=False, report=reports.append)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        loss_of(run(x), dist.get_rank()).backward()
+        optimizer.step()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter.full_tensor(), expected.get_parameter(name))
+        for name, buffer in model.named_buffers():
+            torch.testing.assert_close(buffer, expected.get_buffer(name))
+        assert sum(report.count("synchronised") for report in reports) == (0 if eager else 3)
 
 
 def case_our_modules() -> None:
