@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx
+from torch._inductor import config as inductor_config
 
 from bnfx.errors import SyncError
 from bnfx.options import Options
+from bnfx.passes.fx.metadata import name_of
 from bnfx.passes.fx.synchronise import Swapped, in_training, synchronise
-from bnfx.sync import functional
+from bnfx.sync import collectives, diagnosis, functional, moments, normalise
 from bnfx.sync.functional import Layer
 from bnfx.sync.group import Peers
 from bnfx.sync.module import SyncBatchNorm
 from bnfx.sync.owner import owner_of
 from bnfx.sync.state import current_state, guard_state
+
+_TRACED = (sys.modules[__name__], functional, normalise, moments, collectives, diagnosis)
 
 
 def sync_batch_norms(
@@ -41,6 +48,16 @@ def sync_batch_norms(
     x = read[0].input
     token = x.new_zeros(1, dtype=dtype) if token is None else token.to(x.device, dtype)
     return functional.synchronise(read, Peers(**peers), token)
+
+
+@functools.cache
+def _allow_caching() -> None:
+    """Let AOTAutograd's cache keep graphs with our function, keyed by the text of what is traced."""
+    sources = [Path(each.__file__ or "").read_bytes() for each in _TRACED]
+    name = f"{sync_batch_norms.__module__}.{sync_batch_norms.__name__}"
+    known = inductor_config.unsafe_marked_cacheable_functions
+    key = hashlib.sha256(b"".join(sources)).hexdigest()
+    inductor_config.unsafe_marked_cacheable_functions = {**known, name: key}
 
 
 def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
@@ -68,10 +85,14 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
         )
     if state.peers is None:
         return Swapped(module)
+    _allow_caching()
     swapped = synchronise(module, _is_in_training, sync_batch_norms, asdict(state.peers))
     left = [node for node in in_training(swapped.module) if _is_in_training(node)]
     if required and left:
-        raise SyncError(f'sync="require", but {left[0].name} computes its training flag')
+        raise SyncError(
+            f'sync="require", but {name_of(left[0])} ({left[0].name}) is no BatchNorm that can be '
+            "synchronised: it returns statistics, or computes its training flag"
+        )
     return swapped
 
 

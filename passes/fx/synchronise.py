@@ -69,7 +69,7 @@ def in_training(module: fx.GraphModule) -> Iterator[fx.Node]:
     for graph_module in _graph_modules(module):
         for node in graph_module.graph.nodes:
             call = read_call(node)
-            if not isinstance(call, Call) or call.kind != "batch_norm":
+            if not isinstance(call, Call) or "batch_norm" not in call.kind:
                 continue
             if call.arguments["training"] is not False:
                 yield node
@@ -89,7 +89,7 @@ def synchronise(
         function: see the module's docstring; returns a tuple of all outputs and the token.
         constants: further arguments of ``function``.
     """
-    marked = [node for node in in_training(module) if _is_constant(node) and chosen(node)]
+    marked = [node for node in in_training(module) if _is_known(node) and chosen(node)]
     if not marked:
         return Swapped(module)
     writer = _Writer(frozenset(marked), function, constants)
@@ -97,9 +97,11 @@ def synchronise(
     return Swapped(rewritten, tuple(writer.calls))
 
 
-def _is_constant(node: fx.Node) -> bool:
+def _is_known(node: fx.Node) -> bool:
+    """Whether the call returns its output alone, and is in training for certain."""
     call = read_call(node)
-    return isinstance(call, Call) and call.arguments["training"] is True
+    assert isinstance(call, Call)
+    return call.kind == "batch_norm" and call.arguments["training"] is True
 
 
 @dataclass(frozen=True)

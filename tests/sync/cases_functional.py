@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from bnfx import sync_batch_norm
+from bnfx import SyncBatchNorm, sync_batch_norm
 from bnfx.sync.collectives import AddUp
 from sync.counting import counting, gathers
 from sync.reference import assert_same, loss_of, step, truth
@@ -68,6 +68,25 @@ def case_variants() -> None:
 
         expected = truth(xs, weight, bias, mean, var, float(momentum), 0.1)
         assert_same(step(function, xs[rank], weight, bias, mean, var), expected, 1e-7)
+
+
+def case_cumulative_average() -> None:
+    """momentum=None: the mean of all batches' statistics; eager, and compiled in one graph."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    steps = [
+        [x + step for x in batches((3, 4), torch.float64, [2 + r for r in range(world)])]
+        for step in (0, 5, 7)
+    ]
+    expected = torch.nn.BatchNorm1d(3, momentum=None).double()
+    for xs in steps:
+        expected(torch.cat(xs))
+    for backend in (None, "aot_eager"):
+        norm = SyncBatchNorm(3, momentum=None, dtype=torch.float64)
+        run = norm if backend is None else torch.compile(norm, backend=backend, fullgraph=True)
+        for xs in steps:
+            run(xs[rank])
+        for name, buffer in expected.named_buffers():
+            torch.testing.assert_close(norm.get_buffer(name), buffer)
 
 
 def case_nothing_at_all() -> None:
