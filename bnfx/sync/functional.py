@@ -15,8 +15,6 @@ from bnfx.sync.group import Peers, peers_of
 from bnfx.sync.moments import local_moments, merge, update_running
 from bnfx.sync.normalise import Normalise
 
-Optional = torch.Tensor | None
-
 
 @dataclass(frozen=True)
 class Layer:

@@ -17,7 +17,7 @@ from torch._inductor import config as inductor_config
 from bnfx.errors import SyncError
 from bnfx.options import Options
 from bnfx.passes.fx.metadata import name_of
-from bnfx.passes.fx.synchronise import Swapped, in_training, synchronise
+from bnfx.passes.fx.synchronise import Swapped, graph_modules, in_training, synchronise
 from bnfx.sync import collectives, diagnosis, functional, moments, normalise
 from bnfx.sync.functional import Layer
 from bnfx.sync.group import Peers
@@ -52,7 +52,7 @@ def sync_batch_norms(
 
 @functools.cache
 def _allow_caching() -> None:
-    """Let AOTAutograd's cache keep graphs with our function, keyed by the text of what is traced."""
+    """Let AOTAutograd's cache keep graphs with our function, keyed by the text of its sources."""
     sources = [Path(each.__file__ or "").read_bytes() for each in _TRACED]
     name = f"{sync_batch_norms.__module__}.{sync_batch_norms.__name__}"
     known = inductor_config.unsafe_marked_cacheable_functions
@@ -75,7 +75,10 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     found = list(in_training(module))
     if not found and not _communicates(module):
         return Swapped(module)
-    state = current_state(options.process_group)
+    try:
+        state = current_state(options.process_group)
+    except ValueError as error:
+        raise SyncError(f"the process group of the options cannot be used: {error}") from error
     guard_state(options.process_group, state)
     required = options.sync == "require"
     if required and not state.is_up:
@@ -103,5 +106,6 @@ def _is_in_training(node: fx.Node) -> bool:
 
 
 def _communicates(module: fx.GraphModule) -> bool:
-    """Whether a SyncBatchNorm of ours was traced into the graph."""
-    return any("_c10d_functional" in str(node.target) for node in module.graph.nodes)
+    """Whether a SyncBatchNorm of ours was traced into the graph, or into one nested in it."""
+    nodes = (node for each in graph_modules(module) for node in each.graph.nodes)
+    return any("_c10d_functional" in str(node.target) for node in nodes)

@@ -39,9 +39,6 @@ def peers_of(group: Any = None) -> Peers | None:
     Args:
         group: a ``ProcessGroup``, what ``new_group`` gives to ranks outside, or ``None`` for the
             default group.
-
-    Raises:
-        ValueError: if the group was destroyed.
     """
     if not is_up():
         return None

@@ -11,6 +11,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import torch.distributed as dist
 from torch._dynamo.guards import GuardBuilder, get_verbose_code_parts
 from torch._dynamo.source import GlobalStateSource
 from torch._guards import Guard, TracingContext
@@ -36,8 +37,17 @@ def current_state(group: Any) -> State:
 
     Args:
         group: of the options; ``None`` for the default group.
+
+    Raises:
+        ValueError: if ``group`` was destroyed while the default group is up.
     """
-    return State(is_up(), peers_of(group))
+    peers = peers_of(group)
+    if peers is not None and group is not None:
+        try:
+            dist.get_process_group_ranks(group)
+        except KeyError:
+            raise ValueError("it was destroyed") from None
+    return State(is_up(), peers)
 
 
 def guard_state(group: Any, state: State) -> None:
@@ -50,7 +60,11 @@ def guard_state(group: Any, state: State) -> None:
 
 
 def _install(builder: GuardBuilder, guard: Guard, group: Any, state: State) -> None:
+    def holds(_: object) -> bool:
+        try:
+            return current_state(group) == state
+        except ValueError:
+            return False
+
     code = [f"bnfx.sync.state.current_state(...) == {state}"]
-    builder.guard_manager.root.add_lambda_guard(
-        lambda _: current_state(group) == state, get_verbose_code_parts(code, guard), None
-    )
+    builder.guard_manager.root.add_lambda_guard(holds, get_verbose_code_parts(code, guard), None)

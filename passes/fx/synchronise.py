@@ -66,7 +66,7 @@ class Swapped:
 
 def in_training(module: fx.GraphModule) -> Iterator[fx.Node]:
     """The BatchNorms that normalise by their batch, in nested graphs too."""
-    for graph_module in _graph_modules(module):
+    for graph_module in graph_modules(module):
         for node in graph_module.graph.nodes:
             call = read_call(node)
             if not isinstance(call, Call) or "batch_norm" not in call.kind:
@@ -182,11 +182,11 @@ class _Writer:
         return graph.call_function(operator.getitem, (every, len(members)))
 
 
-def _graph_modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
+def graph_modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
     """The graph and those nested in it, each as often as a node names it."""
     yield module
     for node in module.graph.nodes:
         if node.op in ("get_attr", "call_module"):
             value = attribute(module, str(node.target))
             if isinstance(value, fx.GraphModule):
-                yield from _graph_modules(value)
+                yield from graph_modules(value)

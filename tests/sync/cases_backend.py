@@ -193,6 +193,11 @@ def case_options() -> None:
     for name in buffers:
         torch.testing.assert_close(model.state_dict()[name], expected.state_dict()[name])
     assert reports[0].count("synchronised") == (3 if rank < 2 else 0)
+    dist.barrier()
+    dist.destroy_process_group(group)
+    if rank < 2:
+        with pytest.raises(bnfx.SyncError, match="cannot be used: it was destroyed"):
+            run(batches[rank])
 
 
 def case_required() -> None:
