@@ -1,8 +1,8 @@
 """The ``torch.compile`` backend ``"bnfx"``.
 
-It looks at the graph that Dynamo captured, folds what can be folded, and hands the smaller graph to
-the inner compiler. A graph for which gradients are needed, or with no BatchNorm to fold, goes to
-the inner compiler as it came.
+It looks at the graph that Dynamo captured, synchronises what is in training under a process group,
+folds what can be folded, and hands the graph to the inner compiler. Nothing is folded in a graph
+for which gradients are needed; one with nothing to do goes to the inner compiler as it came.
 """
 
 from __future__ import annotations
