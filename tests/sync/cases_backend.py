@@ -229,10 +229,11 @@ def case_required() -> None:
 def case_caches() -> None:
     """float32; AOTAutograd's cache keeps what was compiled, so that a second start is quick."""
     batches = images(sizes(), dtype=torch.float32)
-    expected = train_alone(make(), [x.double() for x in batches])
+    start = make(dtype=torch.float32)
+    expected = train_alone(copy.deepcopy(start).double(), [x.double() for x in batches])
     for turn in range(2):
         counters.clear()
-        model = make(dtype=torch.float32)
+        model = copy.deepcopy(start)
         train(compiled(model, "inductor"), model, batches[dist.get_rank()])
         assert_alike(model, expected, 2e-5)
         found = counters["aot_autograd"]
