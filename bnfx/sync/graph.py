@@ -6,7 +6,7 @@ import functools
 import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ _TRACED = (sys.modules[__name__], functional, normalise, moments, collectives, d
 def sync_batch_norms(
     layers: Sequence[tuple[Any, ...]],
     token: torch.Tensor | None,
+    tracking: bool,
     **peers: Any,
 ) -> tuple[torch.Tensor, ...]:
     """:func:`bnfx.sync_batch_norm` for several layers at once, as graphs call it.
@@ -38,6 +39,7 @@ def sync_batch_norms(
     Args:
         layers: independent of one another; the fields of :class:`Layer`, in order.
         token: what the call before returned last; ``None`` in the first one.
+        tracking: whether to update running statistics.
         peers: the fields of :class:`Peers`.
 
     Returns:
@@ -45,6 +47,8 @@ def sync_batch_norms(
     """
     read = [Layer(*layer) for layer in layers]
     dtype = functools.reduce(torch.promote_types, [layer.dtype for layer in read])
+    if not tracking:
+        read = [replace(layer, running_mean=None, running_var=None) for layer in read]
     x = read[0].input
     token = x.new_zeros(1, dtype=dtype) if token is None else token.to(x.device, dtype)
     return functional.synchronise(read, Peers(**peers), token)
@@ -89,7 +93,8 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     if state.peers is None:
         return Swapped(module)
     _allow_caching()
-    swapped = synchronise(module, _is_in_training, sync_batch_norms, asdict(state.peers))
+    constants = {**asdict(state.peers), "tracking": not state.recomputing}
+    swapped = synchronise(module, _is_in_training, sync_batch_norms, constants)
     left = [node for node in in_training(swapped.module) if _is_in_training(node)]
     if required and left:
         raise SyncError(

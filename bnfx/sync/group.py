@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 DEBUG_VARIABLE = "BNFX_SYNC_DEBUG"
@@ -53,3 +54,8 @@ def peers_of(group: Any = None) -> Peers | None:
 def is_debugging() -> bool:
     """Whether ``BNFX_SYNC_DEBUG`` asks for the comparison of :mod:`bnfx.sync.diagnosis`."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def is_recomputing() -> bool:
+    """Whether a backward pass calls, as activation checkpointing does to compute forward again."""
+    return bool(torch._C._current_graph_task_id() != -1)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnfx.passes.fx.modules import register_batch_norm
 from bnfx.sync.diagnosis import note_evaluation
 from bnfx.sync.functional import Layer, normalise
-from bnfx.sync.group import peers_of
+from bnfx.sync.group import is_recomputing, peers_of
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -89,7 +89,7 @@ class SyncBatchNorm(_BatchNorm):
         mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
         if not self.track_running_stats or mean is None or var is None:
             return None, None, 0.0
-        if _is_recomputing():
+        if not torch.compiler.is_compiling() and is_recomputing():
             mean, var = mean.clone(), var.clone()  # as many tensors as the first time
         elif count is not None:
             count.add_(1)
@@ -103,11 +103,6 @@ class SyncBatchNorm(_BatchNorm):
         memo[id(self)] = clone
         clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return clone
-
-
-def _is_recomputing() -> bool:
-    """Whether a backward pass calls, as activation checkpointing does to compute forward again."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 register_batch_norm(SyncBatchNorm)

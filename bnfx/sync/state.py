@@ -16,7 +16,7 @@ from torch._dynamo.guards import GuardBuilder, get_verbose_code_parts
 from torch._dynamo.source import GlobalStateSource
 from torch._guards import Guard, TracingContext
 
-from bnfx.sync.group import Peers, is_up, peers_of
+from bnfx.sync.group import Peers, is_recomputing, is_up, peers_of
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,12 @@ class State:
     Args:
         is_up: whether a process group is initialised.
         peers: who would share statistics, if anybody.
+        recomputing: whether a backward pass calls, as checkpointing around compiled code does.
     """
 
     is_up: bool
     peers: Peers | None
+    recomputing: bool = False
 
 
 def current_state(group: Any) -> State:
@@ -47,7 +49,7 @@ def current_state(group: Any) -> State:
             dist.get_process_group_ranks(group)
         except KeyError:
             raise ValueError("it was destroyed") from None
-    return State(is_up(), peers)
+    return State(is_up(), peers, is_recomputing())
 
 
 def guard_state(group: Any, state: State) -> None:

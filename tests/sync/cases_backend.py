@@ -112,6 +112,23 @@ def case_checkpointing() -> None:
     assert_alike(model, expected)
 
 
+def case_checkpointing_around() -> None:
+    """Eager checkpointing of a compiled model: recomputed in backward, statistics updated once.
+
+    (The counter of batches, which is the user's graph's own, counts twice, as without bnfx.)
+    """
+    rank = dist.get_rank()
+    batches = images(sizes())
+    model = make()
+    expected = train_alone(model, batches, 1)
+    run = compiled(model, fullgraph=False)
+    x = batches[rank].clone().requires_grad_()
+    loss_of(checkpoint(run, x, use_reentrant=False), rank).backward()
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(buffer, expected.get_buffer(name))
+
+
 def case_collectives() -> None:
     """Two BatchNorms side by side share one all-gather, and one all-reduce."""
     for kind in (Net, Checkpointed):
