@@ -136,7 +136,6 @@ def _compile_folded(
             compiled = None
     if compiled is None:
         compiled = inner.compile(module, example_inputs)
-    deliver(
-        Report((swapped.annotate(report),)), options.report
-    )  # once it is true: a compiler may start over
+    # Once it is true: a compiler may start over.
+    deliver(Report((swapped.annotate(report),)), options.report)
     return compiled
