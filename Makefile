@@ -26,9 +26,10 @@ check: $(STAMP)  ## ruff (lint and format) and mypy (strict)
 docs: $(STAMP)  ## write docs/refusals.md anew from the table of codes
 	$(BIN)/python -m bnfx.report.refusals > docs/refusals.md.new && mv docs/refusals.md.new docs/refusals.md
 
-bench: $(STAMP)  ## what the rewrite and the staleness check cost
+bench: $(STAMP)  ## what the rewrite, the staleness check and synchronised training cost
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.check_cost
+	$(BIN)/python -m bnfx.bench.sync_cost
 
 clean:  ## remove the environment and what tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

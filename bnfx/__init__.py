@@ -13,9 +13,12 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from bnfx.errors import BnfxError as BnfxError
     from bnfx.errors import CaptureError as CaptureError
+    from bnfx.errors import ConversionError as ConversionError
     from bnfx.errors import FoldWarning as FoldWarning
+    from bnfx.errors import MismatchError as MismatchError
     from bnfx.errors import NotYetError as NotYetError
     from bnfx.errors import OptionError as OptionError
+    from bnfx.errors import SyncError as SyncError
     from bnfx.errors import TrainingModeError as TrainingModeError
     from bnfx.errors import VerificationError as VerificationError
     from bnfx.explain import explain as explain
@@ -24,14 +27,21 @@ if TYPE_CHECKING:
     from bnfx.passes.refusals import Code as Code
     from bnfx.passes.report import Outcome as Outcome
     from bnfx.report import Report as Report
+    from bnfx.sync.convert import convert_sync_batchnorm as convert_sync_batchnorm
+    from bnfx.sync.convert import revert_sync_batchnorm as revert_sync_batchnorm
+    from bnfx.sync.functional import sync_batch_norm as sync_batch_norm
+    from bnfx.sync.module import SyncBatchNorm as SyncBatchNorm
     from bnfx.weights import refresh as refresh
 
 _HOMES = {
     "BnfxError": "bnfx.errors",
     "CaptureError": "bnfx.errors",
+    "ConversionError": "bnfx.errors",
     "FoldWarning": "bnfx.errors",
+    "MismatchError": "bnfx.errors",
     "NotYetError": "bnfx.errors",
     "OptionError": "bnfx.errors",
+    "SyncError": "bnfx.errors",
     "TrainingModeError": "bnfx.errors",
     "VerificationError": "bnfx.errors",
     "explain": "bnfx.explain",
@@ -40,6 +50,10 @@ _HOMES = {
     "Code": "bnfx.passes.refusals",
     "Outcome": "bnfx.passes.report",
     "Report": "bnfx.report",
+    "SyncBatchNorm": "bnfx.sync.module",
+    "convert_sync_batchnorm": "bnfx.sync.convert",
+    "revert_sync_batchnorm": "bnfx.sync.convert",
+    "sync_batch_norm": "bnfx.sync.functional",
     "refresh": "bnfx.weights",
 }
 

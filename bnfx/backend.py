@@ -1,8 +1,8 @@
 """The ``torch.compile`` backend ``"bnfx"``.
 
-It looks at the graph that Dynamo captured, folds what can be folded, and hands the smaller graph to
-the inner compiler. A graph for which gradients are needed, or with no BatchNorm to fold, goes to
-the inner compiler as it came.
+It looks at the graph that Dynamo captured, synchronises what is in training under a process group,
+folds what can be folded, and hands the graph to the inner compiler. Nothing is folded in a graph
+for which gradients are needed; one with nothing to do goes to the inner compiler as it came.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from torch import fx
 from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 
 from bnfx.compiled import FoldedFunction
-from bnfx.errors import NotYetError, OptionError
+from bnfx.errors import NotYetError, OptionError, SyncError
 from bnfx.inner import Inner, resolve
 from bnfx.options import Options, parse_rules
 from bnfx.passes.fx.dynamo import GraphInputs, without_gradients
 from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten, is_meta, rewrite_captured, survey
+from bnfx.passes.fx.synchronise import Swapped
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.report import Report
 from bnfx.report.output import deliver
+from bnfx.sync.empty import for_batch
+from bnfx.sync.graph import synchronised
 from bnfx.verify import disagreement
 
 
@@ -37,10 +40,16 @@ class _CompileTimeNotYetError(NotYetError, _CompileTimeOptionError):
     pass
 
 
-# They are what the user knows as bnfx.OptionError and bnfx.NotYetError, so print them as such.
+class _CompileTimeSyncError(SyncError, ShortenTraceback):
+    def __init__(self, message: str) -> None:
+        ShortenTraceback.__init__(self, message, first_useful_frame=None)
+
+
+# They are what the user knows as bnfx.OptionError and so on, so print them as such.
 for _error, _known in (
     (_CompileTimeOptionError, OptionError),
     (_CompileTimeNotYetError, NotYetError),
+    (_CompileTimeSyncError, SyncError),
 ):
     _error.__name__ = _error.__qualname__ = _known.__name__
     _error.__module__ = _known.__module__
@@ -65,14 +74,19 @@ def bnfx(
 
     Raises:
         OptionError: for an unknown option or value.
+        SyncError: if ``sync="require"`` cannot be met.
     """
     try:
         chosen = Options.parse(options)
         inner = resolve(chosen, mode)
+        swapped = synchronised(module, chosen)
     except NotYetError as error:
         raise _CompileTimeNotYetError(str(error)) from None
     except OptionError as error:
         raise _CompileTimeOptionError(str(error)) from None
+    except SyncError as error:
+        raise _CompileTimeSyncError(str(error)) from None
+    module, inner = swapped.module, for_batch(inner, swapped, example_inputs)
 
     inputs = GraphInputs.of(module, example_inputs)
     refusal = None
@@ -82,19 +96,20 @@ def bnfx(
         refusal = Refusal(Code.UNSUPPORTED_DTYPE, "its parameters are on the meta device")
     if refusal is not None:
         compiled = inner.compile(module, example_inputs)
-        deliver(Report((survey(module, inputs.parameters, refusal),)), chosen.report)
+        report = swapped.annotate(survey(module, inputs.parameters, refusal))
+        deliver(Report((report,)), chosen.report)
         return compiled
-    return _compile_folded(module, example_inputs, inputs, inner, chosen)
+    return _compile_folded(swapped, example_inputs, inputs, inner, chosen)
 
 
 def _compile_folded(
-    module: fx.GraphModule,
+    swapped: Swapped,
     example_inputs: Sequence[Any],
     inputs: GraphInputs,
     inner: Inner,
     options: Options,
 ) -> Callable[..., Any]:
-    rules = parse_rules(options.rules)
+    module, rules = swapped.module, parse_rules(options.rules)
 
     rewritten = rewrite_captured(module, inputs, rules)
     has_numbers = rewritten.values is not None
@@ -123,5 +138,6 @@ def _compile_folded(
             compiled = None
     if compiled is None:
         compiled = inner.compile(module, example_inputs)
-    deliver(Report((report,)), options.report)  # once it is true: a compiler may start over
+    # Once it is true: a compiler may start over.
+    deliver(Report((swapped.annotate(report),)), options.report)
     return compiled

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from bnfx.errors import CaptureError
+from bnfx.passes.fx.modules import is_registered
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -60,6 +61,12 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
+        return is_registered(module) or bool(super().is_leaf_module(module, path))
+
 
 class _DeepTracer(_Tracer):
     """Traces through parametrized modules, so that it is seen how they compute their weights."""
@@ -68,10 +75,7 @@ class _DeepTracer(_Tracer):
         inside = "parametrizations" in path.split(".")
         if inside or nn.utils.parametrize.is_parametrized(module):
             return False
-        return bool(super().is_leaf_module(module, path))
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
+        return super().is_leaf_module(module, path)
 
 
 def trace(model: nn.Module) -> fx.GraphModule:

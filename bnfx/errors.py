@@ -5,6 +5,9 @@ BnfxError
 │   └── NotYetError                  an option of the design that this version does not offer
 ├── TrainingModeError (ValueError)   a module in training was to be folded
 ├── CaptureError                     the model could not be traced
+├── ConversionError (TypeError)      a BatchNorm cannot be converted without loss
+├── SyncError (RuntimeError)         statistics cannot be shared as was asked for
+│   └── MismatchError                ranks are about to do different things (BNFX_SYNC_DEBUG=1)
 └── VerificationError                the folded model's answer differs from the original's
 
 UserWarning
@@ -33,6 +36,18 @@ class TrainingModeError(BnfxError, ValueError):
 
 class CaptureError(BnfxError):
     """The model could not be traced into a graph."""
+
+
+class ConversionError(BnfxError, TypeError):
+    """A BatchNorm cannot be converted to another class without loss."""
+
+
+class SyncError(BnfxError, RuntimeError):
+    """Statistics cannot be shared between ranks as was asked for."""
+
+
+class MismatchError(SyncError):
+    """Ranks are about to share different things, or one of them is missing."""
 
 
 class VerificationError(BnfxError):

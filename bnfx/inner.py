@@ -27,10 +27,12 @@ class Inner:
         compile: ``(gm, example_inputs) -> callable``.
         freeze: the same for a graph whose weights are constants, or ``None`` where the compiler
             gains nothing from them.
+        is_inductor: whether it is Inductor.
     """
 
     compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
     freeze: Callable[[fx.GraphModule, Sequence[Any]], Compiled] | None = None
+    is_inductor: bool = False
 
 
 def resolve(options: Options, mode: str | None) -> Inner:
@@ -79,8 +81,8 @@ def _inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
         patches = {**modes[mode], **patches}
     compile_ = functools.partial(_compile_inductor, patches=patches)
     if patches.get("freezing", True) is False:
-        return Inner(compile_)
-    return Inner(compile_, functools.partial(_freeze_inductor, patches=patches))
+        return Inner(compile_, is_inductor=True)
+    return Inner(compile_, functools.partial(_freeze_inductor, patches=patches), is_inductor=True)
 
 
 def _compile_inductor(

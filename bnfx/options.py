@@ -24,8 +24,9 @@ class Options:
             callable ``(gm, example_inputs) -> callable``.
         inner_options: handed to the inner backend as its own options.
         weights: ``"auto"``, or ``"live"`` to pass folded weights to the compiled body as inputs.
-        sync: ``"auto"`` or ``"off"``.
-        process_group: ``None``.
+        sync: ``"auto"``: BatchNorms in training share statistics while a process group of more than
+            one rank is up; ``"require"``: raise where none is up; ``"off"``.
+        process_group: whose ranks share statistics; ``None`` for the default group.
         rules: ``"all"``, ``"none"``, or the names of the rules to apply.
         verify: compare with the unfolded graph at compile time, and use that one if the answers
             differ; ``True`` allows what rounding explains (see :func:`bnfx.verify.allowed`), a
@@ -51,9 +52,8 @@ class Options:
         if not isinstance(self.inner_options, Mapping):
             raise OptionError(f"inner_options must be a dict, not {self.inner_options!r}")
         _one_of("weights", self.weights, ("auto", "live"), later=("frozen", "traced"))
-        _one_of("sync", self.sync, ("auto", "off"), later=("require",))
-        if self.process_group is not None:
-            raise NotYetError("process_group is not offered yet; leave it out")
+        _one_of("sync", self.sync, ("auto", "off", "require"), later=())
+        _check_process_group(self.process_group)
         parse_rules(self.rules)
         check_verify(self.verify)
         if self.report is not None and not callable(self.report):
@@ -118,6 +118,17 @@ def _one_of(name: str, value: object, known: Sequence[str], later: Sequence[str]
         )
     if value not in known:
         raise OptionError(f"{name}={value!r} is not valid{nearest(value, known)}")
+
+
+def _check_process_group(group: Any) -> None:
+    """Raise :class:`OptionError` for what is no process group, or no longer one."""
+    if group is None:
+        return
+    import torch.distributed as dist
+
+    outside = getattr(getattr(dist, "GroupMember", None), "NON_GROUP_MEMBER", None)
+    if group is not outside and not isinstance(group, getattr(dist, "ProcessGroup", ())):
+        raise OptionError(f"process_group must be a ProcessGroup or None, not {group!r}")
 
 
 def _check_report_path(path: str | os.PathLike[str]) -> None:

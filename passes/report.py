@@ -15,6 +15,7 @@ class Outcome(str, Enum):
     FOLDED = "folded"
     MERGED = "merged"
     LOWERED = "lowered"
+    SYNCHRONISED = "synchronised"
     KEPT = "kept"
 
 
@@ -39,7 +40,7 @@ class Verdict:
 
     Args:
         site: the BatchNorm or affine op.
-        outcome: folded, merged, lowered or kept.
+        outcome: folded, merged, lowered, synchronised or kept.
         target: the linear operator it was folded into, or the affine map it was merged with.
         refusals: why nothing better was done; empty for what was folded.
         error: what storing the folded numbers adds: the largest difference between a stored and an

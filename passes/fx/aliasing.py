@@ -27,7 +27,7 @@ _IN_PLACE_OPERATORS = frozenset(
     | {operator.irshift, operator.isub, operator.itruediv, operator.ixor}
 )
 # Ops whose result never shares memory with an input: the walk back to a parameter ends here.
-_FRESH = frozenset(
+FRESH = frozenset(
     {operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.neg}
     | {operator.pow, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm}
     | {torch.cat, torch.concat, torch.stack, torch.mean, torch.sum, torch.sigmoid, torch.tanh}
@@ -107,7 +107,7 @@ def written_by(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
             target is operator.setitem
             or target in _IN_PLACE_OPERATORS
             or in_place_name(getattr(target, "__name__", ""))
-            or _asks_in_place(node)
+            or asks_in_place(node)
         ):
             yield from first
         elif not _is_torch(target):
@@ -143,7 +143,7 @@ def _signature(target: Any) -> inspect.Signature:
     return inspect.signature(target)
 
 
-def _asks_in_place(node: fx.Node) -> bool:
+def asks_in_place(node: fx.Node) -> bool:
     """Whether the call's ``inplace`` argument is, or may be, true."""
     if "inplace" in node.kwargs:
         return node.kwargs["inplace"] is not False
@@ -182,4 +182,4 @@ def is_fresh(node: fx.Node, module: nn.Module) -> bool:
         return node.target in _FRESH_METHODS
     if isinstance(read_call(node), Call):
         return True
-    return node.target in _FRESH and not _asks_in_place(node)
+    return node.target in FRESH and not asks_in_place(node)

@@ -217,4 +217,5 @@ def _read(fx_node: fx.Node, module: fx.GraphModule) -> Call | Refusal | None:
 def _rank_by_module(fx_node: fx.Node, module: fx.GraphModule) -> int | None:
     """BatchNorm2d and 3d check the rank of their input, so theirs is known without shapes."""
     leaf = module.get_submodule(str(fx_node.target))
-    return next((rank for known, rank in BATCH_NORM_RANK.items() if isinstance(leaf, known)), None)
+    kind = getattr(leaf, "local_class", None) or type(leaf)  # a converted one checks as before
+    return next((rank for known, rank in BATCH_NORM_RANK.items() if issubclass(kind, known)), None)

@@ -20,9 +20,13 @@ _CONVS: dict[type[nn.Module], tuple[str, int]] = {
     nn.ConvTranspose2d: ("conv_transpose", 2),
     nn.ConvTranspose3d: ("conv_transpose", 3),
 }
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_BATCH_NORMS: list[type[nn.Module]] = [
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+]
 _INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # -> rank
-_KNOWN = (*_CONVS, nn.Linear, *_BATCH_NORMS, *_INSTANCE_NORMS)
 # What decides a known module's output; a subclass that overrides one is opaque.
 _BEHAVIOUR = (
     "__call__",
@@ -44,6 +48,16 @@ class Attribute:
     name: str
 
 
+def register_batch_norm(kind: type[nn.Module]) -> None:
+    """Make a class known whose evaluation is that of ``nn.BatchNorm1d`` and its like."""
+    _BATCH_NORMS.append(kind)
+
+
+def is_registered(module: nn.Module) -> bool:
+    """Whether the module is of a class that is no torch's own, but was made known."""
+    return type(module) in _BATCH_NORMS[4:]
+
+
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether the module is a BatchNorm of torch's, or of a subclass."""
     return isinstance(module, batchnorm._BatchNorm)
@@ -51,7 +65,7 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 def known_class(module: nn.Module) -> type[nn.Module] | None:
     """The known class whose behaviour ``module`` has unchanged, or ``None``."""
-    for known in _KNOWN:
+    for known in (*_CONVS, nn.Linear, *_BATCH_NORMS, *_INSTANCE_NORMS):
         if isinstance(module, known):
             same = all(
                 getattr(type(module), name, None) is getattr(known, name, None)

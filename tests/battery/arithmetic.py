@@ -111,6 +111,13 @@ def _in_place(y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def _written_alias(y: torch.Tensor) -> torch.Tensor:
+    """Both operands of the sum are the tensor that was written to."""
+    z = y
+    y *= 2
+    return z - y * 0.5
+
+
 def _traps() -> list[Case]:
     """Arithmetic along another axis, of the same size: not the convolution's channels."""
 
@@ -131,7 +138,9 @@ def _traps() -> list[Case]:
     openvino = Fn(
         lambda m, x: m.conv(x * m.c.v), conv=nn.Conv2d(6, 6, 3, padding=1), c=Channels(1, 6, 3, 3)
     )
+    alias = Fn(lambda m, x: _written_alias(m.conv(x)), conv=nn.Conv2d(6, 6, 1))
     return [
+        Case("alias-of-what-is-written", alias, SHAPE, 0, ops=4),
         Case("relays-signed-relu", relay, SHAPE, 0, ops=4),
         Case("openvinos-spatial-factor", openvino, (2, 6, 3, 3), 0, ops=2),
         spatial("conv-mul-w", (6,)),

@@ -1,0 +1,1 @@
+"""SyncBatchNorm: BatchNorm whose statistics are those of the batch over all ranks."""

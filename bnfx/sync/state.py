@@ -1,0 +1,72 @@
+"""Whether a graph is to synchronise, decided when it is compiled, and guarded from then on.
+
+What was decided depends on the process group, which a graph does not show. Dynamo therefore gets a
+guard: once the group is up, or destroyed, it compiles the code again instead of running a graph
+that no longer fits.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+from torch._dynamo.guards import GuardBuilder, get_verbose_code_parts
+from torch._dynamo.source import GlobalStateSource
+from torch._guards import Guard, TracingContext
+
+from bnfx.sync.group import Peers, is_recomputing, is_up, peers_of
+
+
+@dataclass(frozen=True)
+class State:
+    """What the decision depends on.
+
+    Args:
+        is_up: whether a process group is initialised.
+        peers: who would share statistics, if anybody.
+        recomputing: whether a backward pass calls, as checkpointing around compiled code does.
+    """
+
+    is_up: bool
+    peers: Peers | None
+    recomputing: bool = False
+
+
+def current_state(group: Any) -> State:
+    """The state at this moment.
+
+    Args:
+        group: of the options; ``None`` for the default group.
+
+    Raises:
+        ValueError: if ``group`` was destroyed while the default group is up.
+    """
+    peers = peers_of(group)
+    if peers is not None and group is not None:
+        try:
+            dist.get_process_group_ranks(group)
+        except KeyError:
+            raise ValueError("it was destroyed") from None
+    return State(is_up(), peers, is_recomputing())
+
+
+def guard_state(group: Any, state: State) -> None:
+    """Make Dynamo compile the code at hand anew when the state is no longer this one."""
+    context = TracingContext.try_get()
+    if context is None:  # the backend was called by hand, and nobody checks guards
+        return
+    create = functools.partial(_install, group=group, state=state)
+    context.guards_context.dynamo_guards.add(Guard(GlobalStateSource(), create))
+
+
+def _install(builder: GuardBuilder, guard: Guard, group: Any, state: State) -> None:
+    def holds(_: object) -> bool:
+        try:
+            return current_state(group) == state
+        except ValueError:
+            return False
+
+    code = [f"bnfx.sync.state.current_state(...) == {state}"]
+    builder.guard_manager.root.add_lambda_guard(holds, get_verbose_code_parts(code, guard), None)

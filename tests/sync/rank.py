@@ -1,0 +1,45 @@
+"""One rank: ``python -m sync.rank MODULE WORLD RANK FILE [CASE ...]``; see :mod:`sync.launch`.
+
+With ``- - env`` for world, rank and file, it takes them from torchrun.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import os
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+
+
+def main() -> None:
+    name, world, rank, file, *names = sys.argv[1:]
+    torch.set_num_threads(1)
+    timeout = datetime.timedelta(seconds=float(os.environ.get("SYNC_TIMEOUT", "120")))
+    if file == "env":
+        dist.init_process_group("gloo", timeout=timeout)
+    else:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{file}",
+            rank=int(rank),
+            world_size=int(world),
+            timeout=timeout,
+        )
+    modules = [importlib.import_module(f"sync.{each}") for each in name.split("+")]
+    known = {case: f for module in modules for case, f in vars(module).items() if "case_" in case}
+    assert known, "a run without cases proves nothing"
+    for case in names or known:
+        start = time.perf_counter()
+        torch.manual_seed(0)
+        known[case]()
+        torch._dynamo.reset()
+        print(f"{case}: {time.perf_counter() - start:.2f} s", flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

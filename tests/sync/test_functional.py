@@ -1,0 +1,36 @@
+"""``bnfx.sync_batch_norm`` against one process with the whole batch, on 2, 3 and 4 ranks.
+
+With it run the cases that other implementations are tested with: starting ranks is what costs.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import bnfx
+from sync.launch import run_cases
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_ranks(world: int) -> None:
+    run_cases("cases_functional+cases_replay", world, timeout=400)
+
+
+def test_without_peers_it_is_local() -> None:
+    x, mean, var = torch.randn(4, 3, 5), torch.zeros(3), torch.ones(3)
+    expected_mean, expected_var = mean.clone(), var.clone()
+    expected = F.batch_norm(x, expected_mean, expected_var, None, None, True, 0.3)
+    assert torch.equal(bnfx.sync_batch_norm(x, mean, var, momentum=0.3), expected)
+    assert torch.equal(mean, expected_mean)
+    assert torch.equal(var, expected_var)
+
+
+def test_a_computed_momentum_is_local_too() -> None:
+    x, mean, var = torch.randn(4, 3, 5), torch.zeros(3), torch.ones(3)
+    expected_mean, expected_var = mean.clone(), var.clone()
+    expected = F.batch_norm(x, expected_mean, expected_var, None, None, True, 0.25)
+    assert torch.equal(bnfx.sync_batch_norm(x, mean, var, momentum=torch.tensor(0.25)), expected)
+    torch.testing.assert_close(mean, expected_mean)
+    torch.testing.assert_close(var, expected_var)
