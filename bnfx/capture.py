@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import fx, nn
-from torch._dynamo.utils import deepcopy_to_fake_tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from bnfx.errors import CaptureError
 from bnfx.passes.fx.modules import is_registered
@@ -129,58 +126,3 @@ def copied(value: Any) -> Any:
         return copy.deepcopy(value)
     except Exception as error:
         raise CaptureError(f"{type(value).__name__} cannot be copied: {error}") from error
-
-
-def describe_shapes(module: fx.GraphModule, example_inputs: Sequence[Any]) -> None:
-    """Note the shape and dtype of every value in ``node.meta["val"]``; nothing is computed.
-
-    Raises:
-        CaptureError: if the inputs do not fit the model.
-    """
-    if not example_inputs:
-        return
-    mode = FakeTensorMode()
-    try:
-        shapes = deepcopy_to_fake_tensor(module, mode)  # the graph may write to its buffers
-        with torch.no_grad():
-            FakeTensorProp(shapes, mode).propagate(*example_inputs)
-    except Exception as error:
-        raise CaptureError(f"the example inputs do not fit the model: {error}") from error
-    for node, described in zip(module.graph.nodes, shapes.graph.nodes, strict=True):
-        if "val" in described.meta:
-            node.meta["val"] = described.meta["val"]
-
-
-def check_shapes(
-    module: fx.GraphModule, example_inputs: Sequence[Any], sizes: bool = False
-) -> None:
-    """Make ``module`` check that its inputs have the ranks of the example inputs, in place.
-
-    Args:
-        sizes: check every size but the first axis', too.
-    """
-    placeholders = module.graph.find_nodes(op="placeholder")
-    for node, example in zip(placeholders, example_inputs, strict=False):
-        if not isinstance(example, torch.Tensor):
-            continue
-        rank = example.dim()
-        message = f"this graph was folded for a {node.name} of {rank} dimensions"
-        _assert_after(placeholders[-1], node, "dim", (), rank, message)
-        for axis in range(1, rank) if sizes else ():
-            size = example.shape[axis]
-            message = f"this graph was folded for a {node.name} of size {size} on axis {axis}"
-            _assert_after(placeholders[-1], node, "size", (axis,), size, message)
-    module.recompile()
-
-
-def _assert_after(
-    last: fx.Node, node: fx.Node, method: str, args: tuple[int, ...], value: int, message: str
-) -> None:
-    """Write ``assert node.method(*args) == value`` behind the node ``last``."""
-    graph = node.graph
-    with graph.inserting_after(last):
-        found = graph.call_method(method, (node, *args))
-    with graph.inserting_after(found):
-        same = graph.call_function(operator.eq, (found, value))
-    with graph.inserting_after(same):
-        graph.call_function(torch._assert, (same, message))

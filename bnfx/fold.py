@@ -11,10 +11,8 @@ import torch
 from torch import fx, nn
 
 from bnfx.capture import (
-    check_shapes,
     check_traceable,
     copied,
-    describe_shapes,
     is_training,
     trace,
     unwrap,
@@ -33,6 +31,7 @@ from bnfx.passes.fx.bind import fill
 from bnfx.passes.fx.rewrite import is_meta, survey_shapeless
 from bnfx.passes.refusals import Code
 from bnfx.passes.report import Outcome, Verdict
+from bnfx.shapes import check_shapes, describe_shapes
 from bnfx.verify import allowed, relative_error
 
 
@@ -60,7 +59,8 @@ def fold(
             explains, a float sets the bound on the relative error.
 
     Returns:
-        A ``GraphModule``. Where ranks or sizes mattered, it asserts those of the example inputs.
+        A ``GraphModule``. Where shapes mattered, it asserts the ranks of the example inputs, and
+        those sizes that the graph fixes.
         Folded layers keep their path (``layer1.0.conv1``), and their parameters the
         ``requires_grad`` that they had.
 
@@ -91,13 +91,12 @@ def fold(
     check_traceable(model)
     traced = trace(copied(model))
     shapeless = survey_shapeless(traced, chosen) if example_inputs else None
-    describe_shapes(traced, example_inputs)
+    fixed = describe_shapes(traced, example_inputs) if example_inputs else frozenset()
     rewritten = rewrite(traced, {}, form="attributes", rules=chosen)
     folded = rewritten.module
-    ranks_matter = shapeless is not None and not shapeless.agrees(rewritten.report)
-    if rewritten.slots and (ranks_matter or rewritten.report.sized):
-        # What folded needed the ranks, or all sizes, so other ones are an error.
-        check_shapes(folded, example_inputs, sizes=rewritten.report.sized)
+    shapes_matter = shapeless is not None and not shapeless.agrees(rewritten.report)
+    if rewritten.slots and shapes_matter:
+        check_shapes(folded, example_inputs, fixed)  # what folded rests on them
     weights = rewritten.evaluate() if rewritten.slots else []
     assert weights is not None, "a module's own parameters are no fake tensors"
     fill(folded, {slot.name: weight for slot, weight in zip(rewritten.slots, weights, strict=True)})

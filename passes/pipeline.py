@@ -106,6 +106,9 @@ class _Ledger:
             if gone is not change.survivor:
                 moved = self._carries.pop(gone, [])
                 self._carries.setdefault(change.survivor, []).extend(moved)
+        for target in change.lowered:
+            for site in target.sites:
+                self._verdicts[site] = Verdict(site, Outcome.LOWERED)
         if change.survivor_outcome is not None:
             for site in change.survivor.sites:
                 self._verdicts[site] = Verdict(site, change.survivor_outcome)

@@ -64,11 +64,9 @@ class Constants:
         pinned: values that something may write to.
     """
 
-    def __init__(
-        self, leaf: Callable[[fx.Node], torch.Tensor | None], pinned: Collection[fx.Node]
-    ) -> None:
+    def __init__(self, leaf: Callable[[fx.Node], torch.Tensor | None]) -> None:
         self._leaf = leaf
-        self._pinned = pinned
+        self.pinned: Collection[fx.Node] = ()
         self._nodes: dict[fx.Node, tuple[fx.Node, ...]] = {}  # node -> the parameters behind it
         self._values: dict[fx.Node, Any] = {}
 
@@ -78,7 +76,7 @@ class Constants:
     def add(self, node: fx.Node) -> bool:
         """Take note of ``node`` if it is a constant; nodes must come in order."""
         inputs = node.all_input_nodes
-        if not inputs or node in self._pinned or not is_pure(node):
+        if not inputs or node in self.pinned or not is_pure(node):
             return False
         bases: dict[fx.Node, None] = {}
         for source in inputs:

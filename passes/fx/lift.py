@@ -27,7 +27,7 @@ from bnfx.passes.fx.operators import read_affine, read_operator
 from bnfx.passes.fx.sites import names_batch_norm, nested_sites, site_of
 from bnfx.passes.fx.sources import Sources
 from bnfx.passes.fx.splits import is_split, split_part
-from bnfx.passes.fx.structure_calls import read_structure
+from bnfx.passes.fx.structure_calls import read_structure, squeezes
 from bnfx.passes.fx.writes import Writes, writes_itself, written_values
 from bnfx.passes.graph import Affine, Graph, Linear, Move, Node, Opaque, Role
 from bnfx.passes.refusals import Code, Refusal
@@ -84,8 +84,9 @@ def lift(
     """
     mutated: list[fx.Node | torch.Tensor] = [*mutated_leaves(module.graph, module)]
     mutated += module_writes(module.graph, module)
-    writes = written_values(module.graph, module)
-    sources = Sources(module, parameters, scalars, others, mutated, writes.pinned)
+    sources = Sources(module, parameters, scalars, others, mutated)
+    writes = written_values(module.graph, module, sources.may_share_memory)
+    sources.constants.pinned = writes.pinned
     graph = Graph()
     nodes: dict[fx.Node, Node] = {}
     for fx_node in module.graph.nodes:
@@ -196,8 +197,10 @@ def _give_structure(
     before = [nodes[source] for source in inputs]
     if any((source.dtype, source.rank) != (node.dtype, before[0].rank) for source in before):
         return
+    if squeezes(fx_node) and not all(isinstance(size, int) for size in before[0].shape or ()):
+        return
     role = read_movement(call, before[0].shape, node.shape)
-    if role is not None:
+    if role is not None and len(fx_node.all_input_nodes) == len(set(before)):
         node.role, node.inputs = role, before
 
 

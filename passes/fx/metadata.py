@@ -25,7 +25,14 @@ def value_of(node: fx.Node) -> torch.Tensor | None:
 
 def dims_of(value: torch.Tensor) -> Dims:
     """The sizes of a fake tensor; one that is not fixed is the name that the IR has for it."""
-    return tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    return tuple(_size(size) for size in value.shape)
+
+
+def _size(size: int | torch.SymInt) -> int | str:
+    if isinstance(size, int):
+        return size
+    known = size.node.maybe_as_int()
+    return str(size) if known is None else int(known)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

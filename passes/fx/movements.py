@@ -34,6 +34,8 @@ def read_movement(call: Call, before: Dims | None, after: Dims | None) -> Role |
     if reader is None or after is None:
         return None
     if call.kind == "cat":
+        if not isinstance(call.arguments["dim"], int):
+            return None
         return Concat(axis_of(call.arguments["dim"], len(after)))
     if before is None:
         return None
@@ -105,7 +107,8 @@ def _reduce(by_order: bool) -> Callable[[Call, Dims, Dims], Movement | None]:
         dim, keep = call.arguments["dim"], call.arguments["keepdim"]
         if call.arguments.get("dtype") is not None or not isinstance(keep, (bool, int)):
             return None
-        dims = range(len(before)) if dim is None or dim == () else numbers(dim, 1)
+        # No axis named is all axes named.
+        dims = range(len(before)) if dim is None or dim in ((), []) else numbers(dim, 1)
         if dims is None or not before:
             return None
         axes = tuple(sorted({axis_of(axis, len(before)) for axis in dims}))

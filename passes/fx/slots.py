@@ -77,7 +77,7 @@ def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[No
         if not lifted.is_rewritten(node) or not isinstance(node.role, (Linear, Affine)):
             continue
         if by_module and lifted.keeps_call(node) and node.origin.op == "call_module":
-            path = _unused(str(node.origin.target), kept)
+            path = _unused_path(str(node.origin.target), kept, module)
             kept.add(path)
             weight, bias = f"{path}.weight", f"{path}.bias"
         else:
@@ -147,3 +147,17 @@ def _unused(name: str, taken: set[str]) -> str:
         count += 1
         candidate = f"{name}_{count}"
     return candidate
+
+
+def _unused_path(path: str, kept: set[str], module: fx.GraphModule) -> str:
+    """The module's own path, or one beside it where neither a module nor a tensor stands."""
+    candidate, count = path, 0
+    while candidate in kept or (count and _exists(module, candidate)):
+        count += 1
+        candidate = f"{path}_{count}"
+    return candidate
+
+
+def _exists(module: fx.GraphModule, path: str) -> bool:
+    owner, _, name = path.rpartition(".")
+    return hasattr(module.get_submodule(owner), name)

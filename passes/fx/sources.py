@@ -33,7 +33,6 @@ class Sources:
         mutated: the leaves that the graph may write to, and tensors that leaf modules may. Whatever
             shares memory with one of them counts too: each access to an attribute is a node of its
             own, and an input may be a view of a parameter.
-        pinned: values that something may write to.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class Sources:
         scalars: Mapping[str, torch.Tensor],
         others: Mapping[str, torch.Tensor],
         mutated: Collection[fx.Node | torch.Tensor],
-        pinned: Collection[fx.Node] = (),
     ) -> None:
         self._module = module
         self._parameters = parameters
@@ -55,7 +53,7 @@ class Sources:
             for leaf in mutated
         )
         self._written = {memory(tensor) for tensor in written if tensor is not None}
-        self.constants = Constants(self._leaf, pinned)
+        self.constants = Constants(self._leaf)
         self.tensors: dict[str, torch.Tensor] = {}  # what resolved, by source name
 
     def resolve(self, argument: object, what: str) -> Source | Refusal:
@@ -82,6 +80,24 @@ class Sources:
             return Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to its {what}")
         self.tensors[name] = tensor
         return Source(name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype))
+
+    def may_share_memory(self, written: set[fx.Node]) -> list[fx.Node]:
+        """The inputs and attributes whose memory a write to one of ``written`` may reach.
+
+        Callers may hand in views of each other, and of buffers; which are, changes from call to
+        call. Parameters and buffers are compared.
+        """
+        leaves = [
+            node
+            for node in next(iter(written)).graph.nodes
+            if node.op in ("placeholder", "get_attr")
+        ]
+        held = [tensor for node in written if (tensor := self._leaf(node)) is not None]
+        if len(held) < len(written):
+            return leaves
+        reached = set(map(memory, held))
+        tensors = ((node, self._leaf(node)) for node in leaves)
+        return [node for node, tensor in tensors if tensor is None or memory(tensor) in reached]
 
     def _resolve_computed(self, node: fx.Node, what: str) -> Source | Refusal:
         """A value that the graph computes from parameters alone."""

@@ -49,7 +49,7 @@ def split_part(node: fx.Node) -> Part | None:
     position = _axis_position(parts)
     if position is None:
         return None
-    source = parts.args[0]
+    source = parts.args[0] if parts.args else None
     axis = parts.args[position] if position < len(parts.args) else parts.kwargs.get("dim", 0)
     values = parts.meta.get("example_value", parts.meta.get("val"))
     if not isinstance(source, fx.Node) or not isinstance(values, (tuple, list)):

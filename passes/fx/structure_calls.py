@@ -191,6 +191,11 @@ _PADS: Mapping[type[nn.Module], str | None] = {
 }
 
 
+def squeezes(node: fx.Node) -> bool:
+    """Whether the node drops axes of size 1: which ones, depends on sizes."""
+    return "squeeze" in str(node.target) and "unsqueeze" not in str(node.target)
+
+
 def read_structure(node: fx.Node, module: nn.Module) -> Call | None:
     """The normal form of a node that rearranges, combines or selects, else ``None``."""
     if node.op == "call_function":

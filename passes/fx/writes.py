@@ -8,6 +8,7 @@ see, and are functions in all but name.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,14 @@ class Writes:
     in_place: frozenset[fx.Node]
 
 
-def written_values(graph: fx.Graph, module: nn.Module) -> Writes:
-    """Follow the memory of every value: views and unknown ops share their inputs'."""
+def written_values(
+    graph: fx.Graph, module: nn.Module, aliases: Callable[[set[fx.Node]], Iterable[fx.Node]]
+) -> Writes:
+    """Follow the memory of every value: views and unknown ops share their inputs'.
+
+    Args:
+        aliases: which inputs and attributes may share memory with some of them that are written to.
+    """
     parent: dict[fx.Node, fx.Node] = {}
 
     def find(node: fx.Node) -> fx.Node:
@@ -58,6 +65,9 @@ def written_values(graph: fx.Graph, module: nn.Module) -> Writes:
         for source in sources:
             parent[find(source)] = find(node)
     roots = {find(node) for node in flagged}
+    leaves = {node for node in parent if node.op in ("placeholder", "get_attr")}
+    if written_leaves := {node for node in leaves if find(node) in roots}:
+        roots |= {find(node) for node in aliases(written_leaves)}
     pinned = (
         frozenset(node for node in graph.nodes if find(node) in roots) if roots else frozenset()
     )

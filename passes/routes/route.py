@@ -65,6 +65,10 @@ class Route:
 
     def absorb_into(self, target: Node, merged: BroadcastAffine) -> None:
         """Let the affine node ``target`` carry out ``merged``."""
+        assert isinstance(target.role, Affine)
+        if not set(merged.axes) <= set(target.role.map.axes):
+            # It would keep the target from what takes channels alone, such as a convolution.
+            raise BlockedError(Code.AXIS_MISMATCH, f"it varies along more axes than {target.name}")
         if not merging_pays(target, self.node, merged):
             raise BlockedError(Code.COSTS_MORE, f"merging it with {target.name} would save nothing")
         self.sized |= self.reshapes

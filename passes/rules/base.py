@@ -21,6 +21,7 @@ class Change:
         target: into what the matched node's sites went.
         survivor_outcome: what became of the survivor's own sites, if anything did.
         absorbed: other nodes that are gone; their sites share the outcome.
+        lowered: nodes that are multiply-adds now, besides the survivor.
         sized: whether constants came in that fit these very sizes only.
     """
 
@@ -29,6 +30,7 @@ class Change:
     target: str = ""
     survivor_outcome: Outcome | None = None
     absorbed: tuple[Node, ...] = ()
+    lowered: tuple[Node, ...] = ()
     sized: bool = False
 
 

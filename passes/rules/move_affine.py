@@ -56,12 +56,16 @@ def _route(node: Node, values: Values | None) -> Route | list[Refusal]:
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     route = _route(node, values)
     assert isinstance(route, Route)
-    target = route.apply(graph)
-    if isinstance(target.role, Affine) and target not in route.borders:
-        lowered = Outcome.LOWERED
-        return Change(Outcome.MERGED, target, target.name, lowered, sized=route.sized)
+    targets = tuple(route.roles)
+    first = route.apply(graph)
+    lowered = tuple(
+        target
+        for target in targets
+        if isinstance(target.role, Affine) and target not in route.borders
+    )
     sized = route.sized or bool(route.borders)
-    return Change(Outcome.FOLDED, target, target.name, sized=sized)
+    outcome = Outcome.MERGED if first in lowered else Outcome.FOLDED
+    return Change(outcome, first, first.name, lowered=lowered, sized=sized)
 
 
 RULE = Rule("move-affine", match, refuse, rewrite)

@@ -47,6 +47,7 @@ class Case:
     left: int = 0  # batch_norm calls in the result
     ops: int | None = None  # ops in the result
     merged: int = 0
+    border: bool = False  # whether one of the ops is a border
     rules: tuple[str, ...] = ()  # rules that must have been applied, besides others
 
 

@@ -163,6 +163,7 @@ def _serial() -> list[Case]:
             0,
             rules=SERIAL,
             ops=2,
+            border=False,
         ),
         Case(
             "3x3-1x1", seq(Conv(6, 6, 3, padding=1), Conv(6, 4, 1)), SHAPE, 0, rules=SERIAL, ops=1

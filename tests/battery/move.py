@@ -345,6 +345,14 @@ def _joins() -> list[Case]:
         a=conv(2, 4, 1),
         b=conv(4, 4, 1),
     )
+    positions = Fn(
+        lambda m, x: (lambda y: y + F.relu(m.d(m.b2(y))))(m.b1(m.a(x)) + m.c.v),
+        a=conv(6, 6, 1),
+        b1=norm(6),
+        c=Channels(1, 6, 6, 6),
+        b2=norm(6),
+        d=conv(6, 6, 1),
+    )
     constants_only = Fn(lambda m, x: 0 + m.a(x) * 1, a=conv(6, 6, 1))
     other, before = (Code.OTHER_READERS,), (Code.NO_LINEAR_BEFORE,)
     return [
@@ -367,6 +375,7 @@ def _joins() -> list[Case]:
         Case("overlapping-slices", overlapping, SHAPE, **LOWERED, codes=other),
         Case("bn-split-convs", split_on, SHAPE, rules=MOVE, ops=6),
         Case("identities", constants_only, SHAPE, 0, ops=1),
+        Case("position-embedding", positions, SHAPE, 2, ops=5),
     ]
 
 

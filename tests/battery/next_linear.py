@@ -71,11 +71,15 @@ def _padded() -> list[Case]:
             "same": {"padding": "same"},
         }.items():
             model = seq(NORMS[rank](6), CONVS[rank](6, 6, 3, **options))
-            cases.append(Case(f"bn-conv{rank}d-{name}", model, shape, rules=NEXT, ops=2))
+            cases.append(
+                Case(f"bn-conv{rank}d-{name}", model, shape, rules=NEXT, ops=2, border=True)
+            )
         model = seq(NORMS[rank](6), TRANSPOSED[rank](6, 6, 3, padding=1))
-        cases.append(Case(f"bn-transposed{rank}d", model, shape, rules=NEXT, ops=2))
+        cases.append(Case(f"bn-transposed{rank}d", model, shape, rules=NEXT, ops=2, border=True))
         model = seq(_zero_gamma(NORMS[rank](6)), CONVS[rank](6, 6, 3, padding=1))
-        cases.append(Case(f"bn-conv{rank}d-padded-gamma-0", model, shape, rules=NEXT, ops=2))
+        cases.append(
+            Case(f"bn-conv{rank}d-padded-gamma-0", model, shape, rules=NEXT, ops=2, border=True)
+        )
     even = seq(nn.BatchNorm2d(6), nn.Conv2d(6, 6, 2, padding="same", dilation=3))
     wide = seq(nn.BatchNorm2d(6), nn.Conv2d(6, 60, 3, padding=1))
     scale = seq(Fn(lambda m, x: x * m.s.value, s=_Scale(6)), nn.Conv2d(6, 4, 3, padding=1))

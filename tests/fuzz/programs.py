@@ -147,7 +147,7 @@ def _unary(draw: Draw, shape: Shape) -> Step | None:
         "replicate": lambda m, x: F.pad(x, (1, 0, 0, 1), mode="replicate"),
         "swap_space": lambda m, x: x.transpose(2, 3),
         "swap_channels": lambda m, x: x.transpose(1, 2),
-        "shuffle": lambda m, x: _shuffled(x),
+        "shuffle": lambda m, x: _shuffled(x, 2 - shape[1] % 2),
         "dropout": lambda m, x: F.dropout(x, training=False),
         "first_half": lambda m, x: x[:, : x.shape[1] // 2],
         "second_half": lambda m, x: x.chunk(2, 1)[1],
@@ -159,9 +159,8 @@ def _unary(draw: Draw, shape: Shape) -> Step | None:
     return Step(name, (), functions[name])
 
 
-def _shuffled(x: torch.Tensor) -> torch.Tensor:
+def _shuffled(x: torch.Tensor, groups: int) -> torch.Tensor:
     n, c, h, w = x.shape
-    groups = 2 if c % 2 == 0 else 1
     return x.reshape(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 

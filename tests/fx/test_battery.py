@@ -80,8 +80,8 @@ def test_fold_is_exact(case: Case) -> None:
     with torch.no_grad():
         assert relative(folded(x), case.model(x)) < EXACT
     assert count_batch_norms(folded) == case.left
-    if case.ops is not None:
-        assert _ops(folded) == case.ops
+    if case.ops is not None:  # a border fits one size, and what fold returns takes any
+        assert _ops(folded) == case.ops + case.border
     for name, tensor in case.model.state_dict().items():
         assert torch.equal(tensor, before[name])
 

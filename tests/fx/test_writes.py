@@ -135,3 +135,63 @@ def test_changing_the_dtype_reads_the_data() -> None:
     assert bnfx.explain(model, x).count("lowered") == 1
     with torch.no_grad():
         assert relative(bnfx.fold(model, x)(x), model(x)) < 1e-6
+
+
+def _late(m: nn.Module, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    z = m.bn(b)
+    a.add_(1)
+    return m.conv(z)
+
+
+class Two(nn.Module):
+    """Writes to one input between the BatchNorm of another and its reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn, self.conv = nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return _late(self, a, b)
+
+
+@pytest.mark.parametrize("way", ["compile", "fold"])
+def test_inputs_may_share_memory(way: str) -> None:
+    model = randomise(Two()).eval().double()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    with torch.no_grad():
+        y = x.clone()
+        expected = model(y, y.view(y.shape))
+        y = x.clone()
+        if way == "fold":
+            actual = bnfx.fold(model, y, y.clone())(y, y.view(y.shape))
+        else:
+            options = {"inner": lambda module, inputs: module.forward}
+            actual = torch.compile(model, backend="bnfx", options=options)(y, y.view(y.shape))
+    assert relative(actual, expected) < 1e-12
+
+
+class Cache(nn.Module):
+    """Two buffers share memory; one is written to, the other is data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("cache", torch.randn(2, 4, 3, 3))
+        self.register_buffer("head", self.cache.view(2, 4, 3, 3))
+        self.bn, self.conv = nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.bn(self.head)
+        self.cache.add_(x)
+        return self.conv(z)
+
+
+def test_buffers_may_share_memory() -> None:
+    models = [randomise(Cache()).eval() for _ in range(2)]
+    models[1].cache.copy_(models[0].cache)
+    models[1].conv.load_state_dict(models[0].conv.state_dict())
+    x = torch.randn(2, 4, 3, 3)
+    options = {"inner": lambda module, inputs: module.forward}
+    with torch.no_grad():
+        expected = models[1](x)
+        actual = torch.compile(models[0], backend="bnfx", options=options)(x)
+    assert relative(actual, expected) < 1e-5
