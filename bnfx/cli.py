@@ -7,6 +7,7 @@ package.
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -60,18 +61,69 @@ def demo(
     Weights are random and nothing is downloaded. Takes about 5 minutes on 2 CPU cores, most of it
     in Inductor. Exits with status 1 if an answer is wrong.
     """
-    _require("torch", "torchvision", "timm")
+    _require("demo", "torch", "torchvision", "timm")
     from bnfx.demo import run
     from bnfx.demo.models import cases
 
     raise typer.Exit(run(cases(quick), repeats=repeats, as_json=as_json))
 
 
-def _require(*packages: str) -> None:
+@app.command(epilog="Example: bnfx bench --zoo --only resnet --only timm/")
+def bench(
+    zoo: Annotated[
+        bool, typer.Option("--zoo", help="Hundreds of models: is every answer right?")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SUBSTRING", help="Of the zoo, models with this in their name."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON in place of a table.")
+    ] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print docs/zoo.md in place of a table.")
+    ] = False,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="Add each row of the zoo to this file as it is measured, and measure no model "
+            "that is there already: a run that was cut off goes on.",
+        ),
+    ] = None,
+) -> None:
+    """Measure bnfx itself: without --zoo, what rewriting and checking for stale weights cost.
+
+    With --zoo, every model is compared in float64 with its folded graph, run by no compiler, and
+    what became of its BatchNorms is counted. Nothing is downloaded. Takes about 40 minutes on 2 CPU
+    cores. Exits with status 1 if an answer is wrong, or a model fails.
+    """
+    if not zoo and (only or as_json or as_markdown or rows):
+        _stop("bnfx bench: --only, --json, --markdown and --rows are for --zoo")
+    if as_json and as_markdown:
+        _stop("bnfx bench: --json or --markdown, not both")
+    _require("bench", "torch", "torchvision", "timm")
+    if not zoo:
+        from bnfx.bench import check_cost, rewrite_cost
+
+        rewrite_cost.main()
+        check_cost.main()
+        return
+    from bnfx.bench.zoo import Form, run, select
+    from bnfx.bench.zoo_models import entries
+
+    chosen = select(entries(), only or ())
+    if not chosen:
+        _stop(f"bnfx bench: no model of the zoo has {' or '.join(only or ())} in its name")
+    form: Form = "json" if as_json else "markdown" if as_markdown else "table"
+    raise typer.Exit(run(chosen, form=form, rows=rows))
+
+
+def _require(command: str, *packages: str) -> None:
     """Stop unless ``packages`` are installed. Looks for them without importing them."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        _stop(f'bnfx demo needs {", ".join(missing)}: pip install "bnfx[demo]"')
+        _stop(f'bnfx {command} needs {", ".join(missing)}: pip install "bnfx[demo]"')
 
 
 def _stop(message: str) -> NoReturn:

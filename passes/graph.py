@@ -107,6 +107,7 @@ class Node:
         pinned: something may write to its memory after it was computed, so that no reader may be
             moved to another place or get another value in its stead.
         lays_out: the op gives its output another memory layout than its input has.
+        region: which stretch of the IR it stands in; another one may have other dtypes (autocast).
     """
 
     name: str
@@ -120,6 +121,7 @@ class Node:
     shape: Dims | None = None
     pinned: bool = False
     lays_out: bool = False
+    region: int = 0
     users: dict[Node, None] = field(default_factory=dict, repr=False)
 
     def data_users(self) -> list[Node]:

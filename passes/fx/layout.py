@@ -11,6 +11,7 @@ from bnfx.passes.fx.metadata import value_of
 
 _VIEWS = frozenset({"view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr"})
 _VIEW_FUNCTIONS = frozenset({torch.ops.aten.view.default, torch.ops.aten.as_strided.default})
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _MANY = 64  # more readers than that are not followed: somebody looks
 
 
@@ -49,7 +50,17 @@ def must_lay_out(
 
 def is_dense(value: torch.Tensor) -> bool:
     """Whether the layout is one that BatchNorm keeps."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return value.is_contiguous() or (
-        value.dim() in formats and value.is_contiguous(memory_format=formats[value.dim()])
-    )
+    return value.is_contiguous() or _is_channels_last(value)
+
+
+def layout_of(node: fx.Node) -> torch.memory_format | None:
+    """The node's channels-last format, or ``None`` for the usual one."""
+    value = value_of(node)
+    if value is None or value.is_contiguous() or not _is_channels_last(value):
+        return None
+    return _CHANNELS_LAST[value.dim()]
+
+
+def _is_channels_last(value: torch.Tensor) -> bool:
+    dim = value.dim()
+    return dim in _CHANNELS_LAST and value.is_contiguous(memory_format=_CHANNELS_LAST[dim])

@@ -16,6 +16,7 @@ from bnfx.passes.fx.layout import must_lay_out
 from bnfx.passes.fx.metadata import (
     dims_of,
     dtype_name,
+    is_autocast,
     name_of,
     reads_metadata_only,
     reads_rank,
@@ -89,8 +90,11 @@ def lift(
     sources.constants.pinned = writes.pinned
     graph = Graph()
     nodes: dict[fx.Node, Node] = {}
+    region = 0
     for fx_node in module.graph.nodes:
         node = _start(fx_node, nodes, writes)
+        region += is_autocast(fx_node)
+        node.region = region
         if not sources.constants.add(fx_node):
             _give_role(node, module, sources, nodes, writes)
         nodes[fx_node] = graph.append(node)

@@ -19,7 +19,9 @@ from bnfx.passes.fx.aliasing import shares_memory_with
 from bnfx.passes.fx.bind import attribute
 from bnfx.passes.fx.calls import Call, read_call
 from bnfx.passes.fx.emit import write_functional, write_operator
+from bnfx.passes.fx.layout import layout_of
 from bnfx.passes.fx.lift import Lifted
+from bnfx.passes.fx.rooms import empty_slot, with_room
 from bnfx.passes.fx.slots import Slot, Slots, slots_of
 from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
 from bnfx.passes.movement import Identity
@@ -115,9 +117,15 @@ class _Writer:
     def _write_contiguous(self, fx_node: fx.Node, node: Node) -> fx.Node:
         """What is left of an op that laid its output out anew."""
         assert isinstance(node.role, Move) and node.role.movement == Identity(contiguous=True)
-        written = self.graph.call_method("contiguous", (self.written[node.inputs[0]],))
+        written = self._lay_out(self.written[node.inputs[0]], fx_node)
         written.meta = copy.copy(fx_node.meta)
         return written
+
+    def _lay_out(self, data: fx.Node, fx_node: fx.Node) -> fx.Node:
+        """``data`` in the layout that ``fx_node`` gave its output."""
+        layout = layout_of(fx_node)
+        kwargs: dict[str, Any] = {} if layout is None else {"memory_format": layout}
+        return self.graph.call_method("contiguous", (data,), kwargs)
 
     def _copy(self, fx_node: fx.Node, node: Node) -> fx.Node:
         """The node as it was; but one that wrote over a value of its own makes a new one, if what
@@ -171,7 +179,7 @@ class _Writer:
         if fx_node.op == "call_module":
             owner = slots.weight.name.rpartition(".")[0]
             old = self.module.get_submodule(str(fx_node.target))
-            self.new_modules[owner] = _with_room(old, slots)
+            self.new_modules[owner] = with_room(old, slots)
             return self.graph.call_module(owner, (data,))
         call = read_call(fx_node)
         assert isinstance(call, Call)
@@ -200,7 +208,7 @@ class _Writer:
             result = self._place(self.graph.call_method("to", to), fx_node)
         if node.lays_out:
             # BatchNorm lays its output out anew; a multiply-add keeps the layout of a transpose.
-            result = self._place(self.graph.call_method("contiguous", (result,)), fx_node)
+            result = self._place(self._lay_out(result, fx_node), fx_node)
         return result
 
     def _place(self, written: fx.Node, fx_node: fx.Node) -> fx.Node:
@@ -226,7 +234,7 @@ class _Writer:
         for node in self.graph.nodes:
             target = str(node.target)
             if node.op == "get_attr" and target in named:
-                found[target] = _empty(named[target])
+                found[target] = empty_slot(named[target])
             elif node.op == "get_attr" or node.op == "call_module":
                 new = self.new_modules.get(target)
                 found[target] = attribute(self.module, target) if new is None else new
@@ -237,18 +245,3 @@ def _keep(old: object, new: object, name: str) -> None:
     """Keep a note of Dynamo's on where inputs come from: AOTAutograd guards aliases with it."""
     if hasattr(old, name):
         setattr(new, name, getattr(old, name))
-
-
-def _empty(slot: Slot) -> torch.Tensor:
-    room = torch.empty(slot.expression.shape, dtype=getattr(torch, slot.dtype))
-    return nn.Parameter(room, requires_grad=slot.requires_grad) if slot.is_parameter else room
-
-
-def _with_room(module: nn.Module, slots: Slots) -> nn.Module:
-    """A copy of a leaf module that shares nothing that will be replaced."""
-    clone = copy.copy(module)
-    for store in ("_parameters", "_buffers", "_modules"):
-        setattr(clone, store, dict(getattr(module, store)))
-    for slot in slots.all():
-        clone.register_parameter(slot.name.rpartition(".")[2], _empty(slot))  # type: ignore[arg-type]
-    return clone

@@ -53,6 +53,11 @@ def reads_metadata_only(node: fx.Node) -> bool:
     return False
 
 
+def is_autocast(node: fx.Node) -> bool:
+    """Whether autocast begins or ends here."""
+    return node.op == "call_function" and "autocast" in str(getattr(node.target, "__name__", ""))
+
+
 def reads_rank(node: fx.Node) -> bool:
     """Whether the node's value is the number of dimensions of its input."""
     if node.op == "call_method":

@@ -84,6 +84,10 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     if len(dtypes) > 1 or not {role.dtype for role in linears} >= dtypes - {None}:
         yield Refusal(Code.DTYPE_CHANGE, f"the branches compute in {sorted(map(str, dtypes))}")
         return
+    if any(n.region != node.region for n in nodes):
+        yield Refusal(
+            Code.DTYPE_CHANGE, "autocast begins or ends between the branches and their sum"
+        )
     try:
         merged = _merged(node, arms)
     except ValueError as error:

@@ -319,3 +319,45 @@ def test_inputs_that_are_written_to_and_alias(inner: str) -> None:
                 expected = model(theirs, pick(theirs, y))
                 assert relative(compiled(ours, pick(ours, y)), expected) < 1e-5
                 assert torch.equal(ours, theirs)
+
+
+def test_branches_are_not_merged_into_autocast() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = self.a(x), self.b(x)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return a + b
+
+    model, x, capture = Branches().eval(), torch.randn(2, 4, 6, 6), Capture()
+    with torch.no_grad():
+        actual = torch.compile(model, backend="bnfx", options=capture.options)(x)
+        assert actual.dtype == torch.float32
+        assert relative(actual, model(x)) < 1e-6
+    assert capture.reports[0].rewrites == {}
+
+
+@pytest.mark.parametrize("inner", ["aot_eager", "inductor"])
+def test_a_slice_keeps_the_layout_that_batch_norm_gave_it(inner: str) -> None:
+    class Sliced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 3, 1), nn.BatchNorm2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.conv(x)[:, :2]).permute(0, 2, 3, 1).view(-1, 2)
+
+    model = randomise(Sliced()).eval()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 4, 6, 6).to(memory_format=layout)
+        torch._dynamo.reset()
+        with torch.no_grad():
+            try:
+                expected = model(x)
+            except RuntimeError:
+                continue  # the model itself needs channels-last
+            actual = torch.compile(model, backend="bnfx", options={"inner": inner})(x)
+        assert relative(actual, expected) < 1e-5
