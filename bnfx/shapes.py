@@ -126,12 +126,13 @@ def check_shapes(module: fx.GraphModule, example_inputs: Sequence[Any], fixed: F
             _assert_equal(last, node, example, f"{what} {example!r}")
         if not isinstance(example, torch.Tensor):
             continue
-        dim = _call_after(last, node, "dim")
-        _assert_equal(dim, dim, example.dim(), f"{what} {example.dim()} dimensions")
+        # What is written last comes first: the rank is checked before any size is asked for.
         for axis in (axis for place, axis in sorted(fixed) if place == position):
             size = _call_after(last, node, "size", axis)
             message = f"{what} size {example.shape[axis]} on axis {axis}"
             _assert_equal(size, size, example.shape[axis], message)
+        dim = _call_after(last, node, "dim")
+        _assert_equal(dim, dim, example.dim(), f"{what} {example.dim()} dimensions")
     module.recompile()
 
 
