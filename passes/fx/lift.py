@@ -12,7 +12,7 @@ from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.fx.aliasing import module_writes, mutated_leaves
 from bnfx.passes.fx.arithmetic import read_arithmetic
 from bnfx.passes.fx.calls import Call, read_call
-from bnfx.passes.fx.layout import must_lay_out
+from bnfx.passes.fx.layout import is_dense, must_lay_out
 from bnfx.passes.fx.metadata import (
     dims_of,
     dtype_name,
@@ -30,7 +30,7 @@ from bnfx.passes.fx.sources import Sources
 from bnfx.passes.fx.splits import is_split, split_part
 from bnfx.passes.fx.structure_calls import read_structure, squeezes
 from bnfx.passes.fx.writes import Writes, writes_itself, written_values
-from bnfx.passes.graph import Affine, Graph, Linear, Move, Node, Opaque, Role
+from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node, Opaque, Role
 from bnfx.passes.refusals import Code, Refusal
 
 
@@ -183,6 +183,9 @@ def _give_structure(
         if isinstance(node.role, Affine):
             node.sites = (site_of(fx_node, "affine"),)
             node.lays_out = must_lay_out(fx_node, arithmetic.inputs[0], module, keeps_strides=True)
+        elif isinstance(node.role, Add):
+            value = value_of(fx_node)
+            node.lays_out = value is not None and not is_dense(value)
         return
     if is_split(fx_node):
         node.role = Opaque(reads_data=not all(map(split_part, fx_node.users)))

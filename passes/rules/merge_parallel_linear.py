@@ -84,6 +84,8 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     if len(dtypes) > 1 or not {role.dtype for role in linears} >= dtypes - {None}:
         yield Refusal(Code.DTYPE_CHANGE, f"the branches compute in {sorted(map(str, dtypes))}")
         return
+    if node.lays_out:
+        yield Refusal(Code.UNSUPPORTED_FORM, "the sum has the memory layout of a transposed branch")
     if any(n.region != node.region for n in nodes):
         yield Refusal(
             Code.DTYPE_CHANGE, "autocast begins or ends between the branches and their sum"

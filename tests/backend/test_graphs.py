@@ -361,3 +361,18 @@ def test_a_slice_keeps_the_layout_that_batch_norm_gave_it(inner: str) -> None:
                 continue  # the model itself needs channels-last
             actual = torch.compile(model, backend="bnfx", options={"inner": inner})(x)
         assert relative(actual, expected) < 1e-5
+
+
+def test_a_sum_keeps_the_layout_of_its_branch() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x + self.conv(x)).transpose(2, 3).view(2, -1)
+
+    model, x = Residual().eval(), torch.randn(2, 4, 6, 6).transpose(2, 3)
+    with torch.no_grad():
+        actual = torch.compile(model, backend="bnfx", options=Capture().options)(x)
+        assert relative(actual, model(x)) < 1e-6
