@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
+from textwrap import shorten
 
 from bnfx.bench.zoo_row import Row
 from bnfx.bench.zoo_show import HEADINGS, cells, summary
@@ -15,8 +16,8 @@ _HEAD = """\
 
 Every model below is compiled with `backend="bnfx"` and an inner compiler that runs the graph as it
 is, and compared with the model itself: `max|bnfx - model| / max|model|`, in float64 (float32 only
-where a model has more than 150 million parameters). Weights are random; every BatchNorm has signed
-random parameters, and statistics near those of its input.
+where a model has more than 150 million parameters). Nothing is downloaded: weights are random, and
+every BatchNorm has signed random parameters, and statistics near those of its input.
 
 *affine ops* are additions and multiplications by constants or parameters, as of FrozenBatchNorm2d
 and of layer scale; *left* of them are still ops of their own. *convs* are convolutions and linear
@@ -68,7 +69,8 @@ def _reasons(rows: Sequence[Row], kind: str) -> list[str]:
     lines = []
     for code, count in counts.most_common():
         given = [row for row in rows if code in row.refusals.get(kind, {})]
-        example = f"{given[0].reasons[code]} ({given[0].model})".replace("|", "\\|")
+        reason = shorten(given[0].reasons[code], 120, placeholder=" ...").replace("|", "\\|")
+        example = f"{reason} ({given[0].model})"
         lines.append((f"`{code}`", str(count), str(len(given)), example))
     return list(_table(("code", "times", "models", "for example"), lines)) if lines else []
 

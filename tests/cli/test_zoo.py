@@ -203,6 +203,12 @@ def test_forms(capsys: pytest.CaptureFixture[str]) -> None:
     assert "- bad: it is bad" in page
 
 
+def test_the_page_has_every_model() -> None:
+    page = (Path(__file__).parents[2] / "docs/zoo.md").read_text()
+    assert [entry.name for entry in entries() if f"| {entry.name} |" not in page] == []
+    assert "## Problems" not in page
+
+
 def test_summary() -> None:
     assert summary([RIGHT, replace(RIGHT, problems=("bad",)), Row("x", left_out="why")]) == [
         "2 models, 1 with a problem, 1 left out; largest error in float64 2e-15.",

@@ -15,7 +15,7 @@ from support import Capture
 
 import bnfx
 
-EXAMPLES = int(os.environ.get("BNFX_FUZZ", "150"))
+EXAMPLES = int(os.environ.get("BNFX_FUZZ", "120"))
 EXACT = 1e-10
 SETTINGS = settings(
     deadline=None,

@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def run_cases(
-    module: str, world: int, *names: str, timeout: float = 240, **environment: str
+    module: str, world: int, *names: str, timeout: float = 900, **environment: str
 ) -> list[str]:
     """Run the functions ``case_*`` of ``tests/sync/<module>.py`` on ``world`` ranks, in order.
 
