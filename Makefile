@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test check docs bench fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -30,6 +30,9 @@ bench: $(STAMP)  ## what the rewrite, the staleness check and synchronised train
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.check_cost
 	$(BIN)/python -m bnfx.bench.sync_cost
+
+fuzz: $(STAMP)  ## thousands of random networks, for a nightly run: folded and compiled are eager
+	BNFX_FUZZ=3000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
 
 clean:  ## remove the environment and what tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
