@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from textwrap import shorten
 
 from bnfx.bench.zoo_row import Row
@@ -75,8 +76,11 @@ def _reasons(rows: Sequence[Row], kind: str) -> list[str]:
     return list(_table(("code", "times", "models", "for example"), lines)) if lines else []
 
 
-def _versions() -> list[str]:
-    return [f"{package} {version(package)}" for package in _PACKAGES]
+def _versions() -> Iterator[str]:
+    """Of the packages that are installed."""
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield f"{package} {version(package)}"
 
 
 def _section(title: str, lines: Sequence[str]) -> Iterator[str]:

@@ -210,7 +210,7 @@ class Standardised(nn.Conv2d):
 
 
 def _computed_weights() -> list[Case]:
-    norm, conv = nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3)
+    norm = nn.BatchNorm2d(6)
     parametrized = nn.utils.parametrizations
     dynamic = Fn(
         lambda m, x: m.bn(F.conv2d(x, m.conv.weight * x.mean())),
@@ -229,7 +229,6 @@ def _computed_weights() -> list[Case]:
     )
     unread = (Code.NO_LINEAR_BEFORE, Code.NOT_A_PARAMETER)
     lowered = {"folded": 0, "lowered": 1}
-    del conv
     return [
         Case("weight-norm", seq(parametrized.weight_norm(nn.Conv2d(6, 6, 3)), norm), SHAPE, ops=1),
         Case(

@@ -47,9 +47,8 @@ def _unpadded() -> list[Case]:
         for name, (sizes, options) in variants.items():
             model = seq(NORMS[rank](6), CONVS[rank](*sizes, **options))
             cases.append(Case(f"bn-conv{rank}d-{name}", model, shape, rules=NEXT, ops=1))
-        for mode, pads in (("reflect", 2), ("replicate", 2), ("circular", 2)):
+        for mode in ("reflect", "replicate", "circular"):
             model = seq(NORMS[rank](6), CONVS[rank](6, 4, 3, padding=1, padding_mode=mode))
-            del pads
             cases.append(Case(f"bn-conv{rank}d-{mode}", model, shape))
         model = seq(NORMS[rank](6), TRANSPOSED[rank](6, 6, 1))
         cases.append(Case(f"bn-transposed{rank}d-pointwise", model, shape, rules=NEXT, ops=1))
