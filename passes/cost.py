@@ -26,7 +26,7 @@ _BYTES = {"float64": 8, "float16": 2, "bfloat16": 2}
 def elementwise(node: Node, affine: BroadcastAffine) -> float:
     """The cost of applying ``affine`` by itself at ``node``: read, multiply and add, write."""
     size = _count(node.shape)
-    return _steps(affine) * size + BALANCE * _itemsize(node) * (2 * size + _constants(affine))
+    return steps(affine) * size + BALANCE * _itemsize(node) * (2 * size + _constants(affine))
 
 
 def epilogue(node: Node, affine: BroadcastAffine) -> float:
@@ -36,7 +36,7 @@ def epilogue(node: Node, affine: BroadcastAffine) -> float:
     only the constants are moved; what stands before it they do not fuse.
     """
     moved = _itemsize(node) * _constants(affine)
-    return _steps(affine) * _count(node.shape) + BALANCE * moved
+    return steps(affine) * _count(node.shape) + BALANCE * moved
 
 
 def linear(operator: LinearOperator, source: Node, target: Node) -> float:
@@ -68,7 +68,8 @@ def _itemsize(node: Node) -> int:
     return _BYTES.get(node.dtype or "", 4)
 
 
-def _steps(affine: BroadcastAffine) -> int:
+def steps(affine: BroadcastAffine) -> int:
+    """How many operations a map is, on each element."""
     return (not affine.is_shift) + (not affine.is_scale)
 
 

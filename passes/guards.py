@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bnfx.passes import cost
 from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.graph import Affine, Graph, Move, Node
 from bnfx.passes.movement import Identity
@@ -45,16 +46,13 @@ def merging_pays(target: Node, node: Node, merged: BroadcastAffine) -> bool:
     with constants that the graph computes at each call.
     """
 
-    def steps(affine: BroadcastAffine) -> int:
-        return (not affine.is_scale) + (not affine.is_shift)
-
     assert isinstance(target.role, Affine) and isinstance(node.role, Affine)
     maps = (target.role.map, node.role.map)
     if any(site.kind == "batch_norm" for site in (*target.sites, *node.sites)):
         return True
     if any(affine.is_computed for affine in maps):
         return True
-    return steps(merged) < sum(map(steps, maps))
+    return cost.steps(merged) < sum(map(cost.steps, maps))
 
 
 def behind_identities(value: Node, reader: Node) -> Node:
