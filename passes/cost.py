@@ -45,7 +45,7 @@ def linear(operator: LinearOperator, source: Node, target: Node) -> float:
     channels = (
         operator.in_channels if isinstance(operator, ConvTranspose) else operator.out_channels
     )
-    rank = -operator.channel_axis + 1
+    rank = len(operator.spatial_axes) + 2
     positions = _count(places, rank) / channels if places else NOMINAL ** (rank - 1)
     weights = math.prod(operator.weight.shape)
     moved = _count(source.shape, rank) + _count(target.shape, rank) + weights

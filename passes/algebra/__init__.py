@@ -2,13 +2,14 @@
 
 from bnfx.passes.algebra.affine import ChannelAffine
 from bnfx.passes.algebra.broadcast import BroadcastAffine
-from bnfx.passes.algebra.convolution import Conv, same_padding
+from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
 from bnfx.passes.algebra.evaluate import Evaluator
 from bnfx.passes.algebra.expression import Expression, Scalar, Source
 from bnfx.passes.algebra.linear import LinearOperator
 from bnfx.passes.algebra.parallel import average, diagonal, regrouped, summed
 from bnfx.passes.algebra.serial import Product, composed
+from bnfx.passes.algebra.spatial import SpatialOperator, same_padding
 from bnfx.passes.algebra.transposed import ConvTranspose
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Product",
     "Scalar",
     "Source",
+    "SpatialOperator",
     "average",
     "composed",
     "diagonal",

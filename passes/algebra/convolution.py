@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace
@@ -12,31 +12,12 @@ from array_api_compat import array_namespace
 from bnfx.passes.algebra.arrange import Table, total
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
-from bnfx.passes.algebra.linear import LinearOperator, Tap
-
-Padding = tuple[tuple[int, int], ...]
-
-
-def same_padding(kernel: Sequence[int], dilation: Sequence[int]) -> Padding:
-    """Padding ``'same'``: ``dilation * (kernel - 1)`` zeros a dimension, the odd one at the end."""
-    totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    return tuple((total // 2, total - total // 2) for total in totals)
-
-
-def check_spatial(spatial: int, positive: dict[str, Shape], padding: Padding) -> None:
-    """Raise ``ValueError`` for attributes that are not one number (or pair) a dimension."""
-    for name, values in (*positive.items(), ("padding", padding)):
-        if len(values) != spatial:
-            raise ValueError(f"{name} {values} is not for {spatial} dimensions")
-    for name, values in positive.items():
-        if min(values) < 1:
-            raise ValueError(f"{name} {values} is not positive")
-    if not all(isinstance(sides, tuple) and len(sides) == 2 for sides in padding):
-        raise ValueError(f"padding {padding} is not (before, after) for each dimension")
+from bnfx.passes.algebra.linear import Tap
+from bnfx.passes.algebra.spatial import Padding, SpatialOperator, check_spatial
 
 
 @dataclass(frozen=True)
-class Conv(LinearOperator):
+class Conv(SpatialOperator):
     """Cross-correlation, as every framework's ``conv`` computes it, with zero padding.
 
     ``y[o, p] = sum_{i, k} weight[o, i, k] x[g(o) I + i, stride p + dilation k - pad] + bias[o]``
@@ -65,16 +46,8 @@ class Conv(LinearOperator):
         super().__post_init__()
 
     @property
-    def kernel(self) -> Shape:
-        return self.weight.shape[2:]
-
-    @property
     def out_channels(self) -> int:
         return self.weight.shape[0]
-
-    @property
-    def channel_axis(self) -> int:
-        return -len(self.kernel) - 1
 
     def scale_out(self, scale: Expression) -> Expression:
         return self.weight * scale.reshape(self.out_channels, *(1 for _ in self.weight.shape[1:]))

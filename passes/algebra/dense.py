@@ -39,6 +39,10 @@ class Dense(LinearOperator):
     def channel_axis(self) -> int:
         return -1
 
+    @property
+    def spatial_axes(self) -> Shape:
+        return ()
+
     def scale_out(self, scale: Expression) -> Expression:
         return self.weight * scale.reshape(self.out_channels, 1)
 

@@ -52,6 +52,11 @@ class LinearOperator(ABC):
     def channel_axis(self) -> int:
         """The output's channel axis counted from the end, so negative: the rank may vary."""
 
+    @property
+    @abstractmethod
+    def spatial_axes(self) -> Shape:
+        """The axes whose positions it combines, counted from the end."""
+
     @abstractmethod
     def scale_out(self, scale: Expression) -> Expression:
         """The weight of ``diag(scale) L``; ``scale`` has shape ``(out_channels,)``."""
@@ -153,6 +158,15 @@ class LinearOperator(ABC):
             rows = sums.reshape(math.prod(sums.shape[:-1]), sums.shape[-1])
             sums = MatMul(rows, table).reshape(*sums.shape[:-1], table.shape[1])
         return sums
+
+    def placed(self, response: Expression, rank: int) -> Expression:
+        """What :meth:`response` gives, as it is added to an output of ``rank`` dimensions.
+
+        Its axes are put where the operator has them, with 1s in front.
+        """
+        if len(response.shape) > 1 and self.channel_axis == -1:
+            response = permute(response, (*range(1, len(response.shape)), 0))
+        return response.reshape(*(1,) * (rank - len(response.shape)), *response.shape)
 
     def dense(
         self, input_shape: Shape, evaluate: Evaluator

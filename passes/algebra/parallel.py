@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from bnfx.passes.algebra.affine import ChannelAffine
 from bnfx.passes.algebra.arrange import Eye, broadcast_to, pad
-from bnfx.passes.algebra.convolution import Conv, Padding
+from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
 from bnfx.passes.algebra.expression import Expression, Ones, Scalar, Shape
 from bnfx.passes.algebra.linear import LinearOperator
+from bnfx.passes.algebra.spatial import Padding
 
 
 def diagonal(affine: ChannelAffine, like: LinearOperator) -> LinearOperator:
@@ -37,13 +38,17 @@ def diagonal(affine: ChannelAffine, like: LinearOperator) -> LinearOperator:
         raise ValueError(f"an affine map beside {type(like).__name__}")
     ones, none = (1 for _ in like.kernel), tuple((0, 0) for _ in like.kernel)
     one = tuple(1 for _ in like.kernel)
-    return Conv(scale.reshape(channels, 1, *ones), bias, one, none, one, channels)
+    weight = scale.reshape(channels, 1, *ones)
+    return Conv(weight, bias, one, none, one, channels, channels_last=like.channels_last)
 
 
-def average(channels: int, kernel: Shape, stride: Shape, padding: Padding) -> Conv:
+def average(
+    channels: int, kernel: Shape, stride: Shape, padding: Padding, channels_last: bool = False
+) -> Conv:
     """Average pooling that counts its zero padding, as a depthwise convolution."""
     weight = Ones((channels, 1, *kernel)) * (1.0 / math.prod(kernel))
-    return Conv(weight, None, stride, padding, (1,) * len(kernel), channels)
+    ones = (1,) * len(kernel)
+    return Conv(weight, None, stride, padding, ones, channels, channels_last=channels_last)
 
 
 def regrouped(conv: Conv, groups: int) -> Conv:
@@ -85,6 +90,8 @@ def summed(one: LinearOperator, other: LinearOperator) -> LinearOperator:
         raise ValueError(f"{type(one).__name__} beside {type(other).__name__}")
     if len(one.kernel) != len(other.kernel):
         raise ValueError(f"{len(one.kernel)} spatial dimensions beside {len(other.kernel)}")
+    if one.channels_last != other.channels_last:
+        raise ValueError("channels first beside channels last")
     if one.stride != other.stride:
         raise ValueError(f"stride {one.stride} beside {other.stride}")
     groups = math.gcd(one.groups, other.groups)

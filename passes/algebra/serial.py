@@ -56,6 +56,8 @@ def composed(outer: LinearOperator, inner: LinearOperator, spatial: Shape | None
         return Product(Dense(MatMul(outer.weight, inner.weight), bias))
     if not isinstance(outer, Conv) or not isinstance(inner, Conv):
         raise ValueError(f"{type(outer).__name__} after {type(inner).__name__}")
+    if outer.channels_last != inner.channels_last:
+        raise ValueError("channels first after channels last")
     groups = math.gcd(outer.groups, inner.groups)
     one, two = regrouped(inner, groups), regrouped(outer, groups)
     if _is_pointwise(two):

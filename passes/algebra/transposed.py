@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from array_api_compat import array_namespace
 
 from bnfx.passes.algebra.arrange import Table, total
-from bnfx.passes.algebra.convolution import Padding, check_spatial
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
-from bnfx.passes.algebra.linear import LinearOperator, Tap
+from bnfx.passes.algebra.linear import Tap
+from bnfx.passes.algebra.spatial import Padding, SpatialOperator, check_spatial
 
 
 @dataclass(frozen=True)
-class ConvTranspose(LinearOperator):
+class ConvTranspose(SpatialOperator):
     """Transposed convolution: each input element spreads the kernel over the output.
 
     ``y[o, stride q + dilation k - pad] += weight[i, o - g(i) O, k] x[i, q]``, then ``+ bias[o]``,
@@ -54,16 +54,8 @@ class ConvTranspose(LinearOperator):
         super().__post_init__()
 
     @property
-    def kernel(self) -> Shape:
-        return self.weight.shape[2:]
-
-    @property
     def out_channels(self) -> int:
         return self.weight.shape[1] * self.groups
-
-    @property
-    def channel_axis(self) -> int:
-        return -len(self.kernel) - 1
 
     @property
     def in_channels(self) -> int:

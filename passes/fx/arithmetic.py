@@ -11,7 +11,8 @@ import torch
 from torch import fx
 
 from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
-from bnfx.passes.graph import Add, Affine, Gate, Node, Role
+from bnfx.passes.arithmetic import FLOATS, NEGATION, affine_at, between, operand, with_constant
+from bnfx.passes.graph import Node, Role
 
 aten = torch.ops.aten
 
@@ -53,7 +54,6 @@ _METHODS = {
     "divide": "div",
     "true_divide": "div",
 }
-_FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 Constant = Callable[[object], Expression | None]
 
 
@@ -82,10 +82,10 @@ def read_arithmetic(
     op = table[fx_node.target]
     alpha = fx_node.kwargs.get("alpha", 1)
     rest = fx_node.kwargs.keys() - {"alpha"}
-    if rest or not _is_number(alpha) or node.dtype not in _FLOATS:
+    if rest or not _is_number(alpha) or node.dtype not in FLOATS:
         return None
     if op == "neg":
-        return _affine(node, nodes, fx_node.args[:1], BroadcastAffine(Scalar(-1.0), Scalar(0.0)))
+        return _affine(node, nodes, fx_node.args[0], NEGATION) if fx_node.args else None
     if len(fx_node.args) != 2:
         return None
     left, right = fx_node.args
@@ -94,14 +94,16 @@ def read_arithmetic(
     factor = float(alpha)  # type: ignore[arg-type]
     one, other = (_constant(value, node, constant) for value in (left, right))
     if one is None and other is None:
-        return _between(op, node, nodes, (left, right), factor)
+        if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
+            return None
+        role = between(op, [nodes(left), nodes(right)], node, factor)
+        return None if role is None else Arithmetic(role, (left, right))
     if one is not None and other is not None:
         return None
-    data = left if one is None else right
     known = one if one is not None else other
     assert known is not None
-    affine = _with_constant(op, known, on_the_left=one is not None, alpha=factor)
-    return None if affine is None else _affine(node, nodes, (data,), affine)
+    affine = with_constant(op, known, on_the_left=one is not None, alpha=factor)
+    return None if affine is None else _affine(node, nodes, left if one is None else right, affine)
 
 
 def _is_number(value: object) -> bool:
@@ -113,72 +115,14 @@ def _constant(value: object, node: Node, constant: Constant) -> Expression | Non
     if _is_number(value):
         return Scalar(float(value))  # type: ignore[arg-type]
     expression = constant(value)
-    if expression is None or not expression.shape:
-        return expression
-    if node.rank is None or len(expression.shape) > node.rank:
-        return None
-    return expression.reshape(*(1,) * (node.rank - len(expression.shape)), *expression.shape)
-
-
-def _with_constant(
-    op: str, known: Expression, on_the_left: bool, alpha: float
-) -> BroadcastAffine | None:
-    one, zero = Scalar(1.0), Scalar(0.0)
-    minus = Scalar(-known.value) if isinstance(known, Scalar) else -known
-    match op, on_the_left:
-        case "add", False:
-            return BroadcastAffine(one, known * alpha)
-        case "add", True:
-            return BroadcastAffine(Scalar(alpha), known)
-        case "sub", False:
-            return BroadcastAffine(one, minus * alpha)
-        case "sub", True:
-            return BroadcastAffine(Scalar(-alpha), known)
-        case "mul", _ if alpha == 1.0:
-            return BroadcastAffine(known, zero)
-        case "div", False if alpha == 1.0:
-            return BroadcastAffine(one / known, zero)
-    return None
+    return None if expression is None else operand(expression, node.rank)
 
 
 def _affine(
-    node: Node, nodes: Callable[[fx.Node], Node], data: tuple[Any, ...], affine: BroadcastAffine
+    node: Node, nodes: Callable[[fx.Node], Node], data: Any, affine: BroadcastAffine
 ) -> Arithmetic | None:
     """An affine map, if its output has the shape and dtype of its input."""
-    (source,) = data
-    if not isinstance(source, fx.Node):
+    if not isinstance(data, fx.Node):
         return None
-    before = nodes(source)
-    if before.dtype != node.dtype:
-        return None
-    if affine.axes:
-        if node.shape is None or before.shape != node.shape:
-            return None
-        sizes = affine.shape
-        if any(sizes[axis] != node.shape[axis] for axis in affine.axes):
-            return None
-    elif before.shape != node.shape:
-        return None
-    return Arithmetic(Affine(affine), (source,))
-
-
-def _between(
-    op: str,
-    node: Node,
-    nodes: Callable[[fx.Node], Node],
-    operands: tuple[Any, Any],
-    alpha: float,
-) -> Arithmetic | None:
-    """A sum or product of two values of one dtype."""
-    if not all(isinstance(operand, fx.Node) for operand in operands) or node.shape is None:
-        return None
-    before = [nodes(operand) for operand in operands]
-    if any(source.dtype != node.dtype for source in before):
-        return None
-    whole = [source.shape == node.shape for source in before]
-    ranks = {source.rank for source in before}
-    if op == "mul" and any(whole) and len(ranks) == 1 and alpha == 1.0:
-        return Arithmetic(Gate(), operands)
-    if op in ("add", "sub") and all(whole) and alpha != 0.0:
-        return Arithmetic(Add((1.0, -alpha if op == "sub" else alpha)), operands)
-    return None
+    role = affine_at(nodes(data), node, affine)
+    return None if role is None else Arithmetic(role, (data,))

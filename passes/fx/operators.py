@@ -14,7 +14,7 @@ from bnfx.passes.algebra import (
     Source,
     same_padding,
 )
-from bnfx.passes.algebra.convolution import Padding
+from bnfx.passes.algebra.spatial import Padding
 from bnfx.passes.fx.calls import Call
 from bnfx.passes.fx.sources import Sources
 from bnfx.passes.graph import Linear

@@ -53,16 +53,15 @@ def _add_border(
     route: Route, source: Node, reader: Node, operator: LinearOperator, shift: Expression
 ) -> None:
     """Add ``L t`` to the output, position by position."""
-    axis = operator.channel_axis
-    spatial = None if source.shape is None else source.shape[axis + 1 :]
-    if spatial is None or reader.rank is None:
+    shape = source.shape
+    if shape is None or reader.rank is None:
         raise BlockedError(Code.UNKNOWN_RANK, f"the size of {reader.name}'s input is not known")
+    spatial = [shape[axis] for axis in operator.spatial_axes]
     sizes = tuple(size for size in spatial if isinstance(size, int))
     if len(sizes) != len(spatial):
         raise BlockedError(Code.DYNAMIC_SHAPE, f"the size of {reader.name}'s input is not fixed")
-    border = operator.response(shift, sizes)
-    front = (1,) * (reader.rank + axis)
-    added = BroadcastAffine(Scalar(1.0), border.reshape(*front, *border.shape))
+    border = operator.placed(operator.response(shift, sizes), reader.rank)
+    added = BroadcastAffine(Scalar(1.0), border)
     before = route.borders.get(reader, BroadcastAffine.identity())
     route.borders[reader] = added @ before
 
@@ -71,10 +70,10 @@ def _with_padding(conv: Conv, pad: Pad, node: Node) -> Conv:
     """The convolution as if it padded by itself what ``pad`` pads."""
     assert node.rank is not None
     sides = dict(pad.sides)
-    first = node.rank + conv.channel_axis + 1
-    if not all(first <= axis for axis in sides):
+    spatial = [node.rank + axis for axis in conv.spatial_axes]
+    if not set(sides) <= set(spatial):
         raise BlockedError(Code.AXIS_MISMATCH, f"{node.name} pads channels")
-    added = [sides.get(first + axis, (0, 0)) for axis in range(len(conv.kernel))]
+    added = [sides.get(axis, (0, 0)) for axis in spatial]
     if any(min(pair) < 0 for pair in added):
         raise BlockedError(Code.PADDING_VALUE, f"{node.name} pads and crops")
     both = zip(conv.padding, added, strict=True)

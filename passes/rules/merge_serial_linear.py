@@ -68,9 +68,7 @@ def _product(node: Node) -> Product:
     inner = _inner(node)
     assert isinstance(node.role, Linear) and isinstance(inner.role, Linear)
     operator = node.role.operator
-    spatial = (
-        () if inner.shape is None else inner.shape[len(inner.shape) + operator.channel_axis + 1 :]
-    )
+    spatial = () if inner.shape is None else [inner.shape[axis] for axis in operator.spatial_axes]
     sizes = tuple(size for size in spatial if isinstance(size, int))
     known = inner.shape is not None and len(sizes) == len(spatial)
     return composed(operator, inner.role.operator, sizes if known else None)
@@ -80,9 +78,7 @@ def _border(node: Node, product: Product) -> BroadcastAffine | None:
     if product.border is None:
         return None
     assert node.rank is not None, "a border is known only where shapes are"
-    front = (1,) * (node.rank + product.operator.channel_axis)
-    border = product.border
-    return BroadcastAffine(Scalar(1.0), border.reshape(*front, *border.shape))
+    return BroadcastAffine(Scalar(1.0), product.operator.placed(product.border, node.rank))
 
 
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:

@@ -1,0 +1,75 @@
+"""Arithmetic of any IR: with constants it is an affine map, between values a sum or a product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
+from bnfx.passes.graph import Add, Affine, Gate, Node
+
+FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
+NEGATION = BroadcastAffine(Scalar(-1.0), Scalar(0.0))
+
+
+def operand(expression: Expression, rank: int | None) -> Expression | None:
+    """A constant operand, its axes those of a value of ``rank``; ``None`` if it has more.
+
+    Every IR aligns the shapes of operands at the end, as NumPy does.
+    """
+    if not expression.shape:
+        return expression
+    if rank is None or len(expression.shape) > rank:
+        return None
+    return expression.reshape(*(1,) * (rank - len(expression.shape)), *expression.shape)
+
+
+def with_constant(
+    op: str, known: Expression, on_the_left: bool, alpha: float = 1.0
+) -> BroadcastAffine | None:
+    """The map ``x -> op(x, alpha * known)``, or ``x -> op(known, alpha * x)`` on the left.
+
+    Args:
+        op: add, sub, mul or div.
+    """
+    one, zero = Scalar(1.0), Scalar(0.0)
+    minus = Scalar(-known.value) if isinstance(known, Scalar) else -known
+    match op, on_the_left:
+        case "add", False:
+            return BroadcastAffine(one, known * alpha)
+        case "add", True:
+            return BroadcastAffine(Scalar(alpha), known)
+        case "sub", False:
+            return BroadcastAffine(one, minus * alpha)
+        case "sub", True:
+            return BroadcastAffine(Scalar(-alpha), known)
+        case "mul", _ if alpha == 1.0:
+            return BroadcastAffine(known, zero)
+        case "div", False if alpha == 1.0:
+            return BroadcastAffine(one / known, zero)
+    return None
+
+
+def affine_at(before: Node, node: Node, affine: BroadcastAffine) -> Affine | None:
+    """The role of ``node``, which does ``affine`` to ``before``; ``None`` if it also changes the
+    dtype or the shape.
+    """
+    if before.dtype != node.dtype or before.shape != node.shape:
+        return None
+    if affine.axes:
+        sizes = affine.shape
+        if node.shape is None or any(sizes[axis] != node.shape[axis] for axis in affine.axes):
+            return None
+    return Affine(affine)
+
+
+def between(op: str, before: Sequence[Node], node: Node, alpha: float = 1.0) -> Add | Gate | None:
+    """The role of a sum, difference or product of two values of one dtype."""
+    if node.shape is None or any(source.dtype != node.dtype for source in before):
+        return None
+    whole = [source.shape == node.shape for source in before]
+    ranks = {source.rank for source in before}
+    if op == "mul" and any(whole) and len(ranks) == 1 and alpha == 1.0:
+        return Gate()
+    if op in ("add", "sub") and all(whole) and alpha != 0.0:
+        return Add((1.0, -alpha if op == "sub" else alpha))
+    return None
