@@ -1,0 +1,135 @@
+"""Shapes of values whose sizes may not be fixed.
+
+Relay writes ``Any`` for a size that is not fixed, and says of no two whether they are equal. Here
+each gets a name, and an op whose output has an axis of its input's hands that axis's name on: so
+two values have one shape only where that is proved.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from bnfx.passes.graph import Node
+from bnfx.passes.layouts import transform_order
+from bnfx.passes.movement import Dims
+from bnfx.passes.relay.expressions import Expr, numbers, op_name, static
+
+# The output has the shape of the first input.
+_SAME = frozenset(
+    [
+        "nn.batch_norm",
+        "nn.bias_add",
+        "nn.relu",
+        "nn.leaky_relu",
+        "nn.prelu",
+        "clip",
+        "nn.dropout",
+        "copy",
+        "cast",
+        "negative",
+        "sigmoid",
+        "tanh",
+        "exp",
+        "sqrt",
+        "rsqrt",
+        "erf",
+        "abs",
+        "log",
+        "annotation.stop_fusion",
+        "nn.softmax",
+        "nn.fast_softmax",
+    ]
+)
+# The output has the first axis of the first input: the batch.
+_BATCHED = ("nn.conv", "nn.max_pool", "nn.avg_pool", "nn.global_", "nn.adaptive_", "nn.upsampling")
+_ALSO_BATCHED = frozenset({"nn.batch_flatten", "nn.batch_matmul", "image.resize2d"})
+_BROADCASTING = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum"})
+
+
+class Shapes:
+    """Names sizes that are not fixed."""
+
+    def __init__(self) -> None:
+        self._fresh: Iterator[int] = itertools.count()
+
+    def of(self, expr: Expr, kind: Any, inputs: Sequence[Node]) -> Dims:
+        """The shape of ``expr``, which has the tensor type ``kind`` and reads ``inputs``."""
+        sizes = [static(dim) for dim in kind.shape]
+        if None not in sizes:
+            return tuple(size for size in sizes if size is not None)
+        before = inputs[0].shape if inputs else None
+        inherit = _rule(expr, sizes, inputs)
+        return tuple(
+            self._named(dim, axis, before, inherit) if size is None else size
+            for axis, (dim, size) in enumerate(zip(kind.shape, sizes, strict=True))
+        )
+
+    def _named(
+        self, dim: Any, axis: int, before: Dims | None, inherit: Callable[[int], int | None]
+    ) -> int | str:
+        if hasattr(dim, "name"):  # a symbolic size, which has a name already
+            return str(dim.name)
+        source = inherit(axis)
+        if before is not None and source is not None and isinstance(before[source], str):
+            return before[source]
+        return f"?{next(self._fresh)}"
+
+
+def _rule(
+    expr: Expr, sizes: Sequence[int | None], inputs: Sequence[Node]
+) -> Callable[[int], int | None]:
+    """Which axis of the first input an axis of the output is."""
+    name = op_name(expr) or ""
+    before = inputs[0].shape if inputs else None
+    rank = len(sizes)
+    if before is None:
+        return lambda axis: None
+    if name in _SAME:
+        return lambda axis: axis
+    if name in _BROADCASTING and _one_shape(inputs, rank):
+        return lambda axis: axis
+    if name == "concatenate" and len({len(i.shape or ()) for i in inputs}) == 1:
+        joined = int(expr.attrs.axis) % rank
+        agreed = [len({i.shape[axis] for i in inputs if i.shape}) == 1 for axis in range(rank)]
+        return lambda axis: axis if axis != joined and agreed[axis] else None
+    if name == "nn.dense":
+        return lambda axis: axis if axis < rank - 1 else None
+    if name.startswith(_BATCHED) or name in _ALSO_BATCHED:
+        return lambda axis: 0 if axis == 0 else None
+    if name == "split":
+        return lambda axis: axis if axis != int(expr.attrs.axis) % rank else None
+    order = None
+    if name == "transpose":
+        order = numbers(expr.attrs.axes) if expr.attrs.axes else tuple(range(rank))[::-1]
+    elif name == "layout_transform":
+        order = transform_order(str(expr.attrs.src_layout), str(expr.attrs.dst_layout))
+    if order is not None:
+        axes = [axis % rank for axis in order]
+        return lambda axis: axes[axis]
+    if name == "reshape" and sizes[0] is None and isinstance(before[0], str):
+        rest = [size for size in before[1:] if isinstance(size, int)]
+        known = [size for size in sizes[1:] if size is not None]
+        fixed = len(rest) == len(before) - 1 and len(known) == rank - 1
+        if fixed and math.prod(rest) == math.prod(known) != 0:
+            return lambda axis: 0 if axis == 0 else None
+    return lambda axis: None
+
+
+def _one_shape(inputs: Sequence[Node], rank: int) -> bool:
+    """Whether all operands are of one shape, or the others are constants that are broadcast."""
+    first = inputs[0].shape
+    if first is None or len(first) != rank:
+        return False
+    for other in inputs[1:]:
+        sizes = other.shape
+        if sizes == first:
+            continue
+        if sizes is None or len(sizes) > rank:
+            return False
+        aligned = zip(first[rank - len(sizes) :], sizes, strict=True)
+        if any(theirs not in (1, ours) for ours, theirs in aligned):
+            return False
+    return True
