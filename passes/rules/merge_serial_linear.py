@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bnfx.passes import cost
-from bnfx.passes.algebra import BroadcastAffine, Product, Scalar, composed
+from bnfx.passes.algebra import BroadcastAffine, Product, composed
 from bnfx.passes.graph import Affine, Graph, Linear, Node
 from bnfx.passes.guards import behind_identities, refuse_multiply_add
 from bnfx.passes.numerics import Values
@@ -80,9 +80,7 @@ def _border(node: Node, product: Product) -> BroadcastAffine | None:
     if product.border is None:
         return None
     assert node.rank is not None, "a border is known only where shapes are"
-    front = (1,) * (node.rank + product.operator.channel_axis)
-    border = product.border
-    return BroadcastAffine(Scalar(1.0), border.reshape(*front, *border.shape))
+    return BroadcastAffine.of_border(product.border, node.rank)
 
 
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
@@ -98,7 +96,7 @@ def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
         first = graph.put_before(node, node.name)
         first.origin = node.origin
         node.role = Affine(border, lowered=True)
-    return Change(Outcome.FOLDED, node, node.name, sized=border is not None)
+    return Change(Outcome.FOLDED, node, node.name)
 
 
 RULE = Rule("merge-serial-linear", match, refuse, rewrite)
