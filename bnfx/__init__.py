@@ -12,6 +12,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from bnfx.errors import BnfxError as BnfxError
+    from bnfx.errors import BuildError as BuildError
     from bnfx.errors import CaptureError as CaptureError
     from bnfx.errors import ConversionError as ConversionError
     from bnfx.errors import FoldWarning as FoldWarning
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BnfxError": "bnfx.errors",
+    "BuildError": "bnfx.errors",
     "CaptureError": "bnfx.errors",
     "ConversionError": "bnfx.errors",
     "FoldWarning": "bnfx.errors",

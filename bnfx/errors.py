@@ -5,6 +5,7 @@ BnfxError
 │   └── NotYetError                  an option of the design that this version does not offer
 ├── TrainingModeError (ValueError)   a module in training was to be folded
 ├── CaptureError                     the model could not be traced
+├── BuildError (RuntimeError)        TVM cannot build this, or not here
 ├── ConversionError (TypeError)      a BatchNorm cannot be converted without loss
 ├── SyncError (RuntimeError)         statistics cannot be shared as was asked for
 │   └── MismatchError                ranks are about to do different things (BNFX_SYNC_DEBUG=1)
@@ -36,6 +37,10 @@ class TrainingModeError(BnfxError, ValueError):
 
 class CaptureError(BnfxError):
     """The model could not be traced into a graph."""
+
+
+class BuildError(BnfxError, RuntimeError):
+    """TVM cannot build this module, or not for this target."""
 
 
 class ConversionError(BnfxError, TypeError):

@@ -56,8 +56,7 @@ class Options:
         _check_process_group(self.process_group)
         parse_rules(self.rules)
         check_verify(self.verify)
-        if self.report is not None and not callable(self.report):
-            _check_report_path(self.report)
+        check_report(self.report)
 
     @staticmethod
     def parse(options: Mapping[str, Any] | None) -> Options:
@@ -131,7 +130,10 @@ def _check_process_group(group: Any) -> None:
         raise OptionError(f"process_group must be a ProcessGroup or None, not {group!r}")
 
 
-def _check_report_path(path: str | os.PathLike[str]) -> None:
+def check_report(path: Any) -> None:
+    """Raise :class:`OptionError` unless a report can be handed there; ``None`` is nowhere."""
+    if path is None or callable(path):
+        return
     try:
         suffix = Path(path).suffix
     except TypeError:

@@ -98,6 +98,7 @@ class Node:
         name: what a report calls it: the module's path where there is one.
         role: see the module's docstring.
         inputs: data inputs.
+        shape_inputs: sizes that it reads, and values of which it reads the shape alone.
         rank: number of dimensions, where known.
         dtype: the value's dtype, where known.
         origin: the IR's own node; ``None`` for one that a rule put in.
@@ -113,6 +114,7 @@ class Node:
     name: str
     role: Role
     inputs: list[Node]
+    shape_inputs: list[Node] = field(default_factory=list)
     rank: int | None = None
     dtype: str | None = None
     origin: Any = None
@@ -126,9 +128,14 @@ class Node:
 
     def data_users(self) -> list[Node]:
         """The readers of this value's elements (not only of its shape)."""
+        readers = (user for user in self.users if self in user.inputs)
         return [
-            user for user in self.users if not isinstance(user.role, Opaque) or user.role.reads_data
+            user for user in readers if not isinstance(user.role, Opaque) or user.role.reads_data
         ]
+
+    def all_inputs(self) -> list[Node]:
+        """All that has to be computed before it."""
+        return list(dict.fromkeys([*self.inputs, *self.shape_inputs]))
 
 
 class Graph:
@@ -149,7 +156,7 @@ class Graph:
 
     def append(self, node: Node) -> Node:
         """Add ``node`` at the end; its inputs must be in the graph already."""
-        for source in node.inputs:
+        for source in node.all_inputs():
             if source not in self._nodes:
                 raise GraphError(f"{node.name} reads {source.name}, which is not in the graph")
             source.users[node] = None
@@ -166,34 +173,31 @@ class Graph:
         """Take out ``node``, which has one input; its readers read that input instead."""
         (source,) = node.inputs
         for user in node.users:
-            user.inputs = [source if value is node else value for value in user.inputs]
+            for read in (user.inputs, user.shape_inputs):
+                read[:] = [source if value is node else value for value in read]
             source.users[user] = None
         node.users.clear()
         self._stands_for[node] = source
         self._erase(node)
 
     def rewire(self, node: Node, inputs: Sequence[Node]) -> None:
-        """Let ``node`` read ``inputs``, which stand before it."""
-        for source in node.inputs:
+        """Let ``node`` read the data ``inputs``, which stand before it."""
+        for source in node.all_inputs():
             source.users.pop(node, None)
         node.inputs = list(inputs)
-        for source in inputs:
+        for source in node.all_inputs():
             source.users[node] = None
 
     def drop_unread(self, node: Node) -> None:
-        """Take out a node with a role, and then its inputs, as far as nothing reads them.
-
-        Who reads a rank only needs no node for it.
-        """
+        """Take out a node with a role, then its inputs, while only ranks of them are read."""
         if isinstance(node.role, Opaque) or node not in self._nodes:
             return
         if not all(isinstance(user.role, Opaque) and user.role.reads_rank for user in node.users):
             return
         for user in list(node.users):
             self.rewire(user, [])
-        inputs = list(dict.fromkeys(node.inputs))
         self._erase(node)
-        for source in inputs:
+        for source in node.all_inputs():
             self.drop_unread(source)
 
     def put_before(self, node: Node, name: str) -> Node:
@@ -215,7 +219,7 @@ class Graph:
         return new
 
     def _erase(self, node: Node) -> None:
-        for source in node.inputs:
+        for source in node.all_inputs():
             source.users.pop(node, None)
         del self._nodes[node]
 
@@ -230,19 +234,17 @@ class Graph:
         """
         seen: set[Node] = set()
         for node in self._nodes if nodes is None else nodes:
-            for source in node.inputs:
+            for source in node.all_inputs():
                 if source not in self._nodes or node not in source.users:
                     raise GraphError(f"the edge {source.name} -> {node.name} is broken")
                 if nodes is None and source not in seen:
                     raise GraphError(f"{node.name} runs before its input {source.name}")
             for user in node.users:
-                if user not in self._nodes or node not in user.inputs:
+                if user not in self._nodes or node not in user.all_inputs():
                     raise GraphError(f"{user.name} is said to read {node.name}, but does not")
             wanted = _ARITY.get(type(node.role))
-            if wanted is not None and len(node.inputs) != wanted:
-                raise GraphError(
-                    f"{node.name} must have {wanted} data inputs, not {len(node.inputs)}"
-                )
+            if wanted is not None and (have := len(node.inputs)) != wanted:
+                raise GraphError(f"{node.name} must have {wanted} data inputs, not {have}")
             seen.add(node)
 
 

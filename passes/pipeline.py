@@ -91,7 +91,6 @@ class _Ledger:
             node: list(node.sites) for node in graph if node.sites
         }
         self._counts: Counter[str] = Counter()
-        self._sized = False
 
     def refused(self, node: Node, rule: Rule, refusals: tuple[Refusal, ...]) -> None:
         for site in node.sites:
@@ -99,7 +98,6 @@ class _Ledger:
 
     def changed(self, node: Node, rule: Rule, change: Change) -> None:
         self._counts[rule.name] += 1
-        self._sized |= change.sized
         for gone in (node, *change.absorbed):
             for site in gone.sites:
                 self._verdicts[site] = Verdict(site, change.outcome, change.target)
@@ -120,7 +118,7 @@ class _Ledger:
             error = _rounding(node, values)
             errors.update((site, error) for site in sites if error is not None)
         verdicts = (self._verdict(site, errors.get(site)) for site in self._sites)
-        return GraphReport(tuple(verdicts), rewrites=dict(self._counts), sized=self._sized)
+        return GraphReport(tuple(verdicts), rewrites=dict(self._counts))
 
     def _verdict(self, site: Site, error: float | None) -> Verdict:
         """What the rules decided; else "kept", with every reason."""

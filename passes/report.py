@@ -9,6 +9,10 @@ from enum import Enum
 from bnfx.passes.refusals import Code, Refusal
 
 
+class RewriteWarning(UserWarning):
+    """A rewrite failed and the original graph is used in its place; please report it."""
+
+
 class Outcome(str, Enum):
     """What a verdict says; exactly one a site."""
 
@@ -63,13 +67,11 @@ class GraphReport:
         verdicts: one a site.
         notes: what else a user should know, e.g. why a rewrite was abandoned.
         rewrites: how often each rule was applied, by name.
-        sized: whether the rewritten graph holds for inputs of these very sizes only.
     """
 
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
     rewrites: Mapping[str, int] = field(default_factory=dict)
-    sized: bool = False
 
     def agrees(self, other: GraphReport) -> bool:
         """Whether the same became of every site, by the same rewrites."""

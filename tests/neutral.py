@@ -203,6 +203,13 @@ class Model:
             for node in self.graph
         )
 
+    def has_border(self) -> bool:
+        """Whether something is added to a linear operator's output position by position."""
+        return any(
+            isinstance(node.role, Affine) and node.role.lowered and len(node.role.map.axes) > 1
+            for node in self.graph
+        )
+
     def picture(self) -> list[tuple[Any, ...]]:
         """All that a rule could change, for "the graph is as it was"."""
         return [

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from torch._guards import CompileContext
 
 from bnfx.report import Report
 
@@ -29,7 +28,7 @@ def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] |
         where(report)
         return
     path = Path(where).absolute()
-    compilation = CompileContext.current_compile_id()
+    compilation = _compilation()
     frame = getattr(compilation, "frame_id", None)
     graphs = _files.setdefault(path, {})
     latest, reports = graphs.get(frame, (None, []))
@@ -37,6 +36,12 @@ def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] |
     write_whole(
         path, render_for(path, Report.merge(r for _, some in graphs.values() for r in some))
     )
+
+
+def _compilation() -> object:
+    """Dynamo's number of what it compiles at present, if it does."""
+    guards = sys.modules.get("torch._guards")  # TVM users may have no torch
+    return None if guards is None else guards.CompileContext.current_compile_id()
 
 
 def render_for(path: Path, report: Report) -> str:

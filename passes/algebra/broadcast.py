@@ -42,6 +42,12 @@ class BroadcastAffine:
         sides = (affine.scale, affine.shift)
         return BroadcastAffine(*(e.reshape(*front, *e.shape) if e.shape else e for e in sides))
 
+    @staticmethod
+    def of_border(border: Expression, rank: int) -> BroadcastAffine:
+        """Adds ``border``, which lies along the last axes of a value of ``rank`` dimensions."""
+        front = (1,) * (rank - len(border.shape))
+        return BroadcastAffine(_ONE, border.reshape(*front, *border.shape))
+
     @property
     def shape(self) -> Shape:
         """What scale and shift broadcast to."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from array_api_compat import array_namespace
 
@@ -14,6 +15,30 @@ from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
 from bnfx.passes.algebra.linear import Tap
 from bnfx.passes.algebra.spatial import Padding, SpatialOperator, check_spatial
+
+if TYPE_CHECKING:
+    from bnfx.passes.algebra.transposed import ConvTranspose
+
+
+def reach_of(
+    operator: Conv | ConvTranspose, spatial: Shape, meets: Callable[[int, int, int, int], bool]
+) -> tuple[Table, ...]:
+    """For each spatial dimension, which taps (rows) meet the input at which outputs (columns).
+
+    Args:
+        operator: a convolution.
+        spatial: the input's sizes.
+        meets: ``(output, offset, stride, size)`` -> whether a tap that lies ``offset = dilation k -
+            pad`` from the kernel's first does, at this output position.
+    """
+    _, *sizes = operator.output_shape((operator.in_channels, *spatial))
+    tables = []
+    for axis, (size, outs) in enumerate(zip(spatial, sizes, strict=True)):
+        stride, dilation = operator.stride[axis], operator.dilation[axis]
+        offsets = [dilation * k - operator.padding[axis][0] for k in range(operator.kernel[axis])]
+        rows = ((float(meets(p, at, stride, size)) for p in range(outs)) for at in offsets)
+        tables.append(Table(tuple(map(tuple, rows))))
+    return tuple(tables)
 
 
 @dataclass(frozen=True)
@@ -88,24 +113,10 @@ class Conv(SpatialOperator):
         return sums.reshape(self.out_channels, *self.kernel)
 
     def reach(self, spatial: Shape) -> tuple[Table, ...]:
-        _, *out_spatial = self.output_shape((self.in_channels, *spatial))
-        return tuple(
-            Table(
-                tuple(
-                    tuple(float(0 <= s * p + d * tap - before < size) for p in range(out))
-                    for tap in range(k)
-                )
-            )
-            for size, out, k, s, d, (before, _) in zip(
-                spatial,
-                out_spatial,
-                self.kernel,
-                self.stride,
-                self.dilation,
-                self.padding,
-                strict=True,
-            )
-        )
+        def meets(out: int, offset: int, stride: int, size: int) -> bool:
+            return 0 <= stride * out + offset < size
+
+        return reach_of(self, spatial, meets)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         spatial = (

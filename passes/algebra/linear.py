@@ -159,14 +159,11 @@ class LinearOperator(ABC):
             sums = MatMul(rows, table).reshape(*sums.shape[:-1], table.shape[1])
         return sums
 
-    def placed(self, response: Expression, rank: int) -> Expression:
-        """What :meth:`response` gives, as it is added to an output of ``rank`` dimensions.
-
-        Its axes are put where the operator has them, with 1s in front.
-        """
+    def placed(self, response: Expression) -> Expression:
+        """What :meth:`response` gives, its axes in the order of the operator's output."""
         if len(response.shape) > 1 and self.channel_axis == -1:
-            response = permute(response, (*range(1, len(response.shape)), 0))
-        return response.reshape(*(1,) * (rank - len(response.shape)), *response.shape)
+            return permute(response, (*range(1, len(response.shape)), 0))
+        return response
 
     def dense(
         self, input_shape: Shape, evaluate: Evaluator

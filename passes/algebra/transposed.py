@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from array_api_compat import array_namespace
 
 from bnfx.passes.algebra.arrange import Table, total
+from bnfx.passes.algebra.convolution import reach_of
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
 from bnfx.passes.algebra.linear import Tap
@@ -90,24 +91,11 @@ class ConvTranspose(SpatialOperator):
         return total(self._by_group() * shifts, (1,)).reshape(self.out_channels, *self.kernel)
 
     def reach(self, spatial: Shape) -> tuple[Table, ...]:
-        _, *out_spatial = self.output_shape((self.in_channels, *spatial))
-        return tuple(
-            Table(
-                tuple(
-                    tuple(float(_meets(p + before - d * tap, s, size)) for p in range(out))
-                    for tap in range(k)
-                )
-            )
-            for size, out, k, s, d, (before, _) in zip(
-                spatial,
-                out_spatial,
-                self.kernel,
-                self.stride,
-                self.dilation,
-                self.padding,
-                strict=True,
-            )
-        )
+        def meets(out: int, offset: int, stride: int, size: int) -> bool:
+            place, rest = divmod(out - offset, stride)
+            return rest == 0 and 0 <= place < size
+
+        return reach_of(self, spatial, meets)
 
     def rows(self, weight: Array) -> Array:
         xp = array_namespace(weight)
@@ -148,8 +136,3 @@ class ConvTranspose(SpatialOperator):
                 for out in range(out_group):
                     out_channel = (channel // in_group) * out_group + out
                     yield (out_channel, *target), in_index, (channel, out, *offset)
-
-
-def _meets(offset: int, stride: int, size: int) -> bool:
-    """Whether an input position lies ``offset`` before the kernel's first output."""
-    return offset % stride == 0 and 0 <= offset // stride < size

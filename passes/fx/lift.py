@@ -20,6 +20,7 @@ from bnfx.passes.fx.metadata import (
     name_of,
     reads_metadata_only,
     reads_rank,
+    takes_shape_of,
     value_of,
 )
 from bnfx.passes.fx.modules import BATCH_NORM_RANK, read_module
@@ -206,9 +207,13 @@ def _give_structure(
         return
     if squeezes(fx_node) and not all(isinstance(size, int) for size in before[0].shape or ()):
         return
+    others = [source for source in fx_node.all_input_nodes if source not in inputs]
+    if not all(takes_shape_of(fx_node, source) for source in others):
+        return
     role = read_movement(call, before[0].shape, node.shape)
-    if role is not None and len(fx_node.all_input_nodes) == len(set(before)):
+    if role is not None:
         node.role, node.inputs = role, before
+        node.shape_inputs = [nodes[source] for source in others]
 
 
 def _read(fx_node: fx.Node, module: fx.GraphModule) -> Call | Refusal | None:

@@ -53,6 +53,25 @@ def reads_metadata_only(node: fx.Node) -> bool:
     return False
 
 
+def takes_shape_of(node: fx.Node, source: fx.Node) -> bool:
+    """Whether ``source`` tells an op that rearranges another input sizes, and nothing else.
+
+    It is a size itself, or the tensor whose shape ``x.view_as(source)`` takes.
+    """
+    return (node.op == "call_method" and node.target in ("view_as", "reshape_as")) or _is_size(
+        source
+    )
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether the node's value is sizes, or computed from sizes."""
+    value = node.meta.get("val", node.meta.get("example_value"))
+    if isinstance(value, (int, torch.SymInt, torch.Size)) or reads_metadata_only(node):
+        return True
+    computed = getattr(node.target, "__module__", "") == "_operator"
+    return computed and all(map(_is_size, node.all_input_nodes))
+
+
 def is_autocast(node: fx.Node) -> bool:
     """Whether autocast begins or ends here."""
     return node.op == "call_function" and "autocast" in str(getattr(node.target, "__name__", ""))

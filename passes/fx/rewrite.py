@@ -20,16 +20,13 @@ from bnfx.passes.fx.slots import Slot
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.passes.report import RewriteWarning as RewriteWarning
 from bnfx.passes.rules import RULES, Rule
 
 log = logging.getLogger("bnfx")
 
 # MPS has no float64; folding there is done in float32.
 _NO_FLOAT64 = frozenset({"mps"})
-
-
-class RewriteWarning(UserWarning):
-    """A rewrite failed and the original graph is used in its place; please report it."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Dataflow:
 
     def children(self, expr: Expr) -> list[Expr]:
         """What the expression reads, resolved, in order."""
-        return list(map(self.resolve, _children(expr)))
+        return list(map(self.resolve, operands(expr)))
 
     def _walk(self) -> None:
         done: set[Expr] = set()
@@ -87,7 +87,8 @@ class Dataflow:
             raise UnreadableFunctionError(f"it calls {name}")
 
 
-def _children(expr: Expr) -> list[Expr]:
+def operands(expr: Expr) -> list[Expr]:
+    """What the expression reads, as it is written."""
     if isinstance(expr, relay.Call):
         callee = [] if isinstance(expr.op, _Op) else [expr.op]
         return [*callee, *expr.args]
@@ -146,4 +147,5 @@ def locations(expr: Expr) -> Iterator[str]:
     name = getattr(getattr(span, "source_name", None), "name", None)
     if name:
         yield str(name)
-        yield f"{name}:{span.line}" if span.line else str(name)
+        line = getattr(span, "line", 0)
+        yield f"{name}:{line}" if line else str(name)

@@ -33,7 +33,8 @@ class Lifted:
         flow: the function's values, in order.
         nodes: each value's neutral node.
         roles: the role that each node had before the rules ran.
-        stored: how the calls of linear operators store their weights.
+        calls: the calls of linear operators.
+        stored: how these store their weights.
         arrays: the constants that the graph's sources stand for.
     """
 
@@ -41,6 +42,7 @@ class Lifted:
     flow: Dataflow
     nodes: Mapping[Expr, Node]
     roles: Mapping[Node, Role]
+    calls: Mapping[Node, Expr]
     stored: Mapping[Node, Stored]
     arrays: Mapping[str, Array]
 
@@ -64,7 +66,7 @@ def lift(function: Expr, prefix: str = "") -> Lifted:
     graph = lifter.graph
     roles = {node: node.role for node in graph}
     arrays = lifter.constants.arrays
-    return Lifted(graph, lifter.flow, lifter.nodes, roles, lifter.stored, arrays)
+    return Lifted(graph, lifter.flow, lifter.nodes, roles, lifter.calls, lifter.stored, arrays)
 
 
 class _Lifter:
@@ -74,6 +76,7 @@ class _Lifter:
         self.graph = Graph()
         self.nodes: dict[Expr, Node] = {}
         self.stored: dict[Node, Stored] = {}
+        self.calls: dict[Node, Expr] = {}
         self._shapes = Shapes()
         self._names = Names(prefix)
 
@@ -93,7 +96,8 @@ class _Lifter:
         if isinstance(expr, relay.TupleGetItem) and expr.index == 0:
             whole = self.flow.resolve(expr.tuple_value)
             if self._is_first_part_alone(whole):
-                self.nodes[expr] = self.nodes[whole]
+                node = self.nodes[expr] = self.nodes[whole]
+                node.origin = expr
                 return True
         return op_name(expr) == "nn.bias_add" and self._adds_bias(expr)
 
@@ -113,7 +117,7 @@ class _Lifter:
         before = self.flow.resolve(expr.args[0])
         node = self.nodes[before]
         role = node.role
-        alone = self.flow.readers[before] == [expr] and node.origin is before
+        alone = self.flow.readers[before] == [expr] and self.calls.get(node) == before
         if not isinstance(role, Linear) or not alone or node.rank is None:
             return False
         if int(expr.attrs.axis) % node.rank != node.rank + role.operator.channel_axis:
@@ -154,7 +158,7 @@ class _Lifter:
             read, node.refusals = read_operator(expr, source, self._lookup(node))
             if read is not None:
                 node.role, node.inputs = read.linear, [source]
-                self.stored[node] = read.stored
+                self.stored[node], self.calls[node] = read.stored, expr
         elif name in ARITHMETIC:
             self._give_arithmetic(expr, node)
         else:

@@ -19,29 +19,9 @@ from bnfx.passes.relay.expressions import Expr, numbers, op_name, static
 
 # The output has the shape of the first input.
 _SAME = frozenset(
-    [
-        "nn.batch_norm",
-        "nn.bias_add",
-        "nn.relu",
-        "nn.leaky_relu",
-        "nn.prelu",
-        "clip",
-        "nn.dropout",
-        "copy",
-        "cast",
-        "negative",
-        "sigmoid",
-        "tanh",
-        "exp",
-        "sqrt",
-        "rsqrt",
-        "erf",
-        "abs",
-        "log",
-        "annotation.stop_fusion",
-        "nn.softmax",
-        "nn.fast_softmax",
-    ]
+    {"nn.batch_norm", "nn.bias_add", "nn.dropout", "nn.softmax", "nn.fast_softmax", "copy", "cast"}
+    | {"nn.relu", "nn.leaky_relu", "nn.prelu", "clip", "negative", "sigmoid", "tanh", "exp", "abs"}
+    | {"sqrt", "rsqrt", "erf", "log", "annotation.stop_fusion"}
 )
 # The output has the first axis of the first input: the batch.
 _BATCHED = ("nn.conv", "nn.max_pool", "nn.avg_pool", "nn.global_", "nn.adaptive_", "nn.upsampling")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bnfx.passes.algebra import BroadcastAffine, Conv, Expression, LinearOperator, Scalar
+from bnfx.passes.algebra import BroadcastAffine, Conv, Expression, LinearOperator
 from bnfx.passes.graph import Linear, Node, Role
 from bnfx.passes.movement import BlockedError, Pad
 from bnfx.passes.refusals import Code
@@ -60,8 +60,8 @@ def _add_border(
     sizes = tuple(size for size in spatial if isinstance(size, int))
     if len(sizes) != len(spatial):
         raise BlockedError(Code.DYNAMIC_SHAPE, f"the size of {reader.name}'s input is not fixed")
-    border = operator.placed(operator.response(shift, sizes), reader.rank)
-    added = BroadcastAffine(Scalar(1.0), border)
+    border = operator.placed(operator.response(shift, sizes))
+    added = BroadcastAffine.of_border(border, reader.rank)
     before = route.borders.get(reader, BroadcastAffine.identity())
     route.borders[reader] = added @ before
 

@@ -133,7 +133,7 @@ def _first_that_works(
     """Go back along all branches of the first of ``trials`` that lets the maps through."""
     reasons = []
     for branches in trials:
-        trial = Route(route.node, route.values, dict(route.roles), reshapes=route.reshapes)
+        trial = Route(route.node, route.values, dict(route.roles))
         try:
             for source, part in branches:
                 _back(trial, source, value, part)
@@ -141,6 +141,6 @@ def _first_that_works(
         except BlockedError as blocked:
             reasons.append(blocked)
             continue
-        route.roles, route.sized = trial.roles, route.sized or trial.sized
+        route.roles = trial.roles
         return
     raise reasons[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.graph import Affine, Graph, Linear, Move, Node, Role
 from bnfx.passes.guards import merging_pays, refuse_multiply_add, take_out
-from bnfx.passes.movement import BlockedError, Movement, Reshape, Select
+from bnfx.passes.movement import BlockedError, Movement, Select
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 
@@ -22,7 +22,6 @@ class Route:
         roles: the new role of each node that absorbs.
         borders: what is added to a linear operator's output where its taps meet padding.
         hops: how many ops the map crosses.
-        sized: whether constants come in that fit these very sizes only.
     """
 
     node: Node
@@ -30,8 +29,6 @@ class Route:
     roles: dict[Node, Role] = field(default_factory=dict)
     borders: dict[Node, BroadcastAffine] = field(default_factory=dict)
     hops: int = 0
-    sized: bool = False
-    reshapes: bool = False  # whether it crosses an op that may write it out along other axes
 
     @staticmethod
     def start(node: Node, values: Values | None) -> Route:
@@ -71,7 +68,6 @@ class Route:
             raise BlockedError(Code.AXIS_MISMATCH, f"it varies along more axes than {target.name}")
         if not merging_pays(target, self.node, merged):
             raise BlockedError(Code.COSTS_MORE, f"merging it with {target.name} would save nothing")
-        self.sized |= self.reshapes
         self.roles[target] = Affine(merged, lowered=True)
 
     def check(self) -> None:
@@ -94,7 +90,6 @@ def cross(route: Route, node: Node, movement: Movement, affine: BroadcastAffine)
     if node.shape is None or node.inputs[0].shape is None:
         raise BlockedError(Code.UNKNOWN_RANK, f"the shape of {node.name} is not known")
     require_same_dtype(node.inputs[0], node)
-    route.reshapes |= isinstance(movement, (Reshape, Select))
     if movement.needs_zero_shift and not affine.is_scale:
         raise BlockedError(Code.NONZERO_SHIFT, f"it would have to cross {node.name}")
     if movement.needs_nonnegative_scale and not affine.is_shift:

@@ -22,7 +22,6 @@ class Change:
         survivor_outcome: what became of the survivor's own sites, if anything did.
         absorbed: other nodes that are gone; their sites share the outcome.
         lowered: nodes that are multiply-adds now, besides the survivor.
-        sized: whether constants came in that fit these very sizes only.
     """
 
     outcome: Outcome
@@ -31,7 +30,6 @@ class Change:
     survivor_outcome: Outcome | None = None
     absorbed: tuple[Node, ...] = ()
     lowered: tuple[Node, ...] = ()
-    sized: bool = False
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     route = forward(node, values)
     target = route.apply(graph)
-    return Change(Outcome.FOLDED, target, target.name, sized=bool(route.borders))
+    return Change(Outcome.FOLDED, target, target.name)
 
 
 RULE = Rule("fold-affine-into-next-linear", match, refuse, rewrite)

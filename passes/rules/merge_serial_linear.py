@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bnfx.passes import cost
-from bnfx.passes.algebra import BroadcastAffine, Product, Scalar, composed
+from bnfx.passes.algebra import BroadcastAffine, Product, composed
 from bnfx.passes.graph import Affine, Graph, Linear, Node
 from bnfx.passes.guards import behind_identities, refuse_multiply_add
 from bnfx.passes.numerics import Values
@@ -78,7 +78,8 @@ def _border(node: Node, product: Product) -> BroadcastAffine | None:
     if product.border is None:
         return None
     assert node.rank is not None, "a border is known only where shapes are"
-    return BroadcastAffine(Scalar(1.0), product.operator.placed(product.border, node.rank))
+    border = product.operator.placed(product.border)
+    return BroadcastAffine.of_border(border, node.rank)
 
 
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
@@ -94,7 +95,7 @@ def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
         first = graph.put_before(node, node.name)
         first.origin = node.origin
         node.role = Affine(border, lowered=True)
-    return Change(Outcome.FOLDED, node, node.name, sized=border is not None)
+    return Change(Outcome.FOLDED, node, node.name)
 
 
 RULE = Rule("merge-serial-linear", match, refuse, rewrite)

@@ -63,9 +63,8 @@ def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
         for target in targets
         if isinstance(target.role, Affine) and target not in route.borders
     )
-    sized = route.sized or bool(route.borders)
     outcome = Outcome.MERGED if first in lowered else Outcome.FOLDED
-    return Change(outcome, first, first.name, lowered=lowered, sized=sized)
+    return Change(outcome, first, first.name, lowered=lowered)
 
 
 RULE = Rule("move-affine", match, refuse, rewrite)

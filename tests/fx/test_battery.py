@@ -9,7 +9,7 @@ import copy
 
 import pytest
 import torch
-from battery import arithmetic, conv, merge, move, next_linear
+from battery import arithmetic, conv, merge, move, next_linear, shapes
 from battery.conv import Case
 from support import Capture, count_batch_norms, randomise, relative
 from torch import fx
@@ -23,6 +23,7 @@ CASES: list[Case] = [
     *arithmetic.CASES,
     *move.CASES,
     *merge.CASES,
+    *shapes.CASES,
 ]
 ASSERTS = {"dim", "eq", "size", "_assert"}
 

@@ -46,15 +46,6 @@ def test_rewrites_and_kinds_are_counted(model: Model) -> None:
     report = model.run(*RULES)
     assert report.rewrites == {"fold-affine-into-linear": 2}
     assert (report.count(Outcome.FOLDED), report.count(Outcome.FOLDED, "affine")) == (1, 1)
-    assert not report.sized
-
-
-def test_a_report_is_sized_once_a_border_came_in(model: Model) -> None:
-    norm = model.norm("norm", model.like("sin", Opaque(), model.input("in", 8, 3, 4, 4)))
-    model.like("out", Opaque(), model.conv2d("conv", norm, 3, 3, padding=1))
-    report = model.run(*RULES)
-    assert report.rewrites == {"fold-affine-into-next-linear": 1}
-    assert report.sized
 
 
 def test_the_sites_of_absorbed_nodes_share_the_outcome(model: Model) -> None:

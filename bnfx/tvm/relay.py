@@ -1,0 +1,188 @@
+"""Relay (TVM before 0.20): a pass, a build, and a hook into TVM's own build. No torch.
+
+Source: https://tvm.apache.org/docs/v0.16.0/reference/api/python/relay/index.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from bnfx.errors import BuildError
+from bnfx.options import check_report, parse_rules
+from bnfx.report import Report
+from bnfx.report.output import deliver
+from bnfx.tvm.targets import require_codegen
+
+try:
+    import tvm
+    from tvm import relay
+    from tvm.relay.backend import vm
+except ImportError as error:
+    raise BuildError(
+        f"bnfx.tvm.relay needs a TVM with Relay (before 0.20), and `from tvm import relay` says: "
+        f"{error}. Install one: pip install 'bnfx[relay]' (Python 3.10)"
+    ) from error
+
+from bnfx.passes.relay.rewrite import rewrite_module
+
+__all__ = ["FoldBatchNorm", "build", "build_hook"]
+
+ReportTarget = Callable[[Report], Any] | str | os.PathLike[str] | None
+
+
+@tvm.transform.module_pass(opt_level=0, name="bnfx.FoldBatchNorm", required=["InferType"])
+class FoldBatchNorm:
+    """A Relay module pass that folds every BatchNorm and constant affine op that it can.
+
+    Usable wherever a ``tvm.transform.Pass`` is: called with a module, in a ``Sequential``, under
+    ``PassInstrument``. Only constants can be folded, so bind parameters first
+    (``relay.build_module.bind_params_by_name``); :func:`build` does. Which graphs it folds, and
+    the equations: docs/math.md.
+
+    Args:
+        rules: ``"all"``, ``"none"`` or names of rules, as in ``torch.compile``'s options.
+        report: where the :class:`bnfx.Report` of each run goes: a callable, or a path.
+
+    Attributes:
+        report: the :class:`bnfx.Report` of the last run, ``None`` before the first.
+    """
+
+    def __init__(self, rules: str | Sequence[str] = "all", report: ReportTarget = None) -> None:
+        self._rules = parse_rules(rules)
+        check_report(report)
+        self._deliver = report
+        self.report: Report | None = None
+
+    def transform_module(
+        self, mod: tvm.IRModule, context: tvm.transform.PassContext
+    ) -> tvm.IRModule:
+        """The folded module; ``mod`` is untouched."""
+        rewritten = rewrite_module(mod, self._rules)
+        self.report = Report(rewritten.reports)
+        deliver(self.report, self._deliver)
+        return rewritten.module
+
+
+def _folded(mod: tvm.IRModule, params: Mapping[str, Any] | None, fold: Any) -> tvm.IRModule:
+    """``mod`` with ``params`` bound and folded."""
+    if params:
+        function = relay.build_module.bind_params_by_name(mod["main"], dict(params))
+        bound = tvm.IRModule(mod.functions, mod.type_definitions, attrs=mod.attrs)
+        bound.update_func(mod.get_global_var("main"), function)
+        mod = bound
+    result = fold(mod)
+    assert isinstance(result, tvm.IRModule)
+    return result
+
+
+def build(
+    mod: Any,
+    target: Any = None,
+    params: Mapping[str, Any] | None = None,
+    *,
+    rules: str | Sequence[str] = "all",
+    report: ReportTarget = None,
+    executor: Any = None,
+    **options: Any,
+) -> Any:
+    """``relay.build`` with :class:`FoldBatchNorm` in front, within the caller's ``PassContext``.
+
+    Args:
+        mod: a ``tvm.IRModule``, or a ``relay.Function``.
+        target: of ``relay.build``; ``None`` for the current target.
+        params: name -> tensor, bound as constants.
+        rules, report: see :class:`FoldBatchNorm`.
+        executor: of ``relay.build`` (graph or AOT); or ``"vm"`` for the Relay VM, which takes
+            shapes that are not fixed.
+        options: other arguments of ``relay.build``.
+
+    Returns:
+        The executor factory that ``relay.build`` returns; ``vm.Executable`` for the VM.
+
+    Raises:
+        TypeError: if ``mod`` is no Relay module.
+        BuildError: if this TVM has no code generator for the target.
+    """
+    if isinstance(mod, relay.Function):
+        mod = tvm.IRModule.from_expr(mod)
+    if not isinstance(mod, tvm.IRModule):
+        raise TypeError(f"mod must be a tvm.IRModule, not {type(mod).__name__}")
+    if "main" not in {variable.name_hint for variable in mod.get_global_vars()}:
+        raise TypeError("mod has no function main; relay.build builds that one")
+    require_codegen(target)
+    folded = _folded(mod, params, FoldBatchNorm(rules, report))
+    if executor == "vm":
+        return vm.compile(folded, target, **options)
+    if executor is not None:
+        options["executor"] = executor
+    return relay.build(folded, target, **options)
+
+
+_hooked: ContextVar[Any] = ContextVar("bnfx_relay_hook", default=None)
+
+
+@contextlib.contextmanager
+def build_hook(
+    rules: str | Sequence[str] = "all", report: ReportTarget = None
+) -> Iterator[FoldBatchNorm]:
+    """Within this block, TVM's own ``relay.build`` and ``relay.vm.compile`` fold.
+
+    For builds that are started by code that is not yours. It holds for the thread (or task) that
+    entered the block, and for whatever ``PassContext`` is current then; other threads build as
+    ever. Outside of it nothing is changed.
+
+    Yields:
+        The pass, whose ``report`` tells what the last build in the block folded.
+    """
+    _patch()
+    fold = FoldBatchNorm(rules, report)
+    token = _hooked.set(fold)
+    try:
+        yield fold
+    finally:
+        _hooked.reset(token)
+
+
+@functools.cache
+def _patch() -> None:
+    """Let TVM's two builders ask for a hook: all its entry points end in them."""
+    builder, compiler = relay.build_module.BuildModule, vm.VMCompiler
+    build_module, lower, set_params = builder.build, compiler.lower, compiler.set_params
+
+    @functools.wraps(build_module)
+    def folding_build(self: Any, mod: Any, *args: Any, params: Any = None, **kwargs: Any) -> Any:
+        with _taken() as fold:
+            if fold is not None:
+                mod, params = _folded(mod, params, fold), None
+            return build_module(self, mod, *args, params=params, **kwargs)
+
+    @functools.wraps(set_params)
+    def keeping_params(self: Any, params: Any) -> Any:
+        self._bnfx_params = params
+        return set_params(self, params)
+
+    @functools.wraps(lower)
+    def folding_lower(self: Any, mod: Any, *args: Any, **kwargs: Any) -> Any:
+        with _taken() as fold:
+            if fold is not None:
+                mod = _folded(mod, getattr(self, "_bnfx_params", None), fold)
+            return lower(self, mod, *args, **kwargs)
+
+    builder.build = folding_build
+    compiler.lower, compiler.set_params = folding_lower, keeping_params
+
+
+@contextlib.contextmanager
+def _taken() -> Iterator[Any]:
+    """The hook of this block, which builds inside this one do not see."""
+    fold = _hooked.get()
+    token = _hooked.set(None)
+    try:
+        yield fold
+    finally:
+        _hooked.reset(token)
