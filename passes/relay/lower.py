@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from tvm import relay
 
-from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
+from bnfx.passes.algebra import BroadcastAffine, Conv, ConvTranspose, Expression, Scalar
 from bnfx.passes.graph import Affine, Linear, Node
 from bnfx.passes.guards import multiply_add_dtype
 from bnfx.passes.numerics import Values
-from bnfx.passes.relay.emit import constant, write_operator
+from bnfx.passes.relay.emit import constant, usual_kernel, write_convolution, write_dense
 from bnfx.passes.relay.expressions import Expr, operands, rebuilt
 from bnfx.passes.relay.lift import Lifted
 
@@ -39,24 +39,20 @@ class _Writer:
         self._written: dict[Node, Expr] = {}
 
     def write(self) -> Expr:
+        """Each node after what it reads: one that was merged may have nothing left to read."""
         result = self._node(self._lifted.flow.body)
-        needed = self._needed(result)
-        for node in self._lifted.graph:
-            if node in needed:
-                self._written[node] = self._write(node)
-        return self._written[result]
-
-    def _needed(self, result: Node) -> set[Node]:
-        """What the result depends on: a node that was merged may have nothing left to read."""
-        needed: set[Node] = set()
         stack = [result]
         while stack:
-            node = stack.pop()
-            if node not in needed:
-                needed.add(node)
-                rewritten = self._lifted.is_rewritten(node)
-                stack += node.inputs if rewritten else self._reads(node, node.origin)
-        return needed
+            node = stack[-1]
+            rewritten = self._lifted.is_rewritten(node)
+            reads = node.inputs if rewritten else self._reads(node, node.origin)
+            pending = [source for source in reads if source not in self._written]
+            stack += pending
+            if not pending:
+                stack.pop()
+                if node not in self._written:
+                    self._written[node] = self._write(node)
+        return self._written[result]
 
     def _reads(self, node: Node, expr: Expr) -> Iterator[Node]:
         for child in self._lifted.flow.children(expr):
@@ -107,11 +103,13 @@ class _Writer:
             call = self._lifted.calls[old]
             weight = self._constant(stored.weight(operator.weight), role.dtype)
             result = rebuilt(call, [data, weight])
+        elif isinstance(operator, (Conv, ConvTranspose)):
+            arranged = usual_kernel(operator).stored.weight(operator.weight)
+            result = write_convolution(operator, data, self._constant(arranged, role.dtype))
         else:
-            rank = node.rank
-            assert rank is not None, "Relay's types say every rank"
+            assert node.rank is not None, "Relay's types say every rank"
             weight = self._constant(operator.weight, role.dtype)
-            result = write_operator(operator, data, weight, rank)
+            result = write_dense(data, weight, node.rank)
         if operator.bias is None:
             return result
         bias = self._constant(operator.bias, role.dtype)

@@ -99,9 +99,8 @@ def _values(lifted: Lifted) -> Values | None:
 
 
 def _with_body(function: Expr, body: Expr) -> Expr:
-    return relay.Function(
-        function.params, body, function.ret_type, function.type_params, function.attrs
-    )
+    # The result's type is inferred anew, and compared: TVM may crash where an annotation disagrees.
+    return relay.Function(function.params, body, None, function.type_params, function.attrs)
 
 
 def _replaced(module: tvm.IRModule, variable: Expr, function: Expr, new: Expr) -> tvm.IRModule:
