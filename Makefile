@@ -5,18 +5,40 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Relay's tests need another Python (3.10) and another TVM than the rest.
+RELAY_VENV := .venv-relay
+RELAY_BIN := $(RELAY_VENV)/bin
+RELAY_STAMP := $(RELAY_VENV)/.installed
+RELAY_FILES := $(RELAY_VENV)/onnx
+MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench fuzz clean
+.PHONY: help demo test test-all test-main test-relay check docs docs-relay bench fuzz clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(STAMP)  ## fold and compile real models: BatchNorms, errors and times side by side
 	$(BIN)/bnfx demo
 
-test: check  ## lint, types, and the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: check test-main test-relay  ## lint, types, and the whole test suite but for heavy builds
+
+test-all: MARKS = heavy or not heavy
+test-all: test  ## the same, heavy builds included
+
+test-main: $(STAMP)  ## the suite, but for Relay
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m '$(MARKS)'
+
+# The recipe is one script: where there is no Python 3.10, it says so, and fails only if told to.
+test-relay: $(STAMP)  ## Relay's tests, in a Python 3.10 of their own
+	@if sh tests/relay/find_python.sh >/dev/null; then \
+	  $(MAKE) --no-print-directory $(RELAY_STAMP) $(RELAY_FILES) && \
+	  $(RELAY_BIN)/python -m pytest -n 2 --dist worksteal -m '$(MARKS)' tests/relay; \
+	else \
+	  echo "*** NOT TESTED: tests/relay (bnfx.tvm.relay, bnfx.passes.relay)."; \
+	  echo "*** They need Python 3.10: put python3.10 on PATH, or install pyenv or uv."; \
+	  test -z "$$BNFX_REQUIRE_RELAY"; \
+	fi
 
 check: $(STAMP)  ## ruff (lint and format) and mypy (strict)
 	$(BIN)/ruff check .
@@ -26,6 +48,10 @@ check: $(STAMP)  ## ruff (lint and format) and mypy (strict)
 docs: $(STAMP)  ## write docs/refusals.md anew from the table of codes
 	$(BIN)/python -m bnfx.report.refusals > docs/refusals.md.new && mv docs/refusals.md.new docs/refusals.md
 
+docs-relay: $(RELAY_STAMP)  ## write docs/tvm_relay_ops.md anew: ops that are left of small graphs
+	PYTHONPATH=tests/relay $(RELAY_BIN)/python tests/relay/op_counts.py > docs/tvm_relay_ops.md.new
+	mv docs/tvm_relay_ops.md.new docs/tvm_relay_ops.md
+
 bench: $(STAMP)  ## what the rewrite, the staleness check and synchronised training cost
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.check_cost
@@ -34,12 +60,21 @@ bench: $(STAMP)  ## what the rewrite, the staleness check and synchronised train
 fuzz: $(STAMP)  ## thousands of random networks, for a nightly run: folded and compiled are eager
 	BNFX_FUZZ=3000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
 
-clean:  ## remove the environment and what tools left behind
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments and what tools left behind
+	rm -rf $(VENV) $(RELAY_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 	  "bnfx needs Python 3.10 or newer; this is %d.%d. Use: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(RELAY_STAMP): pyproject.toml
+	"$$(sh tests/relay/find_python.sh)" -m venv $(RELAY_VENV)
+	$(RELAY_BIN)/python -m pip install --quiet --editable '.[test-relay]'
+	@touch $@
+
+$(RELAY_FILES): tests/relay/export_onnx.py $(STAMP)
+	$(BIN)/python tests/relay/export_onnx.py $@
 	@touch $@

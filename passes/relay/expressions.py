@@ -146,6 +146,7 @@ def locations(expr: Expr) -> Iterator[str]:
     span = getattr(expr, "span", None)
     name = getattr(getattr(span, "source_name", None), "name", None)
     if name:
-        yield str(name)
+        name = str(name).rpartition("@@")[2]  # ONNX: the output's name, then the node's
+        yield name
         line = getattr(span, "line", 0)
-        yield f"{name}:{line}" if line else str(name)
+        yield f"{name}:{line}" if line else name

@@ -20,7 +20,7 @@ class Names:
         self._counts: dict[str, int] = {}
 
     def of(self, expr: Expr) -> str:
-        noted = next(locations(expr), None)
+        noted = None if isinstance(expr, relay.Constant) else next(locations(expr), None)
         name = noted or (op_name(expr) or type(expr).__name__.lower()).rpartition(".")[2]
         if isinstance(expr, relay.Var):
             name = expr.name_hint

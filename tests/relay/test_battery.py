@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import cases_conv
-import cases_merge
-import cases_move
-import cases_next
+import op_counts
 import pytest
 import tvm
 from graphs import TARGET, Case, affine_ops, count, inputs_of, optimised, relative, run, run_vm
@@ -14,7 +11,8 @@ from tvm import relay
 import bnfx.tvm
 from bnfx.tvm.relay import FoldBatchNorm
 
-CASES: list[Case] = [*cases_conv.CASES, *cases_next.CASES, *cases_move.CASES, *cases_merge.CASES]
+CASES = op_counts.CASES
+OP_COUNTS = op_counts.PAGE.read_text().splitlines()
 # float64 and float32 as the product promises; float16 keeps 11 bits, and each op rounds.
 BOUNDS = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2}
 
@@ -50,6 +48,7 @@ def test_folded_is_unfolded(case: Case) -> None:
     ours, default = affine_ops(optimised(folded)), affine_ops(optimised(module))
     assert ours == case.left
     assert ours <= default
+    assert op_counts.row(case.name, default, ours) in OP_COUNTS, "run `make docs-relay`"
 
     inputs = inputs_of(module)
     plain = 1 if case.executor == "vm" else 0  # no rewrite of TVM's, which may be wrong

@@ -1,0 +1,235 @@
+"""The pass among TVM's passes, the builds, the hook into TVM's own build, and their errors."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from graphs import TARGET, Make, count, inputs_of, module_of, optimised, relative, run, run_vm
+from tvm import relay
+
+import bnfx
+import bnfx.tvm
+from bnfx.tvm.relay import FoldBatchNorm, build_hook
+
+
+def block(make: Make) -> Any:
+    y = make.conv(make.input(2, 4, 8, 8), 8, 4, 3, 3, bias=True)
+    return relay.nn.relu(make.batch_norm(y, 8))
+
+
+@pytest.fixture
+def module() -> tvm.IRModule:
+    return module_of(block(Make(0)))
+
+
+@pytest.fixture
+def unbound() -> tuple[tvm.IRModule, dict[str, Any]]:
+    """A module as frontends give it: weights are parameters, their values beside it."""
+    make = Make(0)
+    shapes = {"weight": (8, 4, 3, 3), "gamma": (8,), "beta": (8,), "mean": (8,), "var": (8,)}
+    params = {name: make.random.uniform(0.5, 1.5, shape) for name, shape in shapes.items()}
+    weight, *norm = (relay.var(name, shape=s, dtype="float64") for name, s in shapes.items())
+    y = relay.nn.conv2d(make.input(2, 4, 8, 8), weight, channels=8, kernel_size=(3, 3))
+    body = relay.nn.relu(relay.nn.batch_norm(y, *norm)[0])
+    return module_of(body), {name: tvm.nd.array(value) for name, value in params.items()}
+
+
+def plain(module: tvm.IRModule, params: Any = None) -> list[Any]:
+    inputs = {k: v for k, v in inputs_of(module).items() if params is None or k not in params}
+    with tvm.transform.PassContext(opt_level=0):
+        return run(relay.build(module, TARGET, params=params), inputs)
+
+
+def test_it_is_a_pass(module: tvm.IRModule) -> None:
+    fold = FoldBatchNorm()
+    assert isinstance(fold, tvm.transform.Pass)
+    assert fold.info.name == "bnfx.FoldBatchNorm"
+    assert list(fold.info.required) == ["InferType"]
+    sequence = tvm.transform.Sequential(
+        [relay.transform.InferType(), fold, relay.transform.FoldConstant()]
+    )
+    assert count(sequence(module))["nn.batch_norm"] == 0
+    assert fold.report is not None
+    assert fold.report.count("folded") == 1
+
+
+def test_instruments_see_it(module: tvm.IRModule) -> None:
+    seen: list[str] = []
+
+    @tvm.instrument.pass_instrument
+    class Names:
+        def run_after_pass(self, mod: tvm.IRModule, info: Any) -> None:
+            seen.append(info.name)
+
+    with tvm.transform.PassContext(instruments=[Names()]):
+        FoldBatchNorm()(module)
+    assert "bnfx.FoldBatchNorm" in seen
+
+
+def test_a_folded_module_survives_text_and_json(module: tvm.IRModule) -> None:
+    folded = FoldBatchNorm()(module)
+    assert tvm.ir.structural_equal(tvm.ir.load_json(tvm.ir.save_json(folded)), folded)
+    parse = getattr(relay, "parse", None) or tvm.parser.parse
+    again = parse(folded.astext())
+    assert relative(plain(again), plain(module)) < 1e-10
+
+
+def test_rules_are_chosen(module: tvm.IRModule) -> None:
+    fold = FoldBatchNorm(rules="none")
+    assert count(fold(module))["nn.batch_norm"] == 1
+    assert fold.report is not None
+    assert fold.report.count("kept") == 1
+    with pytest.raises(bnfx.OptionError, match="did you mean 'fold-affine-into-linear'"):
+        FoldBatchNorm(rules=["fold-affine-into-linea"])
+
+
+def test_reports_go_where_they_are_wanted(module: tvm.IRModule, tmp_path: Path) -> None:
+    reports: list[bnfx.Report] = []
+    FoldBatchNorm(report=reports.append)(module)
+    assert [report.count("folded") for report in reports] == [1]
+    FoldBatchNorm(report=tmp_path / "report.json")(module)
+    assert json.loads((tmp_path / "report.json").read_text())["summary"]["folded"] == 1
+    with pytest.raises(bnfx.OptionError, match="must end in"):
+        FoldBatchNorm(report=tmp_path / "report.pdf")
+
+
+def test_build_binds_parameters(unbound: tuple[tvm.IRModule, dict[str, Any]]) -> None:
+    module, params = unbound
+    fold = FoldBatchNorm()
+    fold(module)
+    assert fold.report is not None
+    assert fold.report.count("kept") == 1, "parameters are not constants yet"
+    reports: list[bnfx.Report] = []
+    library = bnfx.tvm.build(module, TARGET, params, report=reports.append)
+    assert reports[0].count("folded") == 1
+    inputs = {"x": inputs_of(module)["x"]}
+    assert relative(run(library, inputs), plain(module, params)) < 1e-10
+    named = {name: value.numpy() for name, value in params.items()}
+    assert relative(run(bnfx.tvm.build(module, TARGET, named), inputs), run(library, inputs)) == 0
+
+
+def test_the_callers_pass_context_holds(module: tvm.IRModule) -> None:
+    """Its options and its disabled passes reach TVM's own build."""
+    with (
+        tvm.transform.PassContext(opt_level=3, disabled_pass=["FoldBatchNorm"]),
+        tvm.target.Target(TARGET),
+    ):
+        library = bnfx.tvm.build(module)
+    assert relative(run(library, inputs_of(module)), plain(module)) < 1e-10
+
+
+def test_the_ahead_of_time_executor(module: tvm.IRModule, tmp_path: Path) -> None:
+    executor = relay.backend.Executor("aot")
+    library = bnfx.tvm.build(module, TARGET, executor=executor)
+    library.export_library(str(tmp_path / "net.so"))
+    loaded = tvm.runtime.load_module(str(tmp_path / "net.so"))
+    machine = tvm.runtime.executor.AotModule(loaded["default"](tvm.cpu()))
+    for name, value in inputs_of(module).items():
+        machine.set_input(name, value)
+    machine.run()
+    assert relative([machine.get_output(0).numpy()], plain(module)) < 1e-10
+
+
+def test_the_virtual_machine(module: tvm.IRModule) -> None:
+    executable = bnfx.tvm.build(module, TARGET, executor="vm")
+    assert isinstance(executable, tvm.runtime.vm.Executable)
+    assert relative(run_vm(executable, inputs_of(module)), plain(module)) < 1e-10
+
+
+def test_a_function_is_taken_as_tvm_takes_it(module: tvm.IRModule) -> None:
+    library = bnfx.tvm.build(module["main"], TARGET)
+    assert relative(run(library, inputs_of(module)), plain(module)) < 1e-10
+
+
+def test_the_hook_folds_builds_of_others(
+    unbound: tuple[tvm.IRModule, dict[str, Any]],
+) -> None:
+    module, params = unbound
+    inputs = {"x": inputs_of(module)["x"]}
+    with build_hook() as fold:
+        with tvm.transform.PassContext(opt_level=3):
+            library = relay.build(module, TARGET, params=params)
+        assert fold.report is not None
+        assert fold.report.count("folded") == 1
+    assert relative(run(library, inputs), plain(module, params)) < 1e-10
+
+
+def test_the_hook_folds_for_the_virtual_machine(
+    unbound: tuple[tvm.IRModule, dict[str, Any]],
+) -> None:
+    module, params = unbound
+    with build_hook() as fold:
+        executable = relay.vm.compile(module, TARGET, params=params)
+        assert fold.report is not None
+        assert fold.report.count("folded") == 1
+    answer = run_vm(executable, {"x": inputs_of(module)["x"]})
+    assert relative(answer, plain(module, params)) < 1e-10
+
+
+def test_the_hook_holds_for_its_block_and_thread(module: tvm.IRModule) -> None:
+    elsewhere: list[Any] = []
+    with build_hook() as fold:
+        other = threading.Thread(target=lambda: elsewhere.append(relay.build(module, TARGET)))
+        other.start()
+        other.join()
+        assert len(elsewhere) == 1
+        assert fold.report is None, "another thread's build was folded"
+        with pytest.raises(RuntimeError, match="on purpose"), build_hook():
+            raise RuntimeError("on purpose")
+        relay.build(module, TARGET)
+        assert fold.report is not None
+    fold.report = None
+    relay.build(module, TARGET)
+    assert fold.report is None, "a build behind the block was folded"
+
+
+@pytest.mark.parametrize("wrong", [None, "resnet18", 3])
+def test_what_is_no_module_is_named(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"must be a tvm.IRModule, not {type(wrong).__name__}"):
+        bnfx.tvm.build(wrong, TARGET)
+
+
+def test_a_module_without_main_is_named(module: tvm.IRModule) -> None:
+    with pytest.raises(TypeError, match="no function main"):
+        bnfx.tvm.build(tvm.IRModule({relay.GlobalVar("other"): module["main"]}), TARGET)
+
+
+def test_targets_that_cannot_be_built_are_named(module: tvm.IRModule) -> None:
+    with pytest.raises(bnfx.BuildError, match=r"no code generator for the target 'cuda'"):
+        bnfx.tvm.build(module, "cuda")
+    with pytest.raises(bnfx.BuildError, match="is no target that this TVM knows"):
+        bnfx.tvm.build(module, "abacus")
+    with pytest.raises(bnfx.BuildError, match="no target: pass one"):
+        bnfx.tvm.build(module)
+
+
+def test_what_is_left_is_a_convolution_with_a_bias(module: tvm.IRModule) -> None:
+    left = count(optimised(FoldBatchNorm()(module)))
+    computing = {name: number for name, number in left.items() if "transform" not in name}
+    assert computing == {"nn.contrib_conv2d_NCHWc": 1, "add": 1, "nn.relu": 1}
+
+
+def test_weights_are_rounded_once() -> None:
+    """float32 weights are folded in float64."""
+    make = Make(3, "float32")
+    module = module_of(make.batch_norm(make.conv(make.input(1, 4, 5, 5), 8, 4, 3, 3), 8))
+    constants: list[Any] = []
+    relay.analysis.post_order_visit(
+        FoldBatchNorm()(module)["main"],
+        lambda e: constants.append(e.data.numpy()) if isinstance(e, relay.Constant) else None,
+    )
+    original: list[Any] = []
+    relay.analysis.post_order_visit(
+        module["main"],
+        lambda e: original.append(e.data.numpy()) if isinstance(e, relay.Constant) else None,
+    )
+    weight, gamma, beta, mean, var = (array.astype("float64") for array in original)
+    scale = gamma / np.sqrt(var + 1e-5)
+    assert np.array_equal(constants[0], (weight * scale[:, None, None, None]).astype("float32"))
+    assert np.array_equal(constants[1], (beta - mean * scale).astype("float32"))
