@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-main test-relay check docs docs-relay bench fuzz clean
+.PHONY: help demo test test-all test-main test-relay check docs docs-relay bench bench-relay fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -56,6 +56,9 @@ bench: $(STAMP)  ## what the rewrite, the staleness check and synchronised train
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.check_cost
 	$(BIN)/python -m bnfx.bench.sync_cost
+
+bench-relay: $(RELAY_STAMP)  ## what folding changes in Relay builds: build time and run time
+	$(RELAY_BIN)/python -m bnfx.bench.tvm_relay
 
 fuzz: $(STAMP)  ## thousands of random networks, for a nightly run: folded and compiled are eager
 	BNFX_FUZZ=3000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
