@@ -1,9 +1,8 @@
 """The neutral graph: the little that rules need to know of any IR.
 
 Each node has a role. *Linear* and *Affine* carry their algebra, *Move*, *Concat*, *Add* and *Gate*
-say how an affine map crosses them; everything else is *Opaque*, including every op with an argument
-that the lifter did not know. Only data edges are edges: weights are
-:class:`~bnfx.passes.algebra.Source` leaves of the algebra.
+say how an affine map crosses them; the rest is *Opaque*, every op with an argument that the lifter
+did not know too. Weights are no edges: they are :class:`~bnfx.passes.algebra.Source` leaves.
 
 A node stands for one value of the IR and keeps its place: a rewrite changes a node's role, puts a
 new node in front of it, or takes it out, so that the order of side effects is never disturbed.

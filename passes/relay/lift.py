@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from tvm import relay
 
@@ -11,8 +10,9 @@ from bnfx.passes.algebra import BroadcastAffine, Source
 from bnfx.passes.graph import Affine, Graph, Linear, Move, Node, Opaque, Role
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relay.arithmetic import ARITHMETIC, read_arithmetic
-from bnfx.passes.relay.constants import Array, Constants
+from bnfx.passes.relay.constants import Constants
 from bnfx.passes.relay.expressions import Dataflow, Expr, op_name, type_of
+from bnfx.passes.relay.lifted import Lifted
 from bnfx.passes.relay.movements import pad_movement, read_movement, split_part
 from bnfx.passes.relay.operators import LINEAR, Stored, read_batch_norm, read_operator
 from bnfx.passes.relay.shapes import Shapes
@@ -22,33 +22,6 @@ from bnfx.passes.relay.sites import Names, site_of
 _METADATA = frozenset({"shape_of", "zeros_like", "ones_like", "ndarray_size"})
 # They give a tuple, of which one part alone is of interest.
 _FIRST_PART = frozenset({"nn.batch_norm", "nn.dropout"})
-
-
-@dataclass(frozen=True)
-class Lifted:
-    """A neutral graph, and the way back.
-
-    Args:
-        graph: for the rules.
-        flow: the function's values, in order.
-        nodes: each value's neutral node.
-        roles: the role that each node had before the rules ran.
-        calls: the calls of linear operators.
-        stored: how these store their weights.
-        arrays: the constants that the graph's sources stand for.
-    """
-
-    graph: Graph
-    flow: Dataflow
-    nodes: Mapping[Expr, Node]
-    roles: Mapping[Node, Role]
-    calls: Mapping[Node, Expr]
-    stored: Mapping[Node, Stored]
-    arrays: Mapping[str, Array]
-
-    def is_rewritten(self, node: Node) -> bool:
-        """Whether the rules gave the node another role, or put it in."""
-        return node.role is not self.roles.get(node)
 
 
 def lift(function: Expr, prefix: str = "") -> Lifted:

@@ -14,7 +14,7 @@ from bnfx.passes.guards import multiply_add_dtype
 from bnfx.passes.numerics import Values
 from bnfx.passes.relay.emit import constant, usual_kernel, write_convolution, write_dense
 from bnfx.passes.relay.expressions import Expr, operands, rebuilt
-from bnfx.passes.relay.lift import Lifted
+from bnfx.passes.relay.lifted import Lifted
 
 
 def lower(lifted: Lifted, values: Values | None, functions: Mapping[Expr, Expr]) -> Expr:

@@ -15,7 +15,8 @@ from bnfx.passes import pipeline
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relay.expressions import Expr, UnreadableFunctionError, op_name
-from bnfx.passes.relay.lift import Lifted, lift
+from bnfx.passes.relay.lift import lift
+from bnfx.passes.relay.lifted import Lifted
 from bnfx.passes.relay.lower import lower
 from bnfx.passes.relay.sites import Names, site_of
 from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Verdict
