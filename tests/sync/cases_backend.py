@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import bnfx
-from sync.counting import Graphs
+from sync.counting import Graphs, recording
 from sync.reference import loss_of
 from sync.training import Net, assert_alike, images, make, sizes, train, train_alone
 
@@ -129,6 +129,16 @@ def case_checkpointing_around() -> None:
             torch.testing.assert_close(buffer, expected.get_buffer(name))
 
 
+class Serial(nn.Sequential):
+    """Three convolutions, each with its BatchNorm."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for channels in (3, 6, 6):
+            layers += [nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()]
+        super().__init__(*layers)
+
+
 def case_collectives() -> None:
     """Two BatchNorms side by side share one all-gather, and one all-reduce."""
     for kind in (Net, Checkpointed):
@@ -140,6 +150,23 @@ def case_collectives() -> None:
         assert inner.counts("forward") == (2, 0)
         recomputed = 2 if kind is Checkpointed else 0
         assert inner.counts("backward") == (recomputed, 2)
+
+
+def case_weight_gradients_run_beside_reductions() -> None:
+    """Between the start of a reduction and the wait: the weight gradient of the layer behind."""
+    model = make(Serial, torch.float32)
+    x = images(sizes(), dtype=torch.float32)[dist.get_rank()]
+    for inner in ("aot_eager", "inductor"):
+        loss = loss_of(compiled(model, inner)(x), dist.get_rank())
+        with recording("convolution_backward", "all_reduce", "wait") as order:
+            loss.backward()
+        reduction, input_only, rest = "all_reduce", "convolution_backward[1, 0, 0]", "[0, 1, 1]"
+        rest = f"convolution_backward{rest}"
+        assert order == [
+            *(reduction, "wait_tensor"),
+            *(input_only, reduction, rest, "wait_tensor") * 2,
+            rest,
+        ], order
 
 
 def case_torchvision() -> None:
