@@ -1,4 +1,4 @@
-"""Cases of the backend, training under a process group; see test_backend.py."""
+"""Cases of the backend, training under a process group; see test_ranks.py."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import torch
 import torch.distributed as dist
 import torchvision
 from torch import nn
-from torch._dynamo.utils import counters
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import bnfx
-from sync.counting import Graphs, recording
+from sync.counting import Graphs
 from sync.reference import loss_of
 from sync.training import Net, assert_alike, images, make, sizes, train, train_alone
+
+# What more ranks than two have to show; with two, all cases run.
+WORLDS = {
+    3: ("case_whole_graphs", "case_options", "case_frozen_layers", "case_empty_rank"),
+    4: ("case_whole_graphs", "case_empty_rank"),
+}
 
 
 def compiled(model: Any, inner: str = "aot_eager", fullgraph: bool = True, **options: Any) -> Any:
@@ -32,14 +37,13 @@ def compiled(model: Any, inner: str = "aot_eager", fullgraph: bool = True, **opt
 def case_whole_graphs() -> None:
     """Forward, backward and statistics of two steps equal those of one process."""
     batches = images(sizes())
-    for inner in ("aot_eager", "inductor"):
-        model, reports = make(), []
-        expected = train_alone(model, batches)
-        run = compiled(model, inner, report=reports.append)
-        train(run, model, batches[dist.get_rank()])
-        assert_alike(model, expected)
-        (report,) = reports
-        assert report.count("synchronised") == len(report.verdicts) == 3
+    model, reports = make(), []
+    expected = train_alone(model, batches)
+    run = compiled(model, report=reports.append)
+    train(run, model, batches[dist.get_rank()])
+    assert_alike(model, expected)
+    (report,) = reports
+    assert report.count("synchronised") == len(report.verdicts) == 3
 
 
 class Wide(Net):
@@ -84,11 +88,10 @@ def case_ddp_around() -> None:
 
 def case_empty_rank() -> None:
     batches = images([0] + [3] * (dist.get_world_size() - 1))
-    for inner in ("aot_eager", "inductor"):
-        model = make()
-        expected = train_alone(model, batches)
-        train(compiled(model, inner), model, batches[dist.get_rank()])
-        assert_alike(model, expected)
+    model = make()
+    expected = train_alone(model, batches)
+    train(compiled(model), model, batches[dist.get_rank()])
+    assert_alike(model, expected)
 
 
 class Checkpointed(Net):
@@ -129,16 +132,6 @@ def case_checkpointing_around() -> None:
             torch.testing.assert_close(buffer, expected.get_buffer(name))
 
 
-class Serial(nn.Sequential):
-    """Three convolutions, each with its BatchNorm."""
-
-    def __init__(self) -> None:
-        layers: list[nn.Module] = []
-        for channels in (3, 6, 6):
-            layers += [nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()]
-        super().__init__(*layers)
-
-
 def case_collectives() -> None:
     """Two BatchNorms side by side share one all-gather, and one all-reduce."""
     for kind in (Net, Checkpointed):
@@ -150,23 +143,6 @@ def case_collectives() -> None:
         assert inner.counts("forward") == (2, 0)
         recomputed = 2 if kind is Checkpointed else 0
         assert inner.counts("backward") == (recomputed, 2)
-
-
-def case_weight_gradients_run_beside_reductions() -> None:
-    """Between the start of a reduction and the wait: the weight gradient of the layer behind."""
-    model = make(Serial, torch.float32)
-    x = images(sizes(), dtype=torch.float32)[dist.get_rank()]
-    for inner in ("aot_eager", "inductor"):
-        loss = loss_of(compiled(model, inner)(x), dist.get_rank())
-        with recording("convolution_backward", "all_reduce", "wait") as order:
-            loss.backward()
-        reduction, input_only, rest = "all_reduce", "convolution_backward[1, 0, 0]", "[0, 1, 1]"
-        rest = f"convolution_backward{rest}"
-        assert order == [
-            *(reduction, "wait_tensor"),
-            *(input_only, reduction, rest, "wait_tensor") * 2,
-            rest,
-        ], order
 
 
 def case_torchvision() -> None:
@@ -270,19 +246,26 @@ def case_required() -> None:
         compiled(Native(), sync="require")(x)
 
 
-def case_caches() -> None:
-    """float32; AOTAutograd's cache keeps what was compiled, so that a second start is quick."""
-    batches = images(sizes(), dtype=torch.float32)
-    start = make(dtype=torch.float32)
-    expected = train_alone(copy.deepcopy(start).double(), [x.double() for x in batches])
-    for turn in range(2):
-        counters.clear()
-        model = copy.deepcopy(start)
-        train(compiled(model, "inductor"), model, batches[dist.get_rank()])
-        assert_alike(model, expected, 2e-5)
-        found = counters["aot_autograd"]
-        assert found["autograd_cache_bypass"] == 0
-        assert turn == 0 or found["autograd_cache_hit"] == 1, found
+class Cumulative(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.linear(x))
+
+
+def case_cumulative_average() -> None:
+    """momentum=None breaks the graph in torch's own BatchNorm, which runs alone: that is said."""
+    model = Cumulative().double()
+    batches = [x.flatten()[: 4 * len(x)].view(-1, 4) for x in images(sizes())]
+    x, expected = batches[dist.get_rank()], train_alone(model, batches)
+    with pytest.warns(bnfx.SyncWarning, match=r"^norm has momentum=None.*convert_sync_batchnorm"):
+        compiled(copy.deepcopy(model), fullgraph=False)(x)
+    with pytest.raises(bnfx.SyncError, match="momentum=None"):
+        compiled(copy.deepcopy(model), fullgraph=False, sync="require")(x)
+    train(compiled(bnfx.convert_sync_batchnorm(model), sync="require"), model, x)
+    assert_alike(model, expected)
 
 
 def case_batch_statistics_alone() -> None:
@@ -384,14 +367,6 @@ def case_dynamic() -> None:
     assert_alike(model, expected)
 
 
-def case_bfloat16() -> None:
-    batches = images(sizes(), dtype=torch.bfloat16)
-    model = make(dtype=torch.bfloat16)
-    expected = train_alone(copy.deepcopy(model).double(), [x.double() for x in batches], 1)
-    train(compiled(model, "inductor"), model, batches[dist.get_rank()], 1)
-    assert_alike(model, expected, 3e-2)
-
-
 def case_fully_sharded() -> None:
     """FSDP2: parameters are sharded, statistics shared; eager and compiled."""
     batches = images(sizes())
@@ -414,6 +389,11 @@ def case_fully_sharded() -> None:
         assert sum(report.count("synchronised") for report in reports) == (0 if eager else 3)
 
 
+def _with_another_backend(model: nn.Module) -> Any:
+    torch._dynamo.reset()
+    return torch.compile(model, backend="aot_eager", fullgraph=True)
+
+
 def case_our_modules() -> None:
     """A converted model: eager, and compiled by the backend and by another."""
     batches = images(sizes())
@@ -422,10 +402,9 @@ def case_our_modules() -> None:
     model = bnfx.convert_sync_batchnorm(make())
     train(model, model, x)
     assert_alike(model, expected)
-    for backend in ("bnfx", "aot_eager"):
-        torch._dynamo.reset()
+    for compile_ in (compiled, _with_another_backend):
         model = bnfx.convert_sync_batchnorm(make())
-        train(torch.compile(model, backend=backend, fullgraph=True), model, x)
+        train(compile_(model), model, x)
         assert_alike(model, expected)
     ddp = DistributedDataParallel(bnfx.convert_sync_batchnorm(make()))
     train(ddp, ddp.module, x, averaged=True)
