@@ -1,9 +1,4 @@
-"""Other projects' SyncBatchNorms, where they are installed and run on CPU.
-
-Of the packages that can be had, fairscale's does. torch's own refuses CPU tensors; mmcv's and
-inplace_abn's are operators of an extension that has to be built (mmcv-lite leaves it out);
-mmengine has none of its own; apex and detectron2 are not on the package index.
-"""
+"""Other projects' SyncBatchNorms that are installed and run on CPU; see docs/sync-cost.md."""
 
 from __future__ import annotations
 
