@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import bnfx
 from sync.launch import run_cases
 
-EVERY = "cases_functional+cases_replay+cases_backend+cases_order+cases_inductor"
+EVERY = "cases_functional+cases_replay+cases_backend+cases_when+cases_order+cases_inductor"
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
