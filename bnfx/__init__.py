@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bnfx.errors import NotYetError as NotYetError
     from bnfx.errors import OptionError as OptionError
     from bnfx.errors import SyncError as SyncError
+    from bnfx.errors import SyncWarning as SyncWarning
     from bnfx.errors import TrainingModeError as TrainingModeError
     from bnfx.errors import VerificationError as VerificationError
     from bnfx.explain import explain as explain
@@ -44,6 +45,7 @@ _HOMES = {
     "NotYetError": "bnfx.errors",
     "OptionError": "bnfx.errors",
     "SyncError": "bnfx.errors",
+    "SyncWarning": "bnfx.errors",
     "TrainingModeError": "bnfx.errors",
     "VerificationError": "bnfx.errors",
     "explain": "bnfx.explain",

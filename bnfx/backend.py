@@ -26,6 +26,7 @@ from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch
 from bnfx.sync.graph import synchronised
+from bnfx.sync.overlap import overlapping
 from bnfx.verify import disagreement
 
 
@@ -86,7 +87,8 @@ def bnfx(
         raise _CompileTimeOptionError(str(error)) from None
     except SyncError as error:
         raise _CompileTimeSyncError(str(error)) from None
-    module, inner = swapped.module, for_batch(inner, swapped, example_inputs)
+    inner = overlapping(for_batch(inner, swapped, example_inputs), swapped)
+    module = swapped.module
 
     inputs = GraphInputs.of(module, example_inputs)
     refusal = None

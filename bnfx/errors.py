@@ -13,7 +13,8 @@ BnfxError
 
 UserWarning
 ├── FoldWarning                      less was folded than could be, and how to get the rest
-└── RewriteWarning                   a rewrite failed and the original graph is used
+├── RewriteWarning                   a rewrite failed and the original graph is used
+└── SyncWarning                      a BatchNorm in training keeps its statistics to itself
 """
 
 from __future__ import annotations
@@ -61,3 +62,7 @@ class VerificationError(BnfxError):
 
 class FoldWarning(UserWarning):
     """Less was folded than could be; the message says how to get the rest."""
+
+
+class SyncWarning(UserWarning):
+    """A BatchNorm in training keeps its statistics to itself; the message says how it need not."""

@@ -17,6 +17,7 @@ from bnfx.errors import OptionError
 from bnfx.options import Options, nearest
 
 Compiled = Callable[..., Any]
+GraphPass = Callable[[fx.Graph], Any]  # rewrites a graph in place
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,14 @@ class Inner:
         freeze: the same for a graph whose weights are constants, or ``None`` where the compiler
             gains nothing from them.
         is_inductor: whether it is Inductor.
+        with_pass: the same compiler, with a pass over the graphs that AOTAutograd makes for
+            backward; ``None`` where that is not known how.
     """
 
     compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
     freeze: Callable[[fx.GraphModule, Sequence[Any]], Compiled] | None = None
     is_inductor: bool = False
+    with_pass: Callable[[GraphPass], Inner] | None = None
 
 
 def resolve(options: Options, mode: str | None) -> Inner:
@@ -59,7 +63,22 @@ def resolve(options: Options, mode: str | None) -> Inner:
     if options.inner not in known:
         raise OptionError(f"unknown inner backend {options.inner!r}{nearest(options.inner, known)}")
     backend = torch._dynamo.lookup_backend(options.inner)
-    return Inner(functools.partial(backend, **given))
+    return Inner(
+        functools.partial(backend, **given),
+        with_pass=_aot_eager_with if options.inner == "aot_eager" and not given else None,
+    )
+
+
+def _aot_eager_with(graph_pass: GraphPass) -> Inner:
+    from torch._dynamo.backends.debugging import boxed_nop
+
+    def backward(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
+        graph_pass(module.graph)
+        module.recompile()
+        return boxed_nop(module, list(example_inputs))
+
+    backend: Callable[..., Any] = torch._dynamo.lookup_backend("aot_eager")
+    return Inner(functools.partial(backend, bw_compiler=backward))
 
 
 def _inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
@@ -80,9 +99,20 @@ def _inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
             raise OptionError(f"unknown mode {mode!r}{nearest(mode, list(modes))}")
         patches = {**modes[mode], **patches}
     compile_ = functools.partial(_compile_inductor, patches=patches)
-    if patches.get("freezing", True) is False:
-        return Inner(compile_, is_inductor=True)
-    return Inner(compile_, functools.partial(_freeze_inductor, patches=patches), is_inductor=True)
+    freeze = functools.partial(_freeze_inductor, patches=patches)
+    freezes = patches.get("freezing", True) is not False
+    with_pass = functools.partial(_inductor_with, patches=patches)
+    return Inner(compile_, freeze if freezes else None, True, with_pass)
+
+
+def _inductor_with(graph_pass: GraphPass, patches: Mapping[str, Any]) -> Inner:
+    from torch._inductor import config
+
+    name = "post_grad_custom_post_pass"
+    if patches.get(name) or getattr(config, name):  # the user's own has the place
+        return Inner(functools.partial(_compile_inductor, patches=patches), is_inductor=True)
+    patches = {**patches, name: graph_pass}
+    return Inner(functools.partial(_compile_inductor, patches=patches), is_inductor=True)
 
 
 def _compile_inductor(

@@ -107,20 +107,20 @@ class Values:
                 continue
             exact = self.exact(expression)
             xp: Any = array_namespace(exact)
-            views: list[Array] = [xp.reshape(exact, (-1, 1))]
-            if name == "weight":
-                views = [operator.rows(exact), operator.columns(exact)]
             if 0 in exact.shape:
                 continue
-            largest = [xp.max(xp.abs(rows), axis=1) for rows in views]  # NaN if there is one
+            sizes = xp.abs(exact)
+            largest = [sizes]
+            if name == "weight":
+                largest = [_by_channel(v) for v in (operator.rows(sizes), operator.columns(sizes))]
             if not all(map(_all_finite, largest)):
                 yield Refusal(Code.NON_FINITE, f"the folded {name} would be NaN or infinite")
                 continue
             stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
             if dtypes[0] != self._dtype:
                 moved = xp.abs(xp.astype(stored, exact.dtype) - exact)
-                rows = operator.rows(moved) if name == "weight" else xp.reshape(moved, (-1, 1))
-                self._rounded[expression, dtypes[0]] = _share(xp.max(rows, axis=1), largest[0])
+                moved = moved if name == "bias" else _by_channel(operator.rows(moved))
+                self._rounded[expression, dtypes[0]] = _share(moved, largest[0])
             for dtype in dtypes:
                 if not _all_finite(self._cast(largest[0], dtype)):
                     yield Refusal(Code.OVERFLOW, f"the folded {name} overflows {dtype}")
@@ -151,6 +151,14 @@ class Values:
             moved = xp.abs(xp.astype(self._cast(exact, dtype), exact.dtype) - exact)
             self._rounded[expression, dtype] = _share(moved, xp.abs(exact))
         return self._rounded[expression, dtype]
+
+
+def _by_channel(rows: Array) -> Array:
+    """The largest of each channel; NaN if there is one."""
+    xp: Any = array_namespace(rows)
+    while rows.ndim > 1:  # one axis after the other: torch is many times slower at two of a view
+        rows = xp.max(rows, axis=1)
+    return rows
 
 
 def _share(moved: Array, largest: Array) -> float:

@@ -28,6 +28,7 @@ from torch.multiprocessing.spawn import spawn
 
 import bnfx
 from bnfx.bench.naive import NaiveSyncBatchNorm, bare_collectives
+from bnfx.bench.sync_others import others
 
 CHANNELS, DEPTH, SIDE, BATCH, STEPS = 32, 6, 32, 4, 40
 
@@ -77,6 +78,7 @@ def measure(rank: int, world: int) -> list[Cost]:
         "bnfx, compiled": (ours, swapped),
         "naive sums of squares, eager": (naive, naive),
     }
+    runs |= {f"{name}, eager": (other, other) for name, other in others(model).items()}
     x, truth = batch(rank), model()
     for _ in range(3):
         truth(torch.cat([batch(each) for each in range(world)]))

@@ -22,7 +22,7 @@ from bnfx.sync.module import SyncBatchNorm
 
 log = logging.getLogger("bnfx")
 
-_LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNorm)
+LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNorm)
 _SYNCHRONISED = (SyncBatchNorm, nn.SyncBatchNorm)
 # What torch's SyncBatchNorm and ours keep beyond a BatchNorm's own attributes.
 _EXTRA = ("process_group", "local_class", "path")
@@ -80,7 +80,7 @@ def convert_sync_batchnorm(
         old.process_group, old.path = group, path
         old.__class__ = SyncBatchNorm
 
-    return _each(module, (*_LOCAL, nn.SyncBatchNorm), convert, report)
+    return _each(module, (*LOCAL, nn.SyncBatchNorm), convert, report)
 
 
 def revert_sync_batchnorm(
@@ -147,7 +147,7 @@ def _check(path: str, module: nn.Module) -> None:
             f"{what} with parametrizations, which its class carries out; call torch.nn.utils."
             "parametrize.remove_parametrizations before, and register them again afterwards"
         )
-    if type(module) not in (*_LOCAL, *_SYNCHRONISED):
+    if type(module) not in (*LOCAL, *_SYNCHRONISED):
         raise ConversionError(
             f"{what}, whose own behaviour would be lost; make it a plain BatchNorm, or leave it: "
             'torch.compile(model, backend="bnfx") synchronises every BatchNorm that runs'

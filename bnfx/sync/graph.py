@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,15 +15,16 @@ import torch
 from torch import fx
 from torch._inductor import config as inductor_config
 
-from bnfx.errors import SyncError
+from bnfx.errors import SyncError, SyncWarning
 from bnfx.options import Options
 from bnfx.passes.fx.metadata import name_of
 from bnfx.passes.fx.synchronise import Swapped, graph_modules, in_training, synchronise
 from bnfx.sync import collectives, diagnosis, functional, moments, normalise
+from bnfx.sync.convert import LOCAL
 from bnfx.sync.functional import Layer
-from bnfx.sync.group import Peers
+from bnfx.sync.group import Peers, peers_of
 from bnfx.sync.module import SyncBatchNorm
-from bnfx.sync.owner import owner_of
+from bnfx.sync.owner import owner_of, running_modules
 from bnfx.sync.state import current_state, guard_state
 
 _TRACED = (sys.modules[__name__], functional, normalise, moments, collectives, diagnosis)
@@ -59,7 +61,9 @@ def _allow_caching() -> None:
     """Let AOTAutograd's cache keep graphs with our function, keyed by the text of its sources."""
     sources = [Path(each.__file__ or "").read_bytes() for each in _TRACED]
     name = f"{sync_batch_norms.__module__}.{sync_batch_norms.__name__}"
-    known = inductor_config.unsafe_marked_cacheable_functions
+    known = getattr(inductor_config, "unsafe_marked_cacheable_functions", None)
+    if known is None:  # it is an option that torch may drop; without it, each start compiles anew
+        return
     key = hashlib.sha256(b"".join(sources)).hexdigest()
     inductor_config.unsafe_marked_cacheable_functions = {**known, name: key}
 
@@ -76,6 +80,7 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     """
     if options.sync == "off":
         return Swapped(module)
+    _look_for_what_breaks_graphs(options)
     found = list(in_training(module))
     if not found and not _communicates(module):
         return Swapped(module)
@@ -102,6 +107,24 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
             "synchronised: it returns statistics, or computes its training flag"
         )
     return swapped
+
+
+def _look_for_what_breaks_graphs(options: Options) -> None:
+    """Say so where a BatchNorm breaks the graph, and so runs outside of it, and alone.
+
+    With ``momentum=None``, torch's own reads its counter as a number.
+    """
+    for path, each in running_modules():
+        breaks = type(each) in LOCAL and each.training and each.track_running_stats
+        if not breaks or each.momentum is not None or peers_of(options.process_group) is None:
+            continue
+        message = (
+            f"{path or 'the module'} has momentum=None: Dynamo cannot capture it, and it keeps its "
+            "statistics to itself; bnfx.convert_sync_batchnorm(model) makes it one that is captured"
+        )
+        if options.sync == "require":
+            raise SyncError(f'sync="require", but {message}')
+        warnings.warn(message, SyncWarning, stacklevel=2)
 
 
 def _is_in_training(node: fx.Node) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -27,13 +27,22 @@ def owner_of(node: fx.Node) -> nn.Module | None:
     return found if expected and isinstance(found, nn.Module) else None
 
 
+def running_modules() -> Iterator[tuple[str, nn.Module]]:
+    """The modules, and their paths, within those whose frame is being compiled."""
+    for value in ((_scopes() or {}).get("L") or {}).values():
+        root = getattr(value, "__self__", value)
+        if isinstance(root, nn.Module):
+            yield from root.named_modules()
+
+
 def _scopes() -> dict[str, Mapping[str, Any]] | None:
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     try:
-        output = InstructionTranslator.current_tx().output
+        translator = InstructionTranslator.current_tx()
     except AttributeError:  # nothing is being compiled: the backend was called by hand
         return None
+    output = translator.output
     return {"L": output.local_scope, "G": output.global_scope}
 
 

@@ -11,11 +11,10 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed as dist
-from torch._dynamo.guards import GuardBuilder, get_verbose_code_parts
-from torch._dynamo.source import GlobalStateSource
-from torch._guards import Guard, TracingContext
 
+from bnfx.errors import SyncError
 from bnfx.sync.group import Peers, is_recomputing, is_up, peers_of
 
 
@@ -53,20 +52,35 @@ def current_state(group: Any) -> State:
 
 
 def guard_state(group: Any, state: State) -> None:
-    """Make Dynamo compile the code at hand anew when the state is no longer this one."""
+    """Make Dynamo compile the code at hand anew when the state is no longer this one.
+
+    Raises:
+        SyncError: if this torch has no such guards: a stale graph would be silently wrong.
+    """
+    try:
+        from torch._dynamo.guards import get_verbose_code_parts
+        from torch._dynamo.source import GlobalStateSource
+        from torch._guards import Guard, TracingContext
+    except ImportError as error:
+        raise SyncError(
+            f"torch {torch.__version__} cannot guard a graph by the state of the process group "
+            f'({error}); use sync="off", and bnfx.convert_sync_batchnorm without this backend'
+        ) from error
     context = TracingContext.try_get()
     if context is None:  # the backend was called by hand, and nobody checks guards
         return
-    create = functools.partial(_install, group=group, state=state)
+
+    def create(builder: Any, guard: Any) -> None:
+        code = [f"bnfx.sync.state.current_state(...) == {state}"]
+        holds = functools.partial(_holds, group=group, state=state)
+        parts = get_verbose_code_parts(code, guard)
+        builder.guard_manager.root.add_lambda_guard(holds, parts, None)
+
     context.guards_context.dynamo_guards.add(Guard(GlobalStateSource(), create))
 
 
-def _install(builder: GuardBuilder, guard: Guard, group: Any, state: State) -> None:
-    def holds(_: object) -> bool:
-        try:
-            return current_state(group) == state
-        except ValueError:
-            return False
-
-    code = [f"bnfx.sync.state.current_state(...) == {state}"]
-    builder.guard_manager.root.add_lambda_guard(holds, get_verbose_code_parts(code, guard), None)
+def _holds(_: object, group: Any, state: State) -> bool:
+    try:
+        return current_state(group) == state
+    except ValueError:
+        return False

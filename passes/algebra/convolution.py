@@ -103,10 +103,12 @@ class Conv(SpatialOperator):
 
     def columns(self, weight: Array) -> Array:
         xp = array_namespace(weight)
-        grouped = xp.reshape(
-            weight, (self.groups, -1, self.weight.shape[1], math.prod(self.kernel))
+        out_group, taps = self.out_channels // self.groups, math.prod(self.kernel)
+        grouped = xp.reshape(weight, (self.groups, out_group, -1, taps))
+        # Without groups, no copy.
+        return xp.reshape(
+            xp.permute_dims(grouped, (0, 2, 1, 3)), (self.in_channels, out_group, taps)
         )
-        return xp.reshape(xp.permute_dims(grouped, (0, 2, 1, 3)), (self.in_channels, -1))
 
     def tap_sums(self, shift: Expression) -> Expression:
         sums = total(self._by_group() * self._for_input(shift), (2,))

@@ -63,7 +63,7 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def rows(self, weight: Array) -> Array:
-        """The elements of an evaluated weight as ``(out_channels, -1)``, one row a channel."""
+        """The elements of an evaluated weight as ``(out_channels, ...)``, by channel."""
 
     @property
     @abstractmethod
@@ -76,7 +76,7 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def columns(self, weight: Array) -> Array:
-        """The elements of an evaluated weight as ``(in_channels, -1)``, one row a channel."""
+        """The elements of an evaluated weight as ``(in_channels, ...)``, by channel."""
 
     @abstractmethod
     def tap_sums(self, shift: Expression) -> Expression:

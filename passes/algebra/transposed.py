@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -99,9 +100,12 @@ class ConvTranspose(SpatialOperator):
 
     def rows(self, weight: Array) -> Array:
         xp = array_namespace(weight)
-        in_channels, out_group = self.weight.shape[:2]
-        grouped = xp.reshape(weight, (self.groups, in_channels // self.groups, out_group, -1))
-        return xp.reshape(xp.permute_dims(grouped, (0, 2, 1, 3)), (self.out_channels, -1))
+        in_group, taps = self.in_channels // self.groups, math.prod(self.kernel)
+        grouped = xp.reshape(weight, (self.groups, in_group, -1, taps))
+        # Without groups, no copy.
+        return xp.reshape(
+            xp.permute_dims(grouped, (0, 2, 1, 3)), (self.out_channels, in_group, taps)
+        )
 
     def output_shape(self, input_shape: Shape) -> Shape:
         spatial = (

@@ -1,4 +1,4 @@
-"""A process group of one rank costs nothing; see test_backend.py."""
+"""A process group of one rank costs nothing; see test_ranks.py."""
 
 from __future__ import annotations
 

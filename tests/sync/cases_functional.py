@@ -1,4 +1,4 @@
-"""Cases of ``bnfx.sync_batch_norm`` that every world runs; see test_functional.py."""
+"""Cases of ``bnfx.sync_batch_norm`` that every world runs; see test_ranks.py."""
 
 from __future__ import annotations
 

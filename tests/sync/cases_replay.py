@@ -1,4 +1,4 @@
-"""The cases that other implementations are tested with, at their tolerances; see test_replay.py.
+"""The cases that other implementations are tested with, at their tolerances; see test_ranks.py.
 
 Each is named by where it comes from. The reference is a local BatchNorm over the concatenated batch
 (in float64), and each runs through our eager module and through a BatchNorm that the backend swaps.
@@ -317,9 +317,13 @@ GROUP_BATCH_NORM = [
 
 
 def case_7_cudnn_group_batch_norm() -> None:
-    """apex's 15 shapes, one image a rank, in half and NHWC; height and width divided by 8."""
+    """apex's 15 shapes, one image a rank, in half and NHWC; height and width divided by 4, or by 8
+    on more than 2 ranks.
+    """
     world, rank = dist.get_world_size(), dist.get_rank()
-    for channels, height, width in GROUP_BATCH_NORM:
+    larger = 2 if world == 2 else 1
+    for channels, *eighths in GROUP_BATCH_NORM:
+        height, width = (larger * size for size in eighths)
         batches = [
             random((1, channels, height, width), r, torch.float16).contiguous(
                 memory_format=torch.channels_last

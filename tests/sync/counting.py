@@ -17,11 +17,28 @@ class _Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.order: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.order.append(_name(func, args))
         if func.namespace == "_c10d_functional" and "wait" not in func.__name__:
             self.counts[func.__name__.split(".")[0].rstrip("_")] += 1
         return func(*args, **(kwargs or {}))
+
+
+def _name(func: Any, args: Any) -> str:
+    """A collective, its wait, or which gradients a convolution's backward computes."""
+    name = func.__name__.split(".")[0].rstrip("_")
+    return f"{name}{[int(part) for part in args[-1]]}" if name == "convolution_backward" else name
+
+
+@contextmanager
+def recording(*interesting: str) -> Iterator[list[str]]:
+    """The names of the operators that run inside, in order, if they start like one of these."""
+    found: list[str] = []
+    with _Counting() as mode:
+        yield found
+    found += (name for name in mode.order if name.startswith(interesting))
 
 
 @contextmanager

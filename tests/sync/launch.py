@@ -37,7 +37,9 @@ def run_cases(
             module,
             str(world),
         ]
+        # Inductor's pool of workers would import torch once more for each rank.
         own = {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", **environment}
+        own["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         own["SYNC_RENDEZVOUS"] = str(Path(folder) / "again")
         outputs = [(Path(folder) / f"output{rank}").open("w+") for rank in range(world)]
         processes = [

@@ -10,9 +10,19 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import torch
 import torch.distributed as dist
+
+
+def _cases(module: ModuleType, world: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The module's cases; those that its ``WORLDS`` names, where it has so many ranks."""
+    chosen = getattr(module, "WORLDS", {}).get(world)
+    for name, value in vars(module).items():
+        if name.startswith("case_") and (chosen is None or name in chosen):
+            yield f"{module.__name__.partition('cases_')[2]}.{name}", value
 
 
 def main() -> None:
@@ -30,9 +40,11 @@ def main() -> None:
             timeout=timeout,
         )
     modules = [importlib.import_module(f"sync.{each}") for each in name.split("+")]
-    known = {case: f for module in modules for case, f in vars(module).items() if "case_" in case}
+    known = {case: f for module in modules for case, f in _cases(module, dist.get_world_size())}
     assert known, "a run without cases proves nothing"
-    for case in names or known:
+    chosen = [case for case in known if not names or case.partition(".")[2] in names]
+    assert len(chosen) >= max(len(names), 1), f"{names} are not all among {[*known]}"
+    for case in chosen:
         start = time.perf_counter()
         torch.manual_seed(0)
         known[case]()

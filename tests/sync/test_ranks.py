@@ -1,6 +1,7 @@
-"""``bnfx.sync_batch_norm`` against one process with the whole batch, on 2, 3 and 4 ranks.
+"""All that runs on 2, 3 and 4 ranks, against one process with the whole batch.
 
-With it run the cases that other implementations are tested with: starting ranks is what costs.
+``bnfx.sync_batch_norm``, the cases that other implementations are tested with, and the backend.
+Starting ranks is what costs, so a world is started once.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ import torch.nn.functional as F
 import bnfx
 from sync.launch import run_cases
 
+EVERY = "cases_functional+cases_replay+cases_backend+cases_when+cases_order+cases_inductor"
+
 
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_ranks(world: int) -> None:
-    run_cases("cases_functional+cases_replay", world, timeout=400)
+def test_ranks(world: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    cache = tmp_path_factory.getbasetemp() / "inductor"
+    run_cases(EVERY, world, timeout=1200, TORCHINDUCTOR_CACHE_DIR=str(cache))
+
+
+def test_a_world_of_one_costs_nothing() -> None:
+    run_cases("cases_alone", 1)
 
 
 def test_without_peers_it_is_local() -> None:

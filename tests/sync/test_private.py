@@ -1,0 +1,47 @@
+"""Private parts of torch may vanish: that is an error or less speed, never a wrong answer."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import bnfx
+from bnfx.inner import resolve
+from bnfx.options import Options
+from bnfx.passes.fx.synchronise import Swapped
+from bnfx.passes.report import Site
+from bnfx.sync import overlap
+
+
+def test_no_guards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("torch._dynamo.source.GlobalStateSource")
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.randn(5, 3)
+    options = {"inner": "eager"}
+    with pytest.raises(bnfx.SyncError, match=r'cannot guard a graph .* use sync="off"'):
+        torch.compile(model, backend="bnfx", options=options)(x)
+    torch._dynamo.reset()
+    torch.compile(model, backend="bnfx", options={**options, "sync": "off"})(x)
+
+
+def test_no_custom_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = resolve(Options(), None)
+    swapped = Swapped(torch.fx.symbolic_trace(nn.Identity()), ((Site("bn", "batch_norm", ""),),))
+    overlap._graph_pass.cache_clear()
+    assert overlap.overlapping(inner, swapped) is not inner
+    overlap._graph_pass.cache_clear()
+    monkeypatch.setitem(sys.modules, "torch._inductor.custom_graph_pass", None)
+    assert overlap.overlapping(inner, swapped) is inner
+    overlap._graph_pass.cache_clear()
+
+
+def test_the_user_s_own_pass_is_kept() -> None:
+    def own(graph: torch.fx.Graph) -> None:
+        pass
+
+    inner = resolve(Options(inner_options={"post_grad_custom_post_pass": own}), None)
+    swapped = Swapped(torch.fx.symbolic_trace(nn.Identity()), ((Site("bn", "batch_norm", ""),),))
+    patches = overlap.overlapping(inner, swapped).compile.keywords["patches"]
+    assert patches["post_grad_custom_post_pass"] is own
