@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
 from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 
-from bnfx.compiled import FoldedFunction
 from bnfx.errors import NotYetError, OptionError, SyncError
 from bnfx.inner import Inner, resolve
 from bnfx.options import Options, parse_rules
@@ -27,6 +27,7 @@ from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch
 from bnfx.sync.graph import synchronised
 from bnfx.verify import disagreement
+from bnfx.weights.function import FoldedFunction
 
 
 class _CompileTimeOptionError(OptionError, ShortenTraceback):
@@ -112,10 +113,9 @@ def _compile_folded(
     module, rules = swapped.module, parse_rules(options.rules)
 
     rewritten = rewrite_captured(module, inputs, rules)
-    has_numbers = rewritten.values is not None
 
     def fold(inputs: GraphInputs) -> Rewritten:
-        return rewrite_captured(module, inputs, rules, signs=has_numbers)
+        return rewrite_captured(module, inputs, rules, signs=False)
 
     report, slots = rewritten.report, rewritten.slots
     if slots and options.verify:
@@ -128,7 +128,8 @@ def _compile_folded(
     if slots:
         compiled = folded = FoldedFunction(module, inputs, rewritten, fold, inner)
         try:
-            folded.compile(example_inputs, rewritten.evaluate(), freeze=options.weights == "auto")
+            form, why = folded.compile(example_inputs, rewritten.evaluate(), options.weights)
+            report = replace(report, weights=form, weights_reason=why)
         except RestartAnalysis:
             raise  # Dynamo traces once more, with what the compiler learnt, and comes back
         except Exception as error:

@@ -7,7 +7,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
 import torch
@@ -15,6 +15,9 @@ from torch import fx
 
 from bnfx.errors import OptionError
 from bnfx.options import Options, nearest
+
+if TYPE_CHECKING:
+    from bnfx.weights.packing import Packed
 
 Compiled = Callable[..., Any]
 
@@ -27,11 +30,16 @@ class Inner:
         compile: ``(gm, example_inputs) -> callable``.
         freeze: the same for a graph whose weights are constants, or ``None`` where the compiler
             gains nothing from them.
+        pack: see :func:`bnfx.weights.packing.compile_packed`; ``None`` where the compiler cannot
+            take packed weights as inputs.
+        unpackable: why not.
         is_inductor: whether it is Inductor.
     """
 
     compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
     freeze: Callable[[fx.GraphModule, Sequence[Any]], Compiled] | None = None
+    pack: Callable[[fx.GraphModule, Mapping[str, str], Sequence[Any]], Packed] | None = None
+    unpackable: str = "only Inductor takes packed weights"
     is_inductor: bool = False
 
 
@@ -81,8 +89,23 @@ def _inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
         patches = {**modes[mode], **patches}
     compile_ = functools.partial(_compile_inductor, patches=patches)
     if patches.get("freezing", True) is False:
-        return Inner(compile_, is_inductor=True)
-    return Inner(compile_, functools.partial(_freeze_inductor, patches=patches), is_inductor=True)
+        return Inner(compile_, unpackable="inner_options has freezing=False", is_inductor=True)
+    freeze = functools.partial(_freeze_inductor, patches=patches)
+    unpackable = _unpackable(patches)
+    if unpackable:
+        return Inner(compile_, freeze, unpackable=unpackable, is_inductor=True)
+    pack = functools.partial(_pack_inductor, patches=patches)
+    return Inner(compile_, freeze, pack, is_inductor=True)
+
+
+def _unpackable(patches: Mapping[str, Any]) -> str:
+    """Why Inductor cannot take packed weights as inputs, with these options, if it cannot."""
+    from torch._inductor import config
+
+    for key in ("max_autotune", "max_autotune_gemm", "cpp_wrapper"):
+        if patches.get(key, getattr(config, key)):
+            return f"Inductor's {key} needs weights that are constants"
+    return "" if torch._C._has_mkldnn else "this torch has no oneDNN"
 
 
 def _compile_inductor(
@@ -103,6 +126,18 @@ def _freeze_inductor(
     patches = {**patches, "freezing": True}
     with torch.no_grad(), _without_inductor_folding():
         return cast(Compiled, compile_fx(module, list(example_inputs), config_patches=patches))
+
+
+def _pack_inductor(
+    module: fx.GraphModule,
+    names: Mapping[str, str],
+    example_inputs: Sequence[Any],
+    patches: Mapping[str, Any],
+) -> Packed:
+    from bnfx.weights.packing import compile_packed
+
+    with torch.no_grad(), _without_inductor_folding():
+        return compile_packed(module, names, example_inputs, patches)
 
 
 @contextlib.contextmanager

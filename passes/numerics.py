@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,29 @@ from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.refusals import Code, Refusal
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What held for the numbers that a graph was rewritten with, and must hold for others.
+
+    Args:
+        affines: maps that were sound, and the dtype that each was to be stored in.
+        operators: linear operators whose weights could be stored, and the dtypes.
+        nonnegative: expressions that a route relied on to have no negative element.
+    """
+
+    affines: tuple[tuple[BroadcastAffine, str | None], ...]
+    operators: tuple[tuple[LinearOperator, tuple[str, ...]], ...]
+    nonnegative: tuple[Expression, ...]
+
+    def hold(self, values: Values) -> bool:
+        """Whether they hold for ``values``."""
+        return not (
+            any(any(values.refuse_affine(affine, dtype)) for affine, dtype in self.affines)
+            or any(any(values.refuse_operator(*each)) for each in self.operators)
+            or not all(map(values.is_nonnegative, self.nonnegative))
+        )
+
+
 class Values:
     """Evaluates the expressions of one graph and casts them once to the dtype that is stored.
 
@@ -21,6 +45,7 @@ class Values:
         like: stands in for the sources of an expression that has none.
         signs: whether rewrites may depend on the signs of these numbers. Not where a graph was
             compiled without numbers: what is folded later must be the same graph.
+        reports: whether :meth:`rounding` will be asked; looking at it costs as much as the rest.
     """
 
     def __init__(
@@ -29,21 +54,27 @@ class Values:
         like: Array,
         dtype: str = "float64",
         signs: bool = True,
+        reports: bool = True,
     ) -> None:
+        self._reports = reports
         self._read = read
         self._like = like
-        self._dtype = dtype
+        self.dtype = dtype
         self._signs = signs
         self._stored: dict[tuple[Expression, str], Array] = {}
         self._rounded: dict[tuple[Expression, str], float] = {}
-        self._refused: dict[tuple[object, object], tuple[Refusal, ...]] = {}
+        self._refused_affines: dict[tuple[BroadcastAffine, str | None], tuple[Refusal, ...]] = {}
+        self._refused_operators: dict[
+            tuple[LinearOperator, tuple[str, ...]], tuple[Refusal, ...]
+        ] = {}
+        self._nonnegative: dict[Expression, bool] = {}
 
     def exact(self, expression: Expression) -> Array:
         """The value in the computing dtype. Not kept: it is twice the size of what is stored."""
         source = next(expression.sources(), None)
         like = self._like if source is None else self._read(source)
         with np.errstate(all="ignore"):  # what is not finite becomes a refusal, not a warning
-            return Evaluator(self._read, like, self._dtype)(expression)
+            return Evaluator(self._read, like, self.dtype)(expression)
 
     def stored(self, expression: Expression, dtype: str) -> Array:
         """The value, evaluated in float64 and cast once to ``dtype``."""
@@ -65,9 +96,9 @@ class Values:
             dtype: in which it would be stored, if it would.
         """
         key = (affine, dtype)
-        if key not in self._refused:  # each rule asks again
-            self._refused[key] = tuple(self._refuse_affine(affine, dtype))
-        yield from self._refused[key]
+        if key not in self._refused_affines:  # each rule asks again
+            self._refused_affines[key] = tuple(self._refuse_affine(affine, dtype))
+        yield from self._refused_affines[key]
 
     def _refuse_affine(self, affine: BroadcastAffine, dtype: str | None) -> Iterator[Refusal]:
         for source in affine.sources():
@@ -84,8 +115,10 @@ class Values:
         """Whether no element is negative (or NaN), and rewrites may depend on that."""
         if not self._signs:
             return False
-        exact = self.exact(expression)
-        return bool(array_namespace(exact).all(exact >= 0))
+        if expression not in self._nonnegative:
+            exact = self.exact(expression)
+            self._nonnegative[expression] = bool(array_namespace(exact).all(exact >= 0))
+        return self._nonnegative[expression]
 
     def refuse_operator(self, operator: LinearOperator, dtypes: Iterable[str]) -> Iterator[Refusal]:
         """Reasons why the operator's weights cannot be stored in, or computed with, ``dtypes``.
@@ -95,9 +128,9 @@ class Values:
         largest only if that is subnormal. So the weights, of which there are many, are read once.
         """
         key = (operator, tuple(dict.fromkeys(dtypes)))
-        if key not in self._refused:
-            self._refused[key] = tuple(self._refuse_operator(*key))
-        yield from self._refused[key]
+        if key not in self._refused_operators:
+            self._refused_operators[key] = tuple(self._refuse_operator(*key))
+        yield from self._refused_operators[key]
 
     def _refuse_operator(
         self, operator: LinearOperator, dtypes: tuple[str, ...]
@@ -107,6 +140,8 @@ class Values:
                 continue
             exact = self.exact(expression)
             xp: Any = array_namespace(exact)
+            if not self._reports and self._stores_plainly(expression, exact, dtypes):
+                continue
             views: list[Array] = [xp.reshape(exact, (-1, 1))]
             if name == "weight":
                 views = [operator.rows(exact), operator.columns(exact)]
@@ -117,7 +152,7 @@ class Values:
                 yield Refusal(Code.NON_FINITE, f"the folded {name} would be NaN or infinite")
                 continue
             stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
-            if dtypes[0] != self._dtype:
+            if dtypes[0] != self.dtype:
                 moved = xp.abs(xp.astype(stored, exact.dtype) - exact)
                 rows = operator.rows(moved) if name == "weight" else xp.reshape(moved, (-1, 1))
                 self._rounded[expression, dtypes[0]] = _share(xp.max(rows, axis=1), largest[0])
@@ -132,13 +167,43 @@ class Values:
                         Code.UNDERFLOW, f"a channel of the folded weight underflows {dtype}"
                     )
 
+    def _stores_plainly(
+        self, expression: Expression, exact: Array, dtypes: tuple[str, ...]
+    ) -> bool:
+        """Whether every element is normal in every dtype, which is quick to see, and usual."""
+        xp: Any = array_namespace(exact)
+        stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
+        if 0 in exact.shape:
+            return True
+        magnitudes = xp.abs(stored)
+        limits = [xp.finfo(getattr(xp, dtype)) for dtype in dtypes]
+        smallest, largest = float(xp.min(magnitudes)), float(xp.max(magnitudes))
+        return all(limit.smallest_normal <= smallest and largest <= limit.max for limit in limits)
+
+    def conditions(self, stored: Collection[Expression]) -> Conditions:
+        """What was asked so far and found to hold.
+
+        Args:
+            stored: the expressions that are kept. Operators on the way to those are left out:
+                nothing is stored of them, and what is not finite in them shows in the last one.
+        """
+        return Conditions(
+            tuple(key for key, refused in self._refused_affines.items() if not refused),
+            tuple(
+                key
+                for key, refused in self._refused_operators.items()
+                if not refused and key[0].weight in stored
+            ),
+            tuple(expression for expression, holds in self._nonnegative.items() if holds),
+        )
+
     def rounding(self, *expressions: Expression | None, dtype: str) -> float:
         """The largest rounding of a number that is stored in ``dtype``.
 
         ``max |stored - exact|`` relative to ``max |exact|``: of the weights of each channel that
         were looked at by :meth:`refuse_operator`, of each single element of anything else.
         """
-        if dtype == self._dtype:
+        if dtype == self.dtype:
             return float(np.finfo(dtype).eps) / 2  # the arithmetic's own
         return max(self._rounding(e, dtype) for e in expressions if e is not None)
 

@@ -16,6 +16,7 @@ from bnfx.passes.algebra import Source
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import lift
 from bnfx.passes.fx.lower import Form, lower
+from bnfx.passes.fx.refill import Recipe
 from bnfx.passes.fx.slots import Slot
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
@@ -41,12 +42,14 @@ class Rewritten:
         slots: what must be filled before ``module`` runs.
         values: evaluates the slots; ``None`` where parameters are fake.
         report: what became of each BatchNorm.
+        recipe: fills the slots from other numbers; ``None`` where ``values`` is.
     """
 
     module: fx.GraphModule
     slots: tuple[Slot, ...]
     values: Values | None
     report: GraphReport
+    recipe: Recipe | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -92,7 +95,10 @@ def rewrite(
         lowered = lower(module, lifted, form)
         if not lowered.slots:
             return Rewritten(module, (), values, report)
-        return Rewritten(lowered.module, lowered.slots, values, report)
+        recipe = None
+        if values is not None:
+            recipe = Recipe.of(module, lifted.constants, lowered.slots, values)
+        return Rewritten(lowered.module, lowered.slots, values, report, recipe)
     except Exception as error:
         what = f"rule {error.rule.name}" if isinstance(error, pipeline.RuleError) else "the rewrite"
         message = f"bnfx: {what} failed and the original graph is used: {error!r}"
