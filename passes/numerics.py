@@ -45,6 +45,8 @@ class Values:
         like: stands in for the sources of an expression that has none.
         signs: whether rewrites may depend on the signs of these numbers. Not where a graph was
             compiled without numbers: what is folded later must be the same graph.
+        fixed: whether rules are asked again before the numbers change. If not, nothing is stored in
+            float16, which a few steps of an optimizer may overflow.
         reports: whether :meth:`rounding` will be asked; looking at it costs as much as the rest.
     """
 
@@ -54,8 +56,10 @@ class Values:
         like: Array,
         dtype: str = "float64",
         signs: bool = True,
+        fixed: bool = True,
         reports: bool = True,
     ) -> None:
+        self._fixed = fixed
         self._reports = reports
         self._read = read
         self._like = like
@@ -135,6 +139,9 @@ class Values:
     def _refuse_operator(
         self, operator: LinearOperator, dtypes: tuple[str, ...]
     ) -> Iterator[Refusal]:
+        if not self._fixed and "float16" in dtypes:
+            yield Refusal(Code.OVERFLOW, "its weights may come to overflow float16")
+            return
         for name, expression in (("weight", operator.weight), ("bias", operator.bias)):
             if expression is None:
                 continue
