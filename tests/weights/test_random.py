@@ -48,7 +48,7 @@ def check(compiled: Any, model: Net, gradients: bool, where: str) -> None:
     pairs = [(actual, expected), *zip(model.buffers(), twin.buffers(), strict=True)]
     if gradients and expected.requires_grad and not expected.isnan().any():
         factors = torch.randn_like(expected)
-        for owner, out in ((model, actual), (twin, expected)):
+        for out in (actual, expected):
             (out.square() * factors).sum().backward()
         ours, theirs = ([p.grad for p in owner.parameters()] for owner in (model, twin))
         # Some gradients are zero but for rounding: a bias before a BatchNorm in training.

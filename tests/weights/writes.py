@@ -23,8 +23,9 @@ class Net(nn.Module):
     def __init__(self, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.pre, self.conv, self.norm = nn.BatchNorm2d(2), nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)
-        self.second = nn.Conv2d(4, 4, 3, groups=2, bias=False)
+        self.pre, self.norm = nn.BatchNorm2d(2), nn.BatchNorm2d(32)
+        self.conv = nn.Conv2d(2, 32, 9, padding=3)  # too large to be compared whole
+        self.second = nn.Conv2d(32, 4, 3, groups=2, bias=False)
         self.second_norm = nn.BatchNorm2d(4, affine=False)
         self.head = nn.Linear(4, 3)
         randomise(self, seed).eval()
@@ -52,6 +53,12 @@ def like(model: nn.Module, seed: int) -> Net:
 def in_place(model: Net, rng: random.Random) -> None:
     with torch.no_grad():
         rng.choice(everything(model)).mul_(rng.uniform(0.5, 1.5)).add_(0.1)
+
+
+def one_element(model: Net, rng: random.Random) -> None:
+    """Of a weight that is not compared whole."""
+    with torch.no_grad():
+        model.conv.weight.view(-1)[rng.randrange(model.conv.weight.numel())] += 1.0
 
 
 def flip_signs(model: Net, rng: random.Random) -> None:
@@ -86,6 +93,8 @@ def optimizer_step(model: Net, rng: random.Random) -> None:
     optimizer = kind(model.requires_grad_().parameters(), lr=0.05, **form)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
+    if kind is torch.optim.SGD:  # it writes one element of this one
+        model.conv.weight.grad.zero_()[3, 1, 4, 5] = 10.0
     optimizer.step()
     optimizer.zero_grad()
     for parameter, want in zip(model.parameters(), wanted, strict=True):
@@ -202,7 +211,16 @@ Step = Callable[[Net, random.Random], None]
 
 # Those after which Dynamo has nothing to compile.
 CHEAP: tuple[Step, ...] = (
-    *(in_place, flip_signs, data_op, data_assignment, through_numpy, refreshed, optimizer_step),
+    *(
+        in_place,
+        one_element,
+        flip_signs,
+        data_op,
+        data_assignment,
+        through_numpy,
+        refreshed,
+        optimizer_step,
+    ),
     *(load, moving_average, train_eagerly, train_compiled, new_parameter, new_module),
     *(by_way_of_meta,),
 )
