@@ -38,6 +38,9 @@ log = logging.getLogger("bnfx")
 # Sets of parameters whose folded weights are kept. More instances of one class than that, called in
 # turn, are folded again each time: slow, and right.
 MAX_PARAMETER_SETS = 8
+# Times that a set is folded anew because something was written while it was folded. After that it is
+# used as it is, and folded anew by the next call.
+MAX_FILLS = 3
 # Forms of one graph that are compiled: as it was, and where numbers forbid that.
 MAX_PROGRAMS = 3
 
@@ -210,9 +213,12 @@ class FoldedFunction:
             state = same_set(self._states, tensors, scalars)
             if state is not None and state.moment.holds(tensors, scalars):
                 return state  # another thread did
-            # The moment is taken first: a write during the fold then shows at the next call.
-            moment = self._moment(args)
-            program, weights = self._fill(args)
+            for _ in range(MAX_FILLS):
+                # The moment is taken first: a write during the fold shows.
+                moment = self._moment(args)
+                program, weights = self._fill(args)
+                if moment.holds(tensors, scalars):
+                    break
             constants = {}
             if program is not None and program.packs:
                 constants, weights = program.constants(args, weights), []

@@ -17,6 +17,10 @@ from bnfx.passes.fx.sources import ATTRIBUTE_PREFIX
 from bnfx.passes.numerics import Conditions, Values
 
 
+# Elements up to which a tensor is read by several expressions: the vectors of a BatchNorm.
+_SMALL = 4096
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What the slots of one rewritten graph hold, as a function of its parameters.
@@ -52,8 +56,8 @@ class Recipe:
 
         ``None`` where the graph is not the right one for their numbers.
         """
-        values = self._values(tensors)
         with torch.inference_mode(False), torch.no_grad():
+            values = self._values(tensors)
             return self._stored(values) if self.conditions.hold(values) else None
 
     def fill_unchecked(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -65,6 +69,11 @@ class Recipe:
         return [values.stored(slot.expression, slot.dtype) for slot in self.slots]
 
     def _values(self, tensors: Mapping[str, torch.Tensor]) -> Values:
+        # Read once, and all at once: another thread may be writing.
+        tensors = {
+            name: tensor.detach().clone() if tensor.numel() <= _SMALL else tensor.detach()
+            for name, tensor in tensors.items()
+        }
         constants = self.constants.again(lambda node: _leaf(node, tensors, self.module))
 
         def read(source: Source) -> torch.Tensor:
