@@ -38,8 +38,8 @@ log = logging.getLogger("bnfx")
 # Sets of parameters whose folded weights are kept. More instances of one class than that, called in
 # turn, are folded again each time: slow, and right.
 MAX_PARAMETER_SETS = 8
-# Times that a set is folded anew because something was written while it was folded. After that it is
-# used as it is, and folded anew by the next call.
+# Times that a set is folded because something was written while it was. After that it is used as it
+# is, and folded anew by the next call.
 MAX_FILLS = 3
 # Forms of one graph that are compiled: as it was, and where numbers forbid that.
 MAX_PROGRAMS = 3

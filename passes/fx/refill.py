@@ -16,7 +16,6 @@ from bnfx.passes.fx.slots import Slot
 from bnfx.passes.fx.sources import ATTRIBUTE_PREFIX
 from bnfx.passes.numerics import Conditions, Values
 
-
 # Elements up to which a tensor is read by several expressions: the vectors of a BatchNorm.
 _SMALL = 4096
 
