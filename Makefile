@@ -26,7 +26,8 @@ check: $(STAMP)  ## ruff (lint and format) and mypy (strict)
 docs: $(STAMP)  ## write docs/refusals.md anew from the table of codes
 	$(BIN)/python -m bnfx.report.refusals > docs/refusals.md.new && mv docs/refusals.md.new docs/refusals.md
 
-bench: $(STAMP)  ## what the rewrite, the staleness check and synchronised training cost
+bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the check, the synchronisation
+	$(BIN)/python -m bnfx.bench.weights_speed
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.check_cost
 	$(BIN)/python -m bnfx.bench.sync_cost

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from bnfx.passes.algebra import BroadcastAffine, Evaluator, Expression, LinearOperator, Source
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.refusals import Code, Refusal
+
+# Elements up to which exact values are kept: the vectors of a BatchNorm, which many folds share.
+SMALL = 4096
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Values:
         reports: bool = True,
     ) -> None:
         self._fixed = fixed
+        self._evaluators: dict[object, Evaluator] = {}
         self._reports = reports
         self._read = read
         self._like = like
@@ -77,8 +81,11 @@ class Values:
         """The value in the computing dtype. Not kept: it is twice the size of what is stored."""
         source = next(expression.sources(), None)
         like = self._like if source is None else self._read(source)
+        where = device(like)
+        if where not in self._evaluators:
+            self._evaluators[where] = Evaluator(self._read, like, self.dtype, keeps=SMALL)
         with np.errstate(all="ignore"):  # what is not finite becomes a refusal, not a warning
-            return Evaluator(self._read, like, self.dtype)(expression)
+            return self._evaluators[where](expression)
 
     def stored(self, expression: Expression, dtype: str) -> Array:
         """The value, evaluated in float64 and cast once to ``dtype``."""

@@ -66,6 +66,10 @@ class Snapshot:
         if written_since(tensors, self._epoch):
             return False
         self._epoch = now  # so that steps of other models are looked at once
+        return self.same_content()
+
+    def same_content(self) -> bool:
+        """Whether what is compared of the memory holds what it held."""
         return all(map(torch.equal, self._views, self._copies))
 
     def _versions_of(self, tensors: Sequence[torch.Tensor]) -> list[int]:

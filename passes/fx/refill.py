@@ -14,10 +14,7 @@ from bnfx.passes.fx.bind import attribute
 from bnfx.passes.fx.constants import Constants
 from bnfx.passes.fx.slots import Slot
 from bnfx.passes.fx.sources import ATTRIBUTE_PREFIX
-from bnfx.passes.numerics import Conditions, Values
-
-# Elements up to which a tensor is read by several expressions: the vectors of a BatchNorm.
-_SMALL = 4096
+from bnfx.passes.numerics import SMALL, Conditions, Values
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Recipe:
     def _values(self, tensors: Mapping[str, torch.Tensor]) -> Values:
         # Read once, and all at once: another thread may be writing.
         tensors = {
-            name: tensor.detach().clone() if tensor.numel() <= _SMALL else tensor.detach()
+            name: tensor.detach().clone() if tensor.numel() <= SMALL else tensor.detach()
             for name, tensor in tensors.items()
         }
         constants = self.constants.again(lambda node: _leaf(node, tensors, self.module))
