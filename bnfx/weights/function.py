@@ -241,11 +241,10 @@ class FoldedFunction:
         if rewritten is None:
             log.warning("bnfx: the new parameters cannot be folded; the original graph is used")
             return None, []
-        first = self._programs[0]
-        if first.recipe is None and first.is_form_of(rewritten):
-            first.recipe, program = rewritten.recipe, first
-        else:
-            program = self._program(rewritten)
+        known = [program for program in self._programs if program.is_form_of(rewritten)]
+        program = known[0] if known else self._program(rewritten)
+        program.recipe = rewritten.recipe
+        if not known:
             self._programs.append(program)
         weights = rewritten.evaluate()
         assert weights is not None, "who has a recipe has numbers"
@@ -253,8 +252,7 @@ class FoldedFunction:
 
     def _rewritten_for(self, args: Sequence[Any]) -> Rewritten | None:
         """Another form of the graph, if one more may be compiled and anything folds in it."""
-        unknown = self._programs[0].recipe is None
-        if len(self._programs) == MAX_PROGRAMS and not unknown:
+        if len(self._programs) == MAX_PROGRAMS:
             return None
         rewritten = self._refold(self._arguments.inputs(args))
         return rewritten if rewritten.slots and rewritten.recipe is not None else None

@@ -81,7 +81,7 @@ class Recipe:
                 value = _attribute(self.module, source.name.removeprefix(ATTRIBUTE_PREFIX))
             return value.detach()
 
-        like = next(iter(tensors.values())).detach()
+        like = next(iter(tensors.values()), torch.zeros(()))
         return Values(read, like, self.dtype, reports=False)
 
 
