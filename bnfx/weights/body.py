@@ -12,9 +12,7 @@ from torch import fx
 
 from bnfx.inner import Compiled, Inner
 from bnfx.passes.fx.bind import BOUND_PREFIX, bind
-from bnfx.passes.fx.refill import Recipe
 from bnfx.passes.fx.rewrite import Rewritten
-from bnfx.passes.fx.slots import Slot
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.packing import Packed, serve
 from bnfx.weights.store import State
@@ -37,9 +35,7 @@ class Program:
     """One rewritten form of a captured graph, and the live body compiled from it.
 
     Args:
-        module: the lowered graph, its slots as the last placeholders.
-        slots: what they hold.
-        recipe: how they are filled; ``None`` until numbers are known.
+        rewritten: the form, its slots as the last placeholders; its numbers are not kept.
         arguments: of the captured graph.
         inner: the inner compiler.
         packs: whether the live body takes packed weights.
@@ -47,16 +43,14 @@ class Program:
 
     def __init__(
         self,
-        module: fx.GraphModule,
-        slots: tuple[Slot, ...],
-        recipe: Recipe | None,
+        rewritten: Rewritten,
         arguments: Arguments,
         inner: Inner,
         packs: bool,
     ) -> None:
-        self.module = module
-        self.slots = slots
-        self.recipe = recipe
+        self.module = rewritten.module
+        self.slots = rewritten.slots
+        self.recipe = rewritten.recipe  # how the slots are filled; None until numbers are known
         self.packs = packs
         self.bodies: list[Packed] = []
         self._arguments = arguments

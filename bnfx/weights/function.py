@@ -6,9 +6,7 @@ body runs; if not, the weights are filled anew first. Where the numbers at hand 
 as they were (a statistic became NaN, a scale that had to be positive is not), another form of the
 graph is compiled, a bounded number of times; where nothing may be folded, the original graph runs.
 
-What is promised to threads: a call runs on one complete set of folded weights, all computed from
-the parameters after the call began or as they have been since. A write to several parameters
-while a call looks at them may be seen in part, as by the eager model; the next call sees it whole.
+A call runs on one complete set of folded weights (``docs/weights.md``: what threads are promised).
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
 from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.body import Program, compile_late
+from bnfx.weights.choice import described, forms
 from bnfx.weights.freezing import Patience
 from bnfx.weights.snapshot import Moment, Snapshot
 from bnfx.weights.store import State, same_set
@@ -81,14 +80,7 @@ class FoldedFunction:
         self._shapes: list[torch.Tensor] | None = None
 
     def _program(self, rewritten: Rewritten) -> Program:
-        return Program(
-            rewritten.module,
-            rewritten.slots,
-            rewritten.recipe,
-            self._arguments,
-            self._inner,
-            self._packs,
-        )
+        return Program(rewritten, self._arguments, self._inner, self._packs)
 
     def compile(
         self, example_inputs: Sequence[Any], weights: list[torch.Tensor] | None, wanted: str
@@ -103,15 +95,13 @@ class FoldedFunction:
         Returns:
             The form that serves from now on, ``"live"`` or ``"frozen"``, and why.
         """
-        (program,) = self._programs
-        why: list[str] = []
+        (program,), why = self._programs, list[str]()
         if weights is None:
             extra = describe_slots(program.module, program.slots, None, example_inputs)
             program.compile(example_inputs, extra)
             self._shapes = extra
             return "live", "its parameters had no numbers yet when it was compiled"
-        forms = self._forms(wanted, why)
-        for form in forms:
+        for form in forms(wanted, self._arguments.refusal, self._inner, why):
             try:
                 self._compile_as(form, program, example_inputs, weights)
             except RestartAnalysis:
@@ -127,23 +117,8 @@ class FoldedFunction:
                     message = f"bnfx: freezing failed, folded weights stay inputs: {error!r}"
                     warnings.warn(message, RewriteWarning, stacklevel=2)
                 continue
-            return _described(form, why)
+            return described(form, why)
         raise AssertionError("the plain form compiles or raises")
-
-    def _forms(self, wanted: str, why: list[str]) -> list[str]:
-        """What to try, in order; ``why`` gets what is left out."""
-        forms = {"live": ["packed"], "frozen": ["frozen"], "auto": ["packed", "frozen"]}[wanted]
-        if self._arguments.refusal:
-            why.append(self._arguments.refusal)
-            return ["plain"]
-        if self._inner.pack is None and "packed" in forms:
-            forms.remove("packed")
-            why.append(self._inner.unpackable)
-        if self._inner.freeze is None and "frozen" in forms:
-            forms.remove("frozen")
-            if wanted == "frozen":
-                why.append("the inner compiler gains nothing from constants")
-        return [*forms, "plain"]
 
     def _compile_as(
         self,
@@ -273,12 +248,3 @@ class FoldedFunction:
     def _moment(self, args: Sequence[Any]) -> Moment:
         snapshot = Snapshot([args[at] for at in self._watched])
         return Moment(snapshot, self._arguments.scalar_values(args))
-
-
-def _described(form: str, why: list[str]) -> tuple[str, str]:
-    reasons = {
-        "packed": "inputs, packed for oneDNN",
-        "frozen": "constants",
-        "plain": "inputs",
-    }
-    return "frozen" if form == "frozen" else "live", "; ".join([reasons[form], *why])

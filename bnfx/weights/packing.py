@@ -3,8 +3,8 @@
 Inductor's freezing packs weights for oneDNN and MKL by folding constants, and bakes them in. Here
 it runs the same passes, and then, below AOTAutograd and above code generation,
 
-1. what became constant is made an input again (:func:`_lift`), so that the generated code holds no
-   number of the model;
+1. what became constant is made an input again (:mod:`bnfx.weights.lifting`), so that the
+   generated code holds no number of the model;
 2. how each constant came from the weights is kept as a graph of its own (:class:`_Recorder`), which
    packs other numbers the same way.
 
@@ -21,10 +21,10 @@ from unittest import mock
 
 import torch
 from torch import fx
-from torch._guards import detect_fake_mode
 
 from bnfx.passes.fx.bind import BOUND_PREFIX
 from bnfx.weights import packed_ops
+from bnfx.weights.lifting import Lifted, PackingError, lift_constants
 
 _serving = threading.local()
 
@@ -89,7 +89,7 @@ def compile_packed(
     def inner_compile(gm: fx.GraphModule, inputs: Sequence[Any], **rest: Any) -> Any:
         if compiled:
             raise PackingError("Inductor compiled the graph in parts")
-        lifted = _lift(gm, inputs)
+        lifted = lift_constants(gm, inputs)
         packed.pack = recorder.program(lifted)
         code: Any = compile_fx_inner(gm, [*inputs, *lifted.examples], **rest)
         compiled.append(code)
@@ -112,53 +112,6 @@ def compile_packed(
     if not compiled:
         raise PackingError("Inductor did not freeze the graph")
     return packed
-
-
-class PackingError(RuntimeError):
-    """Inductor's passes did something that cannot be done again with other weights."""
-
-
-class _Lifted:
-    """The constants of a frozen graph, by the attribute that held them; in order."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, torch.Tensor] = {}
-        self.examples: list[torch.Tensor] = []
-
-
-def _lift(gm: fx.GraphModule, inputs: Sequence[Any]) -> _Lifted:
-    """Make the constants of ``gm`` placeholders, behind those that it has."""
-    mode = detect_fake_mode(inputs)
-    if mode is None:
-        raise PackingError("the graph has no input that is a tensor")
-    lifted, placeholders = _Lifted(), {}
-    last = gm.graph.find_nodes(op="placeholder")[-1]
-    for node in gm.graph.find_nodes(op="get_attr"):
-        name = str(node.target)
-        value = getattr(gm, name, None)
-        if not isinstance(value, torch.Tensor):
-            continue  # a nested graph
-        if name not in placeholders:
-            with gm.graph.inserting_after(last):
-                last = placeholders[name] = gm.graph.placeholder(name)
-            if value.layout is torch._mkldnn:  # type: ignore[attr-defined]
-                with mode:
-                    example = torch.empty(tuple(value.shape), dtype=value.dtype)
-            else:
-                example = mode.from_tensor(value.detach(), static_shapes=True)
-            last.meta = {**node.meta, "val": example}
-            lifted.values[name] = value
-            lifted.examples.append(example)
-        node.replace_all_uses_with(placeholders[name])
-        gm.graph.erase_node(node)
-    for name in lifted.values:
-        delattr(gm, name)
-    packed_ops.replace_in(gm.graph)
-    gm.graph.lint()
-    gm.recompile()
-    # It has no constants any more, so its code may be cached.
-    vars(gm)["_has_frozen_params"] = False
-    return lifted
 
 
 class _Recorder:
@@ -189,7 +142,7 @@ class _Recorder:
             if name not in old:  # it took the name of what it stands for
                 self._made[name] = (named[node.name], held)
 
-    def program(self, lifted: _Lifted) -> Callable[[Mapping[str, torch.Tensor]], list[Any]]:
+    def program(self, lifted: Lifted) -> Callable[[Mapping[str, torch.Tensor]], list[Any]]:
         """What makes the constants from weights.
 
         Raises:

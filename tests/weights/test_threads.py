@@ -79,9 +79,15 @@ def test_no_torn_sets(weights: str, inner: Any) -> None:
     threads = [threading.Thread(target=call) for _ in range(CALLERS)]
     for thread in threads:
         thread.start()
-    end, turn = time.monotonic() + SECONDS, 0
+    start, turn = time.monotonic(), 0
+
+    def goes_on() -> bool:
+        """Longer on a busy machine, where one of the calls may compile all the while."""
+        passed = time.monotonic() - start
+        return not wrong and (passed < SECONDS or (min(seen) <= 5 and passed < 30 * SECONDS))
+
     with torch.no_grad():
-        while time.monotonic() < end and not wrong:
+        while goes_on():
             turn += 1
             model.norm.weight.copy_(states[turn % 2])
             time.sleep(0.002)
