@@ -52,7 +52,8 @@ docs-relay: $(RELAY_STAMP)  ## write docs/tvm_relay_ops.md anew: ops that are le
 	PYTHONPATH=tests/relay $(RELAY_BIN)/python tests/relay/op_counts.py > docs/tvm_relay_ops.md.new
 	mv docs/tvm_relay_ops.md.new docs/tvm_relay_ops.md
 
-bench: $(STAMP)  ## what the rewrite, the staleness check and synchronised training cost
+bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the check, the synchronisation
+	$(BIN)/python -m bnfx.bench.weights_speed
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.check_cost
 	$(BIN)/python -m bnfx.bench.sync_cost

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bnfx.sync.convert import revert_sync_batchnorm as revert_sync_batchnorm
     from bnfx.sync.functional import sync_batch_norm as sync_batch_norm
     from bnfx.sync.module import SyncBatchNorm as SyncBatchNorm
-    from bnfx.weights import refresh as refresh
+    from bnfx.weights.writes import refresh as refresh
 
 _HOMES = {
     "BnfxError": "bnfx.errors",
@@ -58,7 +58,7 @@ _HOMES = {
     "convert_sync_batchnorm": "bnfx.sync.convert",
     "revert_sync_batchnorm": "bnfx.sync.convert",
     "sync_batch_norm": "bnfx.sync.functional",
-    "refresh": "bnfx.weights",
+    "refresh": "bnfx.weights.writes",
 }
 
 __all__ = [*_HOMES, "__version__"]

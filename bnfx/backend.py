@@ -1,33 +1,36 @@
 """The ``torch.compile`` backend ``"bnfx"``.
 
 It looks at the graph that Dynamo captured, synchronises what is in training under a process group,
-folds what can be folded, and hands the graph to the inner compiler. Nothing is folded in a graph
-for which gradients are needed; one with nothing to do goes to the inner compiler as it came.
+folds what can be folded, and hands the graph to the inner compiler. Where gradients are needed the
+fold is part of the graph; one with nothing to do goes to the inner compiler as it came.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
 from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 
-from bnfx.compiled import FoldedFunction
 from bnfx.errors import NotYetError, OptionError, SyncError
 from bnfx.inner import Inner, resolve
 from bnfx.options import Options, parse_rules
-from bnfx.passes.fx.dynamo import GraphInputs, without_gradients
+from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
 from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten, is_meta, rewrite_captured, survey
 from bnfx.passes.fx.synchronise import Swapped
 from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.report import GraphReport
 from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch
 from bnfx.sync.graph import synchronised
 from bnfx.sync.overlap import overlapping
 from bnfx.verify import disagreement
+from bnfx.weights.function import FoldedFunction
+from bnfx.weights.traced import compile_traced, trace
 
 
 class _CompileTimeOptionError(OptionError, ShortenTraceback):
@@ -91,55 +94,95 @@ def bnfx(
     module = swapped.module
 
     inputs = GraphInputs.of(module, example_inputs)
-    refusal = None
-    if not without_gradients(module, example_inputs):
-        refusal = Refusal(Code.GRADIENTS_NEEDED, "the graph was compiled with gradients enabled")
-    elif any(map(is_meta, inputs.parameters.values())):
-        refusal = Refusal(Code.UNSUPPORTED_DTYPE, "its parameters are on the meta device")
-    if refusal is not None:
-        compiled = inner.compile(module, example_inputs)
-        report = swapped.annotate(survey(module, inputs.parameters, refusal))
-        deliver(Report((report,)), chosen.report)
+    job = _Job(swapped, example_inputs, inputs, inner, chosen)
+    if any(map(is_meta, inputs.parameters.values())):
+        return job.leave(Refusal(Code.UNSUPPORTED_DTYPE, "its parameters are on the meta device"))
+    if without_gradients(module, example_inputs):
+        return job.trace("as asked") if chosen.weights == "traced" else job.fold()
+    why = "the graph was compiled with gradients enabled"
+    if chosen.weights not in ("auto", "traced"):
+        why += f"; weights={chosen.weights!r} computes folded weights ahead of it"
+        return job.leave(Refusal(Code.GRADIENTS_NEEDED, why))
+    if switches_gradients(module):
+        why += ", and switches them in its middle"
+        return job.leave(Refusal(Code.GRADIENTS_NEEDED, why))
+    return job.trace("gradients are needed")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One captured graph to compile."""
+
+    swapped: Swapped
+    example_inputs: Sequence[Any]
+    inputs: GraphInputs
+    inner: Inner
+    options: Options
+
+    @property
+    def module(self) -> fx.GraphModule:
+        return self.swapped.module
+
+    def leave(self, refusal: Refusal) -> Callable[..., Any]:
+        """Compile it as it came."""
+        return self._compile(survey(self.module, self.inputs.parameters, refusal), None)
+
+    def fold(self) -> Callable[..., Any]:
+        """Fold its weights ahead of time."""
+        rules = parse_rules(self.options.rules)
+        rewritten = rewrite_captured(self.module, self.inputs, rules)
+        if not rewritten.slots:
+            return self._compile(rewritten.report, None)
+
+        def refold(inputs: GraphInputs) -> Rewritten:
+            return rewrite_captured(module, inputs, rules, signs=False)
+
+        module = self.module
+        folded = FoldedFunction(module, self.inputs, rewritten, refold, self.inner)
+
+        def compile_() -> tuple[Callable[..., Any], str, str]:
+            weights = rewritten.evaluate()
+            return folded, *folded.compile(self.example_inputs, weights, self.options.weights)
+
+        return self._verified(rewritten, compile_)
+
+    def trace(self, why: str) -> Callable[..., Any]:
+        """Put the fold into it."""
+        traced = trace(self.module, self.inputs, parse_rules(self.options.rules))
+        if traced is None:
+            return self.leave(Refusal(Code.GRADIENTS_NEEDED, "no BatchNorm folds in the graph"))
+
+        def compile_() -> tuple[Callable[..., Any], str, str]:
+            return compile_traced(traced, self.example_inputs, self.inner), "traced", why
+
+        return self._verified(traced, compile_)
+
+    def _verified(
+        self, rewritten: Rewritten, compile_: Callable[[], tuple[Callable[..., Any], str, str]]
+    ) -> Callable[..., Any]:
+        """Compile the rewritten graph, if the answers agree; warn if they do not."""
+        verify, problem = self.options.verify, None
+        if verify:
+            problem = disagreement(self.module, rewritten, self.example_inputs, verify)
+        if problem is None:
+            try:
+                compiled, form, why = compile_()
+            except RestartAnalysis:
+                raise  # Dynamo traces once more, with what the compiler learnt, and comes back
+            except Exception as error:
+                problem = f"bnfx: the folded graph did not compile, the original is used: {error!r}"
+        if problem is not None:
+            warnings.warn(problem, RewriteWarning, stacklevel=2)
+            return self.leave(Refusal(Code.INTERNAL_ERROR, problem))
+        report = replace(rewritten.report, weights=form, weights_reason=why)
+        return self._compile(report, compiled)
+
+    def _compile(
+        self, report: GraphReport, compiled: Callable[..., Any] | None
+    ) -> Callable[..., Any]:
+        """Compile the original if need be, and deliver the report."""
+        if compiled is None:
+            compiled = self.inner.compile(self.module, self.example_inputs)
+        # Once it is true: a compiler may start over.
+        deliver(Report((self.swapped.annotate(report),)), self.options.report)
         return compiled
-    return _compile_folded(swapped, example_inputs, inputs, inner, chosen)
-
-
-def _compile_folded(
-    swapped: Swapped,
-    example_inputs: Sequence[Any],
-    inputs: GraphInputs,
-    inner: Inner,
-    options: Options,
-) -> Callable[..., Any]:
-    module, rules = swapped.module, parse_rules(options.rules)
-
-    rewritten = rewrite_captured(module, inputs, rules)
-    has_numbers = rewritten.values is not None
-
-    def fold(inputs: GraphInputs) -> Rewritten:
-        return rewrite_captured(module, inputs, rules, signs=has_numbers)
-
-    report, slots = rewritten.report, rewritten.slots
-    if slots and options.verify:
-        problem = disagreement(module, rewritten, example_inputs, options.verify)
-        if problem:
-            warnings.warn(problem, RewriteWarning, stacklevel=2)
-            report = survey(module, inputs.parameters, Refusal(Code.INTERNAL_ERROR, problem))
-            slots = ()
-    compiled: Callable[..., Any] | None = None
-    if slots:
-        compiled = folded = FoldedFunction(module, inputs, rewritten, fold, inner)
-        try:
-            folded.compile(example_inputs, rewritten.evaluate(), freeze=options.weights == "auto")
-        except RestartAnalysis:
-            raise  # Dynamo traces once more, with what the compiler learnt, and comes back
-        except Exception as error:
-            problem = f"bnfx: the folded graph did not compile, the original is used: {error!r}"
-            warnings.warn(problem, RewriteWarning, stacklevel=2)
-            report = survey(module, inputs.parameters, Refusal(Code.INTERNAL_ERROR, problem))
-            compiled = None
-    if compiled is None:
-        compiled = inner.compile(module, example_inputs)
-    # Once it is true: a compiler may start over.
-    deliver(Report((swapped.annotate(report),)), options.report)
-    return compiled

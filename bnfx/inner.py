@@ -7,7 +7,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
 import torch
@@ -15,6 +15,9 @@ from torch import fx
 
 from bnfx.errors import OptionError
 from bnfx.options import Options, nearest
+
+if TYPE_CHECKING:
+    from bnfx.weights.packing import Packed
 
 Compiled = Callable[..., Any]
 GraphPass = Callable[[fx.Graph], Any]  # rewrites a graph in place
@@ -28,6 +31,9 @@ class Inner:
         compile: ``(gm, example_inputs) -> callable``.
         freeze: the same for a graph whose weights are constants, or ``None`` where the compiler
             gains nothing from them.
+        pack: see :func:`bnfx.weights.packing.compile_packed`; ``None`` where the compiler cannot
+            take packed weights as inputs.
+        unpackable: why not.
         is_inductor: whether it is Inductor.
         with_pass: the same compiler, with a pass over the graphs that AOTAutograd makes for
             backward; ``None`` where that is not known how.
@@ -35,6 +41,8 @@ class Inner:
 
     compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
     freeze: Callable[[fx.GraphModule, Sequence[Any]], Compiled] | None = None
+    pack: Callable[[fx.GraphModule, Mapping[str, str], Sequence[Any]], Packed] | None = None
+    unpackable: str = "only Inductor takes packed weights"
     is_inductor: bool = False
     with_pass: Callable[[GraphPass], Inner] | None = None
 
@@ -99,10 +107,15 @@ def _inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
             raise OptionError(f"unknown mode {mode!r}{nearest(mode, list(modes))}")
         patches = {**modes[mode], **patches}
     compile_ = functools.partial(_compile_inductor, patches=patches)
-    freeze = functools.partial(_freeze_inductor, patches=patches)
-    freezes = patches.get("freezing", True) is not False
     with_pass = functools.partial(_inductor_with, patches=patches)
-    return Inner(compile_, freeze if freezes else None, True, with_pass)
+    plain = functools.partial(Inner, compile_, is_inductor=True, with_pass=with_pass)
+    if patches.get("freezing", True) is False:
+        return plain(unpackable="inner_options has freezing=False")
+    freeze = functools.partial(_freeze_inductor, patches=patches)
+    unpackable = _unpackable(patches)
+    if unpackable:
+        return plain(freeze=freeze, unpackable=unpackable)
+    return plain(freeze=freeze, pack=functools.partial(_pack_inductor, patches=patches))
 
 
 def _inductor_with(graph_pass: GraphPass, patches: Mapping[str, Any]) -> Inner:
@@ -113,6 +126,16 @@ def _inductor_with(graph_pass: GraphPass, patches: Mapping[str, Any]) -> Inner:
         return Inner(functools.partial(_compile_inductor, patches=patches), is_inductor=True)
     patches = {**patches, name: graph_pass}
     return Inner(functools.partial(_compile_inductor, patches=patches), is_inductor=True)
+
+
+def _unpackable(patches: Mapping[str, Any]) -> str:
+    """Why Inductor cannot take packed weights as inputs, with these options, if it cannot."""
+    from torch._inductor import config
+
+    for key in ("max_autotune", "max_autotune_gemm", "cpp_wrapper"):
+        if patches.get(key, getattr(config, key)):
+            return f"Inductor's {key} needs weights that are constants"
+    return "" if torch._C._has_mkldnn else "this torch has no oneDNN"
 
 
 def _compile_inductor(
@@ -133,6 +156,18 @@ def _freeze_inductor(
     patches = {**patches, "freezing": True}
     with torch.no_grad(), _without_inductor_folding():
         return cast(Compiled, compile_fx(module, list(example_inputs), config_patches=patches))
+
+
+def _pack_inductor(
+    module: fx.GraphModule,
+    names: Mapping[str, str],
+    example_inputs: Sequence[Any],
+    patches: Mapping[str, Any],
+) -> Packed:
+    from bnfx.weights.packing import compile_packed
+
+    with torch.no_grad(), _without_inductor_folding():
+        return compile_packed(module, names, example_inputs, patches)
 
 
 @contextlib.contextmanager

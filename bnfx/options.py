@@ -23,7 +23,11 @@ class Options:
         inner: the compiler that gets the folded graph: the name of a registered backend, or a
             callable ``(gm, example_inputs) -> callable``.
         inner_options: handed to the inner backend as its own options.
-        weights: ``"auto"``, or ``"live"`` to pass folded weights to the compiled body as inputs.
+        weights: how the compiled graph gets folded weights. ``"live"``: as inputs, which are filled
+            anew when a parameter changed. ``"frozen"``: as constants, guarded; live after a change,
+            until they have settled. ``"traced"``: the graph computes them at each call, so that
+            gradients flow. ``"auto"``: traced where gradients are needed, else the faster of live
+            and frozen.
         sync: ``"auto"``: BatchNorms in training share statistics while a process group of more than
             one rank is up; ``"require"``: raise where none is up; ``"off"``.
         process_group: whose ranks share statistics; ``None`` for the default group.
@@ -51,8 +55,8 @@ class Options:
             raise OptionError(f"inner must be a backend's name or a callable, not {self.inner!r}")
         if not isinstance(self.inner_options, Mapping):
             raise OptionError(f"inner_options must be a dict, not {self.inner_options!r}")
-        _one_of("weights", self.weights, ("auto", "live"), later=("frozen", "traced"))
-        _one_of("sync", self.sync, ("auto", "off", "require"), later=())
+        _one_of("weights", self.weights, ("auto", "live", "frozen", "traced"))
+        _one_of("sync", self.sync, ("auto", "off", "require"))
         _check_process_group(self.process_group)
         parse_rules(self.rules)
         check_verify(self.verify)
@@ -110,11 +114,7 @@ def nearest(word: object, known: Sequence[str]) -> str:
     )
 
 
-def _one_of(name: str, value: object, known: Sequence[str], later: Sequence[str]) -> None:
-    if isinstance(value, str) and value in later:
-        raise NotYetError(
-            f"{name}={value!r} is not offered yet; use {' or '.join(map(repr, known))}"
-        )
+def _one_of(name: str, value: object, known: Sequence[str]) -> None:
     if value not in known:
         raise OptionError(f"{name}={value!r} is not valid{nearest(value, known)}")
 

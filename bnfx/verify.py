@@ -36,7 +36,7 @@ def disagreement(
 
     Both run on copies, so inputs that the graph writes to are safe.
     """
-    weights = rewritten.evaluate()
+    weights = rewritten.last_inputs()
     if weights is None or any(isinstance(value, FakeTensor) for value in example_inputs):
         return None  # under DDP's graph splitter there are no numbers to compare
     with torch.no_grad(), torch.random.fork_rng():

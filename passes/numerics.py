@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from bnfx.passes.algebra import BroadcastAffine, Evaluator, Expression, LinearOperator, Source
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.refusals import Code, Refusal
+
+# Elements up to which exact values are kept: the vectors of a BatchNorm, which many folds share.
+SMALL = 4096
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What held for the numbers that a graph was rewritten with, and must hold for others.
+
+    Args:
+        affines: maps that were sound, and the dtype that each was to be stored in.
+        operators: linear operators whose weights could be stored, and the dtypes.
+        nonnegative: expressions that a route relied on to have no negative element.
+    """
+
+    affines: tuple[tuple[BroadcastAffine, str | None], ...]
+    operators: tuple[tuple[LinearOperator, tuple[str, ...]], ...]
+    nonnegative: tuple[Expression, ...]
+
+    def hold(self, values: Values) -> bool:
+        """Whether they hold for ``values``."""
+        return not (
+            any(any(values.refuse_affine(affine, dtype)) for affine, dtype in self.affines)
+            or any(any(values.refuse_operator(*each)) for each in self.operators)
+            or not all(map(values.is_nonnegative, self.nonnegative))
+        )
 
 
 class Values:
@@ -21,6 +48,9 @@ class Values:
         like: stands in for the sources of an expression that has none.
         signs: whether rewrites may depend on the signs of these numbers. Not where a graph was
             compiled without numbers: what is folded later must be the same graph.
+        fixed: whether rules are asked again before the numbers change. If not, nothing is stored in
+            float16, which a few steps of an optimizer may overflow.
+        reports: whether :meth:`rounding` will be asked; looking at it costs as much as the rest.
     """
 
     def __init__(
@@ -29,21 +59,33 @@ class Values:
         like: Array,
         dtype: str = "float64",
         signs: bool = True,
+        fixed: bool = True,
+        reports: bool = True,
     ) -> None:
+        self._fixed = fixed
+        self._evaluators: dict[object, Evaluator] = {}
+        self._reports = reports
         self._read = read
         self._like = like
-        self._dtype = dtype
+        self.dtype = dtype
         self._signs = signs
         self._stored: dict[tuple[Expression, str], Array] = {}
         self._rounded: dict[tuple[Expression, str], float] = {}
-        self._refused: dict[tuple[object, object], tuple[Refusal, ...]] = {}
+        self._refused_affines: dict[tuple[BroadcastAffine, str | None], tuple[Refusal, ...]] = {}
+        self._refused_operators: dict[
+            tuple[LinearOperator, tuple[str, ...]], tuple[Refusal, ...]
+        ] = {}
+        self._nonnegative: dict[Expression, bool] = {}
 
     def exact(self, expression: Expression) -> Array:
         """The value in the computing dtype. Not kept: it is twice the size of what is stored."""
         source = next(expression.sources(), None)
         like = self._like if source is None else self._read(source)
+        where = device(like)
+        if where not in self._evaluators:
+            self._evaluators[where] = Evaluator(self._read, like, self.dtype, keeps=SMALL)
         with np.errstate(all="ignore"):  # what is not finite becomes a refusal, not a warning
-            return Evaluator(self._read, like, self._dtype)(expression)
+            return self._evaluators[where](expression)
 
     def stored(self, expression: Expression, dtype: str) -> Array:
         """The value, evaluated in float64 and cast once to ``dtype``."""
@@ -65,9 +107,9 @@ class Values:
             dtype: in which it would be stored, if it would.
         """
         key = (affine, dtype)
-        if key not in self._refused:  # each rule asks again
-            self._refused[key] = tuple(self._refuse_affine(affine, dtype))
-        yield from self._refused[key]
+        if key not in self._refused_affines:  # each rule asks again
+            self._refused_affines[key] = tuple(self._refuse_affine(affine, dtype))
+        yield from self._refused_affines[key]
 
     def _refuse_affine(self, affine: BroadcastAffine, dtype: str | None) -> Iterator[Refusal]:
         for source in affine.sources():
@@ -84,8 +126,10 @@ class Values:
         """Whether no element is negative (or NaN), and rewrites may depend on that."""
         if not self._signs:
             return False
-        exact = self.exact(expression)
-        return bool(array_namespace(exact).all(exact >= 0))
+        if expression not in self._nonnegative:
+            exact = self.exact(expression)
+            self._nonnegative[expression] = bool(array_namespace(exact).all(exact >= 0))
+        return self._nonnegative[expression]
 
     def refuse_operator(self, operator: LinearOperator, dtypes: Iterable[str]) -> Iterator[Refusal]:
         """Reasons why the operator's weights cannot be stored in, or computed with, ``dtypes``.
@@ -95,18 +139,23 @@ class Values:
         largest only if that is subnormal. So the weights, of which there are many, are read once.
         """
         key = (operator, tuple(dict.fromkeys(dtypes)))
-        if key not in self._refused:
-            self._refused[key] = tuple(self._refuse_operator(*key))
-        yield from self._refused[key]
+        if key not in self._refused_operators:
+            self._refused_operators[key] = tuple(self._refuse_operator(*key))
+        yield from self._refused_operators[key]
 
     def _refuse_operator(
         self, operator: LinearOperator, dtypes: tuple[str, ...]
     ) -> Iterator[Refusal]:
+        if not self._fixed and "float16" in dtypes:
+            yield Refusal(Code.OVERFLOW, "its weights may come to overflow float16")
+            return
         for name, expression in (("weight", operator.weight), ("bias", operator.bias)):
             if expression is None:
                 continue
             exact = self.exact(expression)
             xp: Any = array_namespace(exact)
+            if not self._reports and self._stores_plainly(expression, exact, dtypes):
+                continue
             if 0 in exact.shape:
                 continue
             sizes = xp.abs(exact)
@@ -117,7 +166,7 @@ class Values:
                 yield Refusal(Code.NON_FINITE, f"the folded {name} would be NaN or infinite")
                 continue
             stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
-            if dtypes[0] != self._dtype:
+            if dtypes[0] != self.dtype:
                 moved = xp.abs(xp.astype(stored, exact.dtype) - exact)
                 moved = moved if name == "bias" else _by_channel(operator.rows(moved))
                 self._rounded[expression, dtypes[0]] = _share(moved, largest[0])
@@ -132,13 +181,43 @@ class Values:
                         Code.UNDERFLOW, f"a channel of the folded weight underflows {dtype}"
                     )
 
+    def _stores_plainly(
+        self, expression: Expression, exact: Array, dtypes: tuple[str, ...]
+    ) -> bool:
+        """Whether every element is normal in every dtype, which is quick to see, and usual."""
+        xp: Any = array_namespace(exact)
+        stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
+        if 0 in exact.shape:
+            return True
+        magnitudes = xp.abs(stored)
+        limits = [xp.finfo(getattr(xp, dtype)) for dtype in dtypes]
+        smallest, largest = float(xp.min(magnitudes)), float(xp.max(magnitudes))
+        return all(limit.smallest_normal <= smallest and largest <= limit.max for limit in limits)
+
+    def conditions(self, stored: Collection[Expression]) -> Conditions:
+        """What was asked so far and found to hold.
+
+        Args:
+            stored: the expressions that are kept. Operators on the way to those are left out:
+                nothing is stored of them, and what is not finite in them shows in the last one.
+        """
+        return Conditions(
+            tuple(key for key, refused in self._refused_affines.items() if not refused),
+            tuple(
+                key
+                for key, refused in self._refused_operators.items()
+                if not refused and key[0].weight in stored
+            ),
+            tuple(expression for expression, holds in self._nonnegative.items() if holds),
+        )
+
     def rounding(self, *expressions: Expression | None, dtype: str) -> float:
         """The largest rounding of a number that is stored in ``dtype``.
 
         ``max |stored - exact|`` relative to ``max |exact|``: of the weights of each channel that
         were looked at by :meth:`refuse_operator`, of each single element of anything else.
         """
-        if dtype == self._dtype:
+        if dtype == self.dtype:
             return float(np.finfo(dtype).eps) / 2  # the arithmetic's own
         return max(self._rounding(e, dtype) for e in expressions if e is not None)
 

@@ -123,8 +123,10 @@ MEANINGS: dict[Code, Meaning] = {
         "Train with track_running_stats=True.",
     ),
     Code.GRADIENTS_NEEDED: Meaning(
-        "The graph was compiled with gradients enabled for its parameters or inputs.",
-        "Call the model under torch.no_grad() or torch.inference_mode().",
+        "The graph was compiled with gradients enabled for its parameters or inputs, and the fold "
+        "could not be made part of it: options ask for weights computed ahead, the graph switches "
+        "gradients in its middle, or no BatchNorm in it folds.",
+        "Leave options={'weights': 'auto'}, or call the model under torch.no_grad().",
     ),
     Code.NOT_A_PARAMETER: Meaning(
         "A weight or statistic is not a parameter or buffer: it is computed in the graph, or the "

@@ -67,11 +67,16 @@ class GraphReport:
         verdicts: one a site.
         notes: what else a user should know, e.g. why a rewrite was abandoned.
         rewrites: how often each rule was applied, by name.
+        weights: how the compiled graph gets folded weights: ``"live"``, ``"frozen"``, ``"traced"``;
+            empty where nothing was folded or compiled.
+        weights_reason: why in that way.
     """
 
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
     rewrites: Mapping[str, int] = field(default_factory=dict)
+    weights: str = ""
+    weights_reason: str = ""
 
     def agrees(self, other: GraphReport) -> bool:
         """Whether the same became of every site, by the same rewrites."""

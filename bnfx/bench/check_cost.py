@@ -2,7 +2,7 @@
 
 Run as ``python -m bnfx.bench.check_cost``. Prints the microseconds of ``Snapshot.holds`` over the
 parameters and buffers that resnet50's graph takes, and as a share of one compiled call at batch 1
-(which contains it).
+(which contains it); and of which parts it consists.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ class Cost:
 
     Args:
         tensors: how many are checked.
-        identity_us: of these, microseconds for whether they are the same objects.
+        identity_us: microseconds for whether they are the same objects.
+        content_us: microseconds for comparing what is compared of their content.
         check_us: microseconds of the whole check.
         call_us: microseconds of one compiled call.
     """
 
     tensors: int
     identity_us: float
+    content_us: float
     check_us: float
     call_us: float
 
@@ -63,6 +65,7 @@ def measure() -> Cost:
     return Cost(
         tensors=len(tensors),
         identity_us=_median_us(lambda: snapshot.is_of(tensors)),
+        content_us=_median_us(snapshot.same_content),
         check_us=_median_us(lambda: snapshot.holds(tensors)),
         call_us=call_ms * 1e3,
     )
@@ -81,7 +84,8 @@ def main() -> None:
     cost = measure()
     print(
         f"{MODEL}: checking {cost.tensors} tensors takes {cost.check_us:.0f} us "
-        f"({cost.identity_us:.0f} us of it to see that they are the same objects), "
+        f"({cost.identity_us:.0f} us of it to see that they are the same objects, "
+        f"{cost.content_us:.0f} us to compare content), "
         f"{cost.check_us / cost.call_us:.1%} of a compiled call at batch 1 "
         f"({cost.call_us / 1e3:.1f} ms).\n"
         f"Medians of {CHECKS} checks and {CALLS} calls; {torch.get_num_threads()} threads; "

@@ -35,6 +35,14 @@ class Report:
         """What else a user should know."""
         return tuple(note for graph in self.graphs for note in graph.notes)
 
+    @property
+    def weights(self) -> tuple[tuple[str, str], ...]:
+        """How compiled graphs get their folded weights (``"live"``, ``"frozen"`` or ``"traced"``),
+        and why in that way; each once.
+        """
+        pairs = ((graph.weights, graph.weights_reason) for graph in self.graphs if graph.weights)
+        return tuple(dict.fromkeys(pairs))
+
     def count(self, outcome: Outcome | str, kind: str = "batch_norm") -> int:
         """Number of BatchNorms with this outcome, e.g. ``report.count("folded")``.
 
@@ -63,7 +71,11 @@ class Report:
             "affine": {outcome.value: self.count(outcome, "affine") for outcome in Outcome},
             "rewrites": self.rewrites,
             "graphs": [
-                {"verdicts": list(map(_verdict, graph.verdicts)), "notes": list(graph.notes)}
+                {
+                    "verdicts": list(map(_verdict, graph.verdicts)),
+                    "weights": {"form": graph.weights, "reason": graph.weights_reason},
+                    "notes": list(graph.notes),
+                }
                 for graph in self.graphs
             ],
         }
@@ -72,13 +84,14 @@ class Report:
         """JSON text: ``version``, ``summary`` (outcome -> number of BatchNorms), ``affine`` (the
         same of affine ops), ``rewrites`` (rule -> how often) and ``graphs``.
 
-        Each graph has ``notes`` and ``verdicts``; a verdict has ``name``, ``kind``, ``location``,
+        Each graph has ``weights`` (``form`` and ``reason``; empty where nothing was compiled),
+        ``notes`` and ``verdicts``; a verdict has ``name``, ``kind``, ``location``,
         ``outcome``, ``target``, ``error`` and ``refusals`` (``code`` and ``reason``).
         """
         return json.dumps(self.to_dict(), indent=indent)
 
     def __str__(self) -> str:
-        return render(self.verdicts, self.notes)
+        return render(self.verdicts, self.weights, self.notes)
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

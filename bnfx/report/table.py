@@ -16,14 +16,18 @@ _WIDTH = 120
 _KINDS = {"batch_norm": "BatchNorm", "affine": "affine op"}
 
 
-def render(verdicts: Sequence[Verdict], notes: Sequence[str]) -> str:
-    """The table, a line of counts above it, and the notes below."""
+def render(
+    verdicts: Sequence[Verdict], weights: Sequence[tuple[str, str]], notes: Sequence[str]
+) -> str:
+    """The table, a line of counts above it; how weights are held, and the notes, below."""
     console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
     console.print(_summary(verdicts))
     if verdicts:
         console.print(_table(verdicts))
     for line in _remedies(verdicts):
         console.print(line, markup=False)
+    for form, reason in weights:
+        console.print(f"weights: {form} ({reason})", markup=False)
     for note in notes:
         console.print(f"note: {note}", markup=False)
     text = console.file.getvalue()  # type: ignore[attr-defined]

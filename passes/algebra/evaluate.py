@@ -6,6 +6,7 @@ precision and casting at each step costs twice the error (1.2e-3 against 5.6e-4 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -41,11 +42,17 @@ class Evaluator:
         read: returns the array of a :class:`Source`.
         like: any array of the model; gives the array namespace and the device of scalars.
         dtype: name of the computing dtype. ``"float32"`` is for devices without float64.
+        keeps: elements up to which a value is kept from one evaluation to the next.
     """
 
     def __init__(
-        self, read: Callable[[Source], Array], like: Array, dtype: str = "float64"
+        self,
+        read: Callable[[Source], Array],
+        like: Array,
+        dtype: str = "float64",
+        keeps: int | None = None,
     ) -> None:
+        self._keeps = keeps
         self._read = read
         self._xp = array_namespace(like)
         self._device = device(like)
@@ -54,6 +61,7 @@ class Evaluator:
 
     def __call__(self, expression: Expression) -> Array:
         """The value of ``expression``, in the computing dtype."""
+        large: list[Expression] = []
         stack = [expression]  # no recursion: a chain of a thousand folds is legal
         while stack:
             current = stack[-1]
@@ -66,7 +74,12 @@ class Evaluator:
             stack.pop()
             if current not in self._memo:
                 self._memo[current] = self._compute(current)
-        return self._memo[expression]
+                if self._keeps is not None and math.prod(current.shape) > self._keeps:
+                    large.append(current)
+        value = self._memo[expression]
+        for each in large:
+            del self._memo[each]
+        return value
 
     def _compute(self, expression: Expression) -> Array:
         match expression:

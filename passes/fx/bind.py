@@ -8,6 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import fx, nn
 
+# Of the attribute that holds what was bound.
+BOUND_PREFIX = "_bound_"
+
 
 def fill(module: fx.GraphModule, tensors: Mapping[str, torch.Tensor]) -> None:
     """Store ``tensors`` in the attributes of those qualified names, in place.
@@ -36,7 +39,7 @@ def bind(module: fx.GraphModule, tensors: Mapping[str, torch.Tensor]) -> fx.Grap
         if node.op == "placeholder" and node.name in tensors:
             if not node.users:
                 continue
-            name = f"_bound_{node.name}"
+            name = f"{BOUND_PREFIX}{node.name}"
             tensor = tensors[node.name]
             grad = tensor.requires_grad and tensor.is_leaf
             attributes[name] = nn.Parameter(tensor.detach(), requires_grad=grad)

@@ -70,6 +70,12 @@ class Constants:
         self._nodes: dict[fx.Node, tuple[fx.Node, ...]] = {}  # node -> the parameters behind it
         self._values: dict[fx.Node, Any] = {}
 
+    def again(self, leaf: Callable[[fx.Node], torch.Tensor | None]) -> Constants:
+        """The same nodes over other parameters; nothing of what was computed is kept."""
+        other = Constants(leaf)
+        other._nodes = self._nodes
+        return other
+
     def __contains__(self, node: object) -> bool:
         return node in self._nodes
 

@@ -76,6 +76,24 @@ def without_gradients(module: fx.GraphModule, example_inputs: Sequence[Any]) -> 
     return not torch.is_grad_enabled() and not switched_on
 
 
+def describe_tables(
+    module: fx.GraphModule, tables: Sequence[torch.Tensor], example_inputs: Sequence[Any]
+) -> None:
+    """Give the last placeholders, which take constant numbers, the metadata that Dynamo would."""
+    mode = detect_fake_mode(example_inputs)
+    placeholders = module.graph.find_nodes(op="placeholder")
+    for node, table in zip(placeholders[len(placeholders) - len(tables) :], tables, strict=True):
+        fake = table if mode is None else mode.from_tensor(table, static_shapes=True)
+        node.meta["example_value"] = fake
+        node._dynamo_source = None
+
+
+def switches_gradients(module: fx.GraphModule) -> bool:
+    """Whether the graph switches gradients on or off in its middle."""
+    target = torch._C._set_grad_enabled
+    return bool(module.graph.find_nodes(op="call_function", target=target))
+
+
 def describe_slots(
     module: fx.GraphModule,
     slots: Sequence[Slot],

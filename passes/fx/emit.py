@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.passes.algebra import Conv, ConvTranspose, Dense, LinearOperator
+from bnfx.passes.fx.layout import layout_of
+from bnfx.passes.fx.slots import Slots
 from bnfx.passes.fx.structure_calls import MODULES
 from bnfx.passes.fx.writes import functional_form
+from bnfx.passes.graph import Node
 
 _CONVS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 _TRANSPOSED = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
@@ -56,6 +59,54 @@ def write_operator(
             operator.groups,
         ),
     )
+
+
+def write_multiply_add(
+    graph: fx.Graph,
+    fx_node: fx.Node,
+    node: Node,
+    data: fx.Node,
+    scale: Any,
+    shift: Any,
+    slots: Slots,
+) -> fx.Node:
+    """``data * scale + shift``, in the dtype and layout of ``fx_node``, for which it stands.
+
+    Args:
+        graph: is written to.
+        fx_node: the op that it stands for.
+        node: the same in the neutral graph.
+        data: what it reads.
+        scale, shift: nodes or numbers; ``None`` for one that is not there.
+        slots: what they come from.
+    """
+
+    def place(written: fx.Node) -> fx.Node:
+        """Note where a node that is not the last of several comes from."""
+        keys = ("nn_module_stack", "stack_trace")
+        written.meta = {key: fx_node.meta[key] for key in keys if key in fx_node.meta}
+        return written
+
+    result = data
+    for function, operand in ((torch.mul, scale), (torch.add, shift)):
+        if operand is not None:
+            result = place(graph.call_function(function, (result, operand)))
+    stored = {slot.dtype for slot in slots.all()}
+    if node.dtype is None and stored:
+        result = place(graph.call_method("type_as", (result, data)))
+    elif stored - {node.dtype}:
+        result = place(graph.call_method("to", (result, getattr(torch, node.dtype or ""))))
+    if node.lays_out:
+        # BatchNorm lays its output out anew; a multiply-add keeps the layout of a transpose.
+        result = place(lay_out(graph, result, fx_node))
+    return result
+
+
+def lay_out(graph: fx.Graph, data: fx.Node, fx_node: fx.Node) -> fx.Node:
+    """``data`` in the layout that ``fx_node`` gave its output."""
+    layout = layout_of(fx_node)
+    kwargs: dict[str, Any] = {} if layout is None else {"memory_format": layout}
+    return graph.call_method("contiguous", (data,), kwargs)
 
 
 def write_functional(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.fx.aliasing import module_writes, mutated_leaves
 from bnfx.passes.fx.arithmetic import read_arithmetic
 from bnfx.passes.fx.calls import Call, read_call
+from bnfx.passes.fx.constants import Constants
 from bnfx.passes.fx.layout import is_dense, must_lay_out
 from bnfx.passes.fx.metadata import (
     dims_of,
@@ -52,7 +53,7 @@ class Lifted:
     nodes: Mapping[fx.Node, Node]
     roles: Mapping[Node, Role]
     tensors: Mapping[str, torch.Tensor]
-    constants: Container[fx.Node]
+    constants: Constants
     in_place: Collection[fx.Node]
 
     def is_rewritten(self, node: Node) -> bool:

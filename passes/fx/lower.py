@@ -2,7 +2,8 @@
 
 New weights come in as *slots*: parameters of the lowered module (``attributes``), or extra
 placeholders (``placeholders``) through which a caller passes them at every call. What a slot holds
-is its expression; who evaluates it, and when, is the caller's affair.
+is its expression; who evaluates it, and when, is the caller's affair. In the form ``traced`` the
+graph does, at each call (:mod:`bnfx.passes.fx.trace`); extra placeholders are constant numbers.
 """
 
 from __future__ import annotations
@@ -15,37 +16,49 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
+from bnfx.passes.algebra.arrange import Table
 from bnfx.passes.fx.aliasing import shares_memory_with
 from bnfx.passes.fx.bind import attribute
 from bnfx.passes.fx.calls import Call, read_call
-from bnfx.passes.fx.emit import write_functional, write_operator
-from bnfx.passes.fx.layout import layout_of
+from bnfx.passes.fx.emit import lay_out, write_functional, write_multiply_add, write_operator
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.fx.rooms import empty_slot, with_room
 from bnfx.passes.fx.slots import Slot, Slots, slots_of
+from bnfx.passes.fx.trace import trace_slots
 from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
 from bnfx.passes.movement import Identity
 
-Form = Literal["attributes", "placeholders"]
+Form = Literal["attributes", "placeholders", "traced"]
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """The lowered module and the slots that must be filled before it runs."""
+    """The lowered module, the slots that must be filled before it runs, or are traced into it, and
+    the constant numbers that a traced one takes as its last inputs.
+    """
 
     module: fx.GraphModule
     slots: tuple[Slot, ...]
+    tables: tuple[Table, ...] = ()
 
 
-def lower(module: fx.GraphModule, lifted: Lifted, form: Form) -> Lowered:
+def lower(
+    module: fx.GraphModule, lifted: Lifted, form: Form, dtype: torch.dtype = torch.float64
+) -> Lowered:
     """Write the rewritten neutral graph as a new module; ``module`` is untouched.
 
     The new module shares the tensors and leaf modules that were not rewritten.
+
+    Args:
+        module: the original.
+        lifted: after the rules ran.
+        form: where the slots are.
+        dtype: that a traced graph computes weights in.
     """
     slots = slots_of(module, lifted, by_module=form == "attributes")
     graph = fx.Graph(tracer_cls=module.graph._tracer_cls)
     graph.set_codegen(copy.copy(module.graph._codegen))
-    writer = _Writer(module, lifted, graph, slots, form)
+    writer = _Writer(module, lifted, graph, slots, form, dtype)
     writer.write()
     lowered = fx.GraphModule(writer.attributes(), graph, class_name=type(module).__name__)
     lowered.meta = copy.copy(module.meta)
@@ -53,7 +66,7 @@ def lower(module: fx.GraphModule, lifted: Lifted, form: Form) -> Lowered:
     _keep(module, lowered, "_param_name_to_source")
     lowered.graph.lint()
     every = tuple(slot for some in slots.values() for slot in some.all())
-    return Lowered(lowered, every)
+    return Lowered(lowered, every, tuple(writer.tables))
 
 
 class _Writer:
@@ -66,7 +79,10 @@ class _Writer:
         graph: fx.Graph,
         slots: Mapping[Node, Slots],
         form: Form,
+        dtype: torch.dtype,
     ) -> None:
+        self.dtype = dtype
+        self.tables: dict[Table, fx.Node] = {}
         self.module = module
         self.lifted = lifted
         self.graph = graph
@@ -89,9 +105,16 @@ class _Writer:
 
     def _write_slot_placeholders(self) -> None:
         if self.form == "placeholders":
-            for some in self.slots.values():
-                for slot in some.all():
-                    self.placeholders[slot.name] = self.graph.placeholder(slot.name)
+            for slot in self._every_slot():
+                self.placeholders[slot.name] = self.graph.placeholder(slot.name)
+        elif self.form == "traced":
+            traced, self.tables = trace_slots(
+                self.graph, self._every_slot(), self.lifted, self.dtype
+            )
+            self.placeholders.update(traced)
+
+    def _every_slot(self) -> list[Slot]:
+        return [slot for some in self.slots.values() for slot in some.all()]
 
     def _write_node(self, fx_node: fx.Node, node: Node) -> fx.Node:
         if node not in self.slots:
@@ -117,15 +140,9 @@ class _Writer:
     def _write_contiguous(self, fx_node: fx.Node, node: Node) -> fx.Node:
         """What is left of an op that laid its output out anew."""
         assert isinstance(node.role, Move) and node.role.movement == Identity(contiguous=True)
-        written = self._lay_out(self.written[node.inputs[0]], fx_node)
+        written = lay_out(self.graph, self.written[node.inputs[0]], fx_node)
         written.meta = copy.copy(fx_node.meta)
         return written
-
-    def _lay_out(self, data: fx.Node, fx_node: fx.Node) -> fx.Node:
-        """``data`` in the layout that ``fx_node`` gave its output."""
-        layout = layout_of(fx_node)
-        kwargs: dict[str, Any] = {} if layout is None else {"memory_format": layout}
-        return self.graph.call_method("contiguous", (data,), kwargs)
 
     def _copy(self, fx_node: fx.Node, node: Node) -> fx.Node:
         """The node as it was; but one that wrote over a value of its own makes a new one, if what
@@ -166,7 +183,7 @@ class _Writer:
     def _read(self, slot: Slot | float | None) -> fx.Node | float | None:
         if not isinstance(slot, Slot):
             return slot
-        if self.form == "placeholders":
+        if self.form != "attributes":
             return self.placeholders[slot.name]
         return self.graph.get_attr(slot.name)
 
@@ -195,27 +212,9 @@ class _Writer:
 
     def _write_affine(self, fx_node: fx.Node, node: Node, slots: Slots) -> fx.Node:
         data = self.written[node.inputs[0]]
-        result = data
-        for function, operand in ((torch.mul, slots.weight), (torch.add, slots.bias)):
-            if operand is not None:
-                result = self.graph.call_function(function, (result, self._read(operand)))
-                self._place(result, fx_node)
-        stored = {slot.dtype for slot in slots.all()}
-        if node.dtype is None and stored:
-            result = self._place(self.graph.call_method("type_as", (result, data)), fx_node)
-        elif stored - {node.dtype}:
-            to = (result, getattr(torch, node.dtype or ""))
-            result = self._place(self.graph.call_method("to", to), fx_node)
-        if node.lays_out:
-            # BatchNorm lays its output out anew; a multiply-add keeps the layout of a transpose.
-            result = self._place(self._lay_out(result, fx_node), fx_node)
-        return result
-
-    def _place(self, written: fx.Node, fx_node: fx.Node) -> fx.Node:
-        """Note where a node that is not the last of several comes from."""
-        keys = ("nn_module_stack", "stack_trace")
-        written.meta = {key: fx_node.meta[key] for key in keys if key in fx_node.meta}
-        return written
+        return write_multiply_add(
+            self.graph, fx_node, node, data, self._read(slots.weight), self._read(slots.bias), slots
+        )
 
     def _erase_dead(self) -> None:
         """Drop reads of old weights, and what was computed from them, that nobody needs now."""

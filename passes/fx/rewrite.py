@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +16,7 @@ from bnfx.passes.algebra import Source
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import lift
 from bnfx.passes.fx.lower import Form, lower
+from bnfx.passes.fx.refill import Recipe
 from bnfx.passes.fx.slots import Slot
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
@@ -40,18 +39,26 @@ class Rewritten:
         slots: what must be filled before ``module`` runs.
         values: evaluates the slots; ``None`` where parameters are fake.
         report: what became of each BatchNorm.
+        recipe: fills the slots from other numbers; ``None`` where ``values`` is.
+        tables: constant numbers that a traced module takes as its last inputs.
     """
 
     module: fx.GraphModule
     slots: tuple[Slot, ...]
     values: Values | None
     report: GraphReport
+    recipe: Recipe | None = None
+    tables: tuple[torch.Tensor, ...] | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The parameters that the slots read, each once."""
         found = (source for slot in self.slots for source in slot.expression.sources())
         return tuple(dict.fromkeys(found))
+
+    def last_inputs(self) -> Sequence[torch.Tensor] | None:
+        """What ``module`` takes behind the inputs of the original; ``None`` if not known yet."""
+        return self.evaluate() if self.tables is None else self.tables
 
     def evaluate(self) -> list[torch.Tensor] | None:
         """What the slots hold, in their order; ``None`` where parameters are fake."""
@@ -70,6 +77,7 @@ def rewrite(
     others: Mapping[str, torch.Tensor] | None = None,
     rules: Sequence[Rule] = RULES,
     signs: bool = True,
+    fixed: bool = True,
 ) -> Rewritten:
     """Fold what can be folded in ``module``, which is left untouched.
 
@@ -81,40 +89,33 @@ def rewrite(
         parameters, scalars, others: see :class:`~bnfx.passes.fx.sources.Sources`.
         form: see :mod:`bnfx.passes.fx.lower`.
         rules: in order of preference.
-        signs: see :class:`~bnfx.passes.numerics.Values`.
+        signs, fixed: see :class:`~bnfx.passes.numerics.Values`.
     """
     try:
-        with _without_collecting():
-            lifted = lift(module, parameters, scalars or {}, others or {})
-            values = make_values(lifted.tensors, signs)
-            with torch.inference_mode(False), torch.no_grad():
-                report = pipeline.run(lifted.graph, rules, values)
-            lowered = lower(module, lifted, form)
+        lifted = lift(module, parameters, scalars or {}, others or {})
+        values = make_values(lifted.tensors, signs, fixed)
+        with torch.inference_mode(False), torch.no_grad():
+            report = pipeline.run(lifted.graph, rules, values)
+        dtype = getattr(torch, computing_dtype(lifted.tensors))
+        lowered = lower(module, lifted, form, dtype)
+        if form == "traced" and lowered.slots:
+            device = next(iter(lifted.tensors.values())).device
+            tables = tuple(
+                torch.asarray(table.array, dtype=dtype, device=device) for table in lowered.tables
+            )
+            return Rewritten(lowered.module, lowered.slots, values, report, tables=tables)
         if not lowered.slots:
             return Rewritten(module, (), values, report)
-        return Rewritten(lowered.module, lowered.slots, values, report)
+        recipe = None
+        if values is not None:
+            recipe = Recipe.of(module, lifted.constants, lowered.slots, values)
+        return Rewritten(lowered.module, lowered.slots, values, report, recipe)
     except Exception as error:
         what = f"rule {error.rule.name}" if isinstance(error, pipeline.RuleError) else "the rewrite"
         message = f"bnfx: {what} failed and the original graph is used: {error!r}"
         warnings.warn(message, RewriteWarning, stacklevel=2)
         log.warning(message, exc_info=True)
         return Rewritten(module, (), None, _abandoned(module, message))
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Many small objects are made, none of them garbage before the end.
-
-    Their number starts Python's garbage collector, which then looks at all that torch and Dynamo
-    hold: 0.35 to 0.5 s for nothing, under a profiler, in the rewrite of resnet152.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def rewrite_captured(
@@ -135,6 +136,20 @@ def rewrite_captured(
     )
 
 
+def rewrite_traced(module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule]) -> Rewritten:
+    """:func:`rewrite` for what Dynamo captured; the graph computes its slots at each call."""
+    return rewrite(
+        module,
+        inputs.parameters,
+        form="traced",
+        scalars=inputs.scalars,
+        others=inputs.others,
+        rules=rules,
+        signs=False,
+        fixed=False,
+    )
+
+
 def survey_shapeless(module: fx.GraphModule, rules: Sequence[Rule]) -> GraphReport | None:
     """What ``rules`` would do by what the graph says by now. Reads no weights."""
     try:
@@ -143,14 +158,23 @@ def survey_shapeless(module: fx.GraphModule, rules: Sequence[Rule]) -> GraphRepo
         return None
 
 
-def make_values(tensors: Mapping[str, torch.Tensor], signs: bool = True) -> Values | None:
+def make_values(
+    tensors: Mapping[str, torch.Tensor], signs: bool = True, fixed: bool = True
+) -> Values | None:
     """An evaluator over ``tensors``, or ``None`` where they hold no numbers."""
     if not tensors or any(isinstance(t, FakeTensor) or t.is_meta for t in tensors.values()):
         return None
     like = next(iter(tensors.values())).detach()
+    dtype = computing_dtype(tensors)
+    return Values(
+        lambda source: tensors[source.name].detach(), like, dtype, signs=signs, fixed=fixed
+    )
+
+
+def computing_dtype(tensors: Mapping[str, torch.Tensor]) -> str:
+    """In which dtype expressions over ``tensors`` are evaluated."""
     lacking = any(tensor.device.type in _NO_FLOAT64 for tensor in tensors.values())
-    dtype = "float32" if lacking else "float64"
-    return Values(lambda source: tensors[source.name].detach(), like, dtype, signs)
+    return "float32" if lacking else "float64"
 
 
 def is_meta(tensor: torch.Tensor) -> bool:

@@ -144,15 +144,14 @@ def test_graph_breaks_give_a_report_each() -> None:
     assert bnfx.explain(model, x).count("folded") == 3
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_gradients_pass_through_untouched(training: bool) -> None:
+@pytest.mark.parametrize("weights", ["auto", "live"])
+def test_gradients_pass_through_untouched(weights: str) -> None:
+    """In training, and where weights are to be computed ahead, the graph is left alone."""
     model = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))).double()
-    model.train(training)
-    twin = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))).double()
-    twin.load_state_dict(model.state_dict())
-    twin.train(training)
+    model.train(weights == "auto")
+    twin = copy.deepcopy(model)
     capture = Capture()
-    options = {"inner": "aot_eager", "report": capture.reports.append}
+    options = {"inner": "aot_eager", "report": capture.reports.append, "weights": weights}
     compiled = torch.compile(model, backend="bnfx", options=options)
     x = torch.randn(4, 3, 6, 7, dtype=torch.float64)
     compiled(x).square().sum().backward()
@@ -164,7 +163,7 @@ def test_gradients_pass_through_untouched(training: bool) -> None:
     (report,) = capture.reports
     codes = [refusal.code for refusal in report.verdicts[0].refusals]
     assert codes[0] is bnfx.Code.GRADIENTS_NEEDED
-    assert (bnfx.Code.TRAINING_MODE in codes) == training
+    assert (bnfx.Code.TRAINING_MODE in codes) == model.training
 
 
 def test_no_gradient_wanted_is_enough() -> None:

@@ -78,8 +78,6 @@ def test_bad_option(options: dict[str, Any], words: list[str]) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"weights": "frozen"},
-        {"weights": "traced"},
         {"report": "report.html"},
     ],
 )

@@ -80,11 +80,13 @@ WRITES: dict[str, Callable[[Model], None]] = {
 }
 
 
-@pytest.mark.parametrize("weights", ["auto", "live"])
+@pytest.mark.parametrize(
+    ("weights", "inner"), [("live", "aot_eager"), ("live", "inductor"), ("frozen", "inductor")]
+)
 @pytest.mark.parametrize("write", WRITES)
-def test_write_is_seen(write: str, weights: str) -> None:
+def test_write_is_seen(write: str, weights: str, inner: str) -> None:
     model, x = make(), torch.randn(2, 3, 9, 9)
-    options = {"weights": weights} | ({} if weights == "auto" else {"inner": "aot_eager"})
+    options = {"weights": weights, "inner": inner}
     compiled = torch.compile(model, backend="bnfx", options=options)
     with torch.no_grad():
         assert relative(compiled(x), model(x)) < 1e-5
@@ -103,15 +105,15 @@ def test_an_optimizer_of_another_model_changes_nothing() -> None:
     compiled = torch.compile(model, backend="bnfx", options={"inner": "eager"})
     with torch.no_grad():
         compiled(x)
-        from bnfx import compiled as module
+        from bnfx.weights import function as module
 
-        original = module.FoldedFunction._evaluate
+        original = module.FoldedFunction._fill
 
         def counting(self: module.FoldedFunction, args: object) -> object:
             folds.append(1)
             return original(self, args)
 
-        module.FoldedFunction._evaluate = counting
+        module.FoldedFunction._fill = counting
         try:
             sgd(fused=True)(other)
             compiled(x)
@@ -122,7 +124,7 @@ def test_an_optimizer_of_another_model_changes_nothing() -> None:
             compiled(x)
             assert folds == [1]
         finally:
-            module.FoldedFunction._evaluate = original
+            module.FoldedFunction._fill = original
 
 
 def test_refresh_after_a_write_that_leaves_no_trace() -> None:
@@ -162,7 +164,7 @@ def test_two_instances_share_a_graph_but_not_weights() -> None:
 
 
 def test_more_instances_than_are_kept() -> None:
-    from bnfx.compiled import MAX_PARAMETER_SETS
+    from bnfx.weights.function import MAX_PARAMETER_SETS
 
     def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return model(x)

@@ -1,0 +1,98 @@
+"""Random sequences of writes, moves and flips: after each, the answer is the eager model's.
+
+320 sequences of 7 steps with the inner compiler ``eager``, 80 in each mode, and 36 with Inductor,
+where packed and frozen bodies are real. Every sequence has two instances that share one graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from writes import CHEAP, DEAR, Broadcast, Net, Step
+
+STEPS = 7
+SEQUENCES = 80
+INDUCTOR_SEQUENCES = 12
+
+
+@pytest.fixture(scope="module")
+def broadcast() -> Broadcast:
+    return Broadcast()
+
+
+@pytest.fixture(autouse=True)
+def _many_graphs() -> Iterator[None]:
+    """Each dtype, mode and grad mode is a graph of its own."""
+    with torch._dynamo.config.patch(recompile_limit=200, accumulated_recompile_limit=2000):
+        yield
+
+
+def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model(x)
+
+
+def check(compiled: Any, model: Net, gradients: bool, where: str) -> None:
+    """One call, against the eager model; in training, statistics count too."""
+    dtype = model.head.weight.dtype
+    bound = 1e-10 if dtype == torch.float64 else 1e-4
+    x = torch.randn(3, 2, 7, 7, dtype=dtype)
+    twin = copy.deepcopy(model)
+    with torch.set_grad_enabled(gradients):
+        actual, expected = compiled(model, x), twin(x)
+    pairs = [(actual, expected), *zip(model.buffers(), twin.buffers(), strict=True)]
+    if gradients and expected.requires_grad and not expected.isnan().any():
+        factors = torch.randn_like(expected)
+        for out in (actual, expected):
+            (out.square() * factors).sum().backward()
+        ours, theirs = ([p.grad for p in owner.parameters()] for owner in (model, twin))
+        # Some gradients are zero but for rounding: a bias before a BatchNorm in training.
+        scale = max(float(grad.abs().max()) for grad in theirs)
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=0, atol=10 * bound * scale, msg=where)
+        model.zero_grad()
+    for mine, other in pairs:
+        mine, other = mine.detach(), other.detach()
+        finite = other[other.isfinite()]
+        scale = float(finite.abs().max()) if finite.numel() else 1.0
+        torch.testing.assert_close(
+            mine, other, rtol=0, atol=bound * scale, equal_nan=True, msg=where
+        )
+
+
+def sequence(compiled: Any, seed: int, steps: Sequence[Step], with_gradients: bool) -> None:
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    models = [Net(seed), Net(seed + 1)]
+    history: list[str] = []
+    for _ in range(STEPS):
+        at = rng.randrange(2)
+        step = rng.choice(steps)
+        step(models[at], rng)
+        history.append(f"{getattr(step, '__name__', 'broadcast')}({at})")
+        for model in rng.sample(models, k=rng.choice([1, 2, 2])):
+            gradients = with_gradients and rng.random() < 0.3
+            where = f"seed {seed}: {' '.join(history)}, gradients {gradients}"
+            for _ in range(rng.choice([1, 2])):
+                check(compiled, model, gradients, where)
+
+
+@pytest.mark.parametrize("weights", ["auto", "live", "frozen", "traced"])
+def test_whatever_happens(weights: str, broadcast: Broadcast) -> None:
+    options = {"weights": weights, "inner": "eager"}
+    compiled = torch.compile(forward, backend="bnfx", options=options)
+    for seed in range(SEQUENCES):
+        sequence(compiled, seed, (*CHEAP, *DEAR, broadcast), with_gradients=True)
+
+
+@pytest.mark.parametrize("weights", ["auto", "live", "frozen"])
+def test_whatever_happens_under_inductor(weights: str, broadcast: Broadcast) -> None:
+    options = {"weights": weights}
+    compiled = torch.compile(forward, backend="bnfx", options=options)
+    for seed in range(1000, 1000 + INDUCTOR_SEQUENCES):
+        sequence(compiled, seed, (*CHEAP, broadcast), with_gradients=False)
