@@ -1,0 +1,144 @@
+"""What a function computes from constants alone, such as ``permute_dims(const)`` for a weight.
+
+NumPy computes it, in the dtypes that the graph says. TVM's own FoldConstant would compile and run
+each expression, which takes many times as long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from bnfx.passes.algebra import Source
+from bnfx.passes.elementwise import FUNCTIONS, Array
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.relax.compat import Constant, TensorType, data_of, name_of
+from bnfx.passes.relax.expressions import Value, numbers
+from bnfx.passes.relax.shapes import Shapes, dtype_of
+
+# What NumPy computes with; a bfloat16 is none of its numbers.
+_FLOATS = frozenset({"float64", "float32", "float16"})
+# These take their result's type as the shape, so none of their attributes need be read.
+_RESHAPES = frozenset({"reshape", "flatten", "nn.batch_flatten", "squeeze", "expand_dims"})
+_FILLED: dict[str, Callable[..., Array]] = {
+    "zeros": lambda shape, dtype: np.zeros(shape, dtype),
+    "ones": lambda shape, dtype: np.ones(shape, dtype),
+    "full": lambda shape, dtype, fill: np.full(shape, fill, dtype),
+    "broadcast_to": lambda shape, dtype, value: np.broadcast_to(value, shape),
+}
+
+
+class Constants:
+    """The constant values of one function, and the sources that stand for them."""
+
+    def __init__(self) -> None:
+        self._known: set[Value] = set()
+        self._values: dict[Value, Array | None] = {}
+        self._sources: dict[Value, Source] = {}
+        self.arrays: dict[str, Array] = {}  # by source name
+
+    def add(self, value: Value) -> bool:
+        """Take note of ``value`` if it is a constant; what it reads must have come before."""
+        shape = Shapes().of(value.kind) if isinstance(value.kind, TensorType) else None
+        if shape is None or not all(isinstance(size, int) for size in shape) or value.is_cast:
+            return False
+        read = _read(value)
+        computed = read is not None and all(arg in self._known for arg in read)
+        if isinstance(value.expr, Constant) or computed:
+            self._known.add(value)
+        return value in self._known
+
+    def __contains__(self, value: Value) -> bool:
+        return value in self._known
+
+    def value(self, value: Value) -> Array | None:
+        """The numbers, computed once; ``None`` if that cannot be done.
+
+        What it reads was asked for before, or is computed now: chains of constants are short.
+        """
+        if value not in self._values:
+            self._values[value] = self._step(value)
+        return self._values[value]
+
+    def literal(self, value: Value) -> Array | None:
+        """The numbers if a constant in the place of the computation would take no more memory."""
+        if value not in self._known or isinstance(value.expr, Constant):
+            return None
+        array = self.value(value)
+        return array if array is not None and array.size <= self._stored(value) else None
+
+    def _stored(self, value: Value) -> int:
+        if isinstance(value.expr, Constant):
+            array = self.value(value)
+            return 0 if array is None else array.size
+        return sum(map(self._stored, _read(value) or ()))
+
+    def source(self, value: Value, name: str) -> Source | Refusal:
+        """The source that stands for ``value``, or why it is none; ``name`` if it has none yet."""
+        what = name.rpartition(".")[2]
+        if value not in self._known:
+            given = "computed"
+            if value.binding is None and isinstance(value.expr, relax.Var):
+                given = f"the parameter {name_of(value.expr)}"
+            return Refusal(Code.NOT_A_PARAMETER, f"its {what} is {given}, not a constant")
+        if value not in self._sources:
+            array = self.value(value)
+            if array is None or str(array.dtype) not in _FLOATS:
+                kind = dtype_of(value.kind) or "unknown"
+                return Refusal(Code.UNSUPPORTED_DTYPE, f"its {what} is {kind}, not real")
+            unique = name if name not in self.arrays else f"{name} ({len(self.arrays)})"
+            self.arrays[unique] = array
+            self._sources[value] = Source(unique, array.shape, str(array.dtype))
+        return self._sources[value]
+
+    def _step(self, value: Value) -> Any:
+        shape = Shapes().of(value.kind)
+        dtype = dtype_of(value.kind)
+        if isinstance(value.expr, Constant):
+            result = data_of(value.expr)
+        else:
+            children = [self.value(child) for child in _read(value) or ()]
+            if any(child is None for child in children):
+                return None
+            with np.errstate(all="ignore"):  # what is not finite is refused later
+                result = _compute(value, shape, dtype, children)
+        if result is None or result.shape != shape or str(result.dtype) != dtype:
+            return None  # not what TVM computes, whatever it is
+        return result
+
+
+def _read(value: Value) -> list[Value] | None:
+    """The values whose elements it reads, ``None`` if it is no function of constants."""
+    name = value.op
+    if name is None:
+        return value.args if isinstance(value.expr, relax.Var) and value.binding else None
+    if name in FUNCTIONS:
+        return value.args
+    if name in _RESHAPES or name in ("permute_dims", "astype"):
+        return value.args[:1]
+    if name == "full":
+        return value.args[1:]
+    if name == "broadcast_to":
+        return value.args[:1]
+    return [] if name in ("zeros", "ones") else None
+
+
+def _compute(value: Value, shape: Any, dtype: str | None, children: list[Any]) -> Any:
+    name = value.op
+    if name is None:
+        return children[0]
+    if name in FUNCTIONS:
+        return FUNCTIONS[name](*children)
+    if name in _RESHAPES:
+        fits = math.prod(shape) == children[0].size
+        return children[0].reshape(shape) if fits else None
+    if name == "permute_dims":
+        axes = value.attrs.axes
+        return np.transpose(children[0], None if axes is None else numbers(axes))
+    if name == "astype":
+        return children[0].astype(dtype) if dtype in _FLOATS else None
+    return _FILLED[name](shape, dtype, *children)
