@@ -47,3 +47,47 @@ def _kinds(target: Any, tvm: Any) -> Iterator[str]:
             yield str(tvm.target.Target(value).kind.name)
         except Exception as error:  # TVM raises what it likes for what is no target
             raise BuildError(f"{value!r} is no target that this TVM knows: {error}") from error
+
+
+def with_arch(target: Any, arch: str | None) -> Any:
+    """``target`` as a ``tvm.target.Target``, for CUDA with the GPU's architecture.
+
+    Without one TVM generates code for a GPU of 2014 (sm_50).
+
+    Args:
+        target: a kind such as ``"cuda"``, or whatever else TVM makes a target of; ``None`` for the
+            current one.
+        arch: such as ``"sm_90"``; for a target that is only a kind, this machine's if ``None``.
+
+    Raises:
+        BuildError: if there is no target, or ``"cuda"`` has no ``arch`` and this machine no GPU.
+    """
+    import tvm
+
+    if target is None:
+        target = tvm.target.Target.current(allow_none=True)
+        if target is None:
+            raise BuildError('no target: pass one ("llvm", "cuda"), or build within `with target:`')
+    if target == "cuda":
+        arch = arch or _host_arch(tvm)
+        if arch is None:
+            raise BuildError(
+                "this machine has no CUDA device to take an architecture from; name the GPU to "
+                'build for: arch="sm_90"'
+            )
+        target = {"kind": "cuda"}
+    if arch is not None:
+        if not isinstance(target, dict) or target.get("kind") != "cuda":
+            raise BuildError(f"arch={arch!r} is for the target \"cuda\", not for {target}")
+        target = {**target, "arch": arch}
+    try:
+        return tvm.target.Target(target)
+    except Exception as error:  # TVM raises what it likes for what is no target
+        raise BuildError(f"{target!r} is no target that this TVM knows: {error}") from error
+
+
+def _host_arch(tvm: Any) -> str | None:
+    device = tvm.cuda(0)
+    if not device.exist:
+        return None
+    return "sm_" + str(device.compute_version).replace(".", "")

@@ -1,0 +1,113 @@
+"""PyTorch -> Relax, by TVM's importer of exported programs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+import tvm
+from tvm import relax
+from tvm.relax.frontend.torch import from_exported_program
+
+import bnfx
+from bnfx.errors import BuildError, TrainingModeError
+from bnfx.passes.relax.compat import type_of
+
+log = logging.getLogger("bnfx")
+
+_CONVS = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
+_TRANSPOSED = {
+    1: relax.op.nn.conv1d_transpose,
+    2: relax.op.nn.conv2d_transpose,
+    3: relax.op.nn.conv3d_transpose,
+}
+
+
+def from_torch(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    *example_inputs: Any,
+    dynamic_shapes: Any = None,
+) -> tvm.IRModule:
+    """A model as a Relax module, its parameters bound as constants.
+
+    Where TVM's importer fails, the model is folded by :func:`bnfx.fold` first, and imported then:
+    a BatchNorm that the importer cannot take may be gone.
+
+    Args:
+        model: in evaluation mode; or an exported program, which needs no inputs.
+        example_inputs: its positional arguments.
+        dynamic_shapes: of ``torch.export.export``.
+
+    Returns:
+        A module whose ``main`` takes the inputs and returns a tuple of the outputs. Nothing in it
+        is folded unless it had to be; :func:`bnfx.tvm.build` folds.
+
+    Raises:
+        TrainingModeError: if a BatchNorm of the model is in training mode.
+        BuildError: if the model cannot be exported, or TVM's importer does not know its ops.
+    """
+    if isinstance(model, torch.export.ExportedProgram):
+        try:
+            return _imported(model)
+        except Exception as error:
+            raise BuildError(f"TVM cannot import this program: {error}") from error
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._NormBase) and module.training:
+            raise TrainingModeError(f"{name or 'the model'} is in training; call model.eval()")
+    try:
+        return _imported(_exported(model, example_inputs, dynamic_shapes))
+    except Exception as error:
+        first = error
+    try:
+        folded = bnfx.fold(model, *example_inputs)
+        module = _imported(_exported(folded, example_inputs, dynamic_shapes))
+    except Exception:
+        raise BuildError(f"TVM cannot import this model: {first}") from first
+    log.info("bnfx: folded before the import, which failed otherwise: %r", first)
+    return module
+
+
+def _exported(model: torch.nn.Module, inputs: Any, dynamic_shapes: Any) -> Any:
+    with torch.no_grad():
+        return torch.export.export(model, tuple(inputs), dynamic_shapes=dynamic_shapes)
+
+
+def _imported(program: torch.export.ExportedProgram) -> tvm.IRModule:
+    converters = {"convolution.default": _convolution}
+    module = from_exported_program(program, custom_convert_map=converters)
+    assert isinstance(module, tvm.IRModule)
+    return module
+
+
+def _convolution(node: torch.fx.Node, importer: Any) -> Any:
+    """``aten.convolution`` of any dtype, and transposed ones of three dimensions.
+
+    TVM's own converter makes every convolution's output float32, whatever it is given, and knows
+    transposed ones of one and two dimensions alone.
+    """
+    x, weight, bias, stride, padding, dilation, transposed, extra, groups = (
+        importer.env[argument] if isinstance(argument, torch.fx.Node) else argument
+        for argument in node.args
+    )
+    spatial = len(type_of(weight).shape) - 2
+    arguments: dict[str, Any] = {
+        "strides": _spread(stride, spatial),
+        "padding": _spread(padding, spatial),
+        "dilation": _spread(dilation, spatial),
+        "groups": groups,
+    }
+    if transposed:
+        arguments["output_padding"] = _spread(extra, spatial)
+    call = (_TRANSPOSED if transposed else _CONVS)[spatial]
+    builder = importer.block_builder
+    result = builder.emit(call(x, weight, **arguments))
+    if bias is None:
+        return result
+    shape = [1, -1, *(1 for _ in range(spatial))]
+    return builder.emit(relax.op.add(result, builder.emit(relax.op.reshape(bias, shape))))
+
+
+def _spread(values: Any, count: int) -> list[int]:
+    """One number for each dimension; torch may give one for all."""
+    return list(values) * count if len(values) == 1 else list(values)
