@@ -39,7 +39,8 @@ class Runner:
 
     def _given(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            return tvm.runtime.tensor(np.ascontiguousarray(value), self._device)
+            array = np.ascontiguousarray(value).reshape(value.shape)  # it makes vectors of scalars
+            return tvm.runtime.tensor(array, self._device)
         if hasattr(value, "detach"):
             return tvm.runtime.from_dlpack(value.detach().contiguous())
         return value

@@ -78,7 +78,7 @@ def with_arch(target: Any, arch: str | None) -> Any:
         target = {"kind": "cuda"}
     if arch is not None:
         if not isinstance(target, dict) or target.get("kind") != "cuda":
-            raise BuildError(f"arch={arch!r} is for the target \"cuda\", not for {target}")
+            raise BuildError(f'arch={arch!r} is for the target "cuda", not for {target}')
         target = {**target, "arch": arch}
     try:
         return tvm.target.Target(target)

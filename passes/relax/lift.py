@@ -98,25 +98,28 @@ class _Lifter:
 
     def _joins(self, value: Value) -> bool:
         """Whether it is that of an earlier node: one part of a tuple, or a sum with a bias."""
-        if isinstance(value.expr, relax.TupleGetItem) and value.expr.index == 0:
-            (whole,) = value.args
-            if self._is_first_part_alone(whole):
-                node = self.nodes[value] = self.nodes[whole]
+        if value.args and self._is_first_part_alone(value.args[0]):
+            is_part = isinstance(value.expr, relax.TupleGetItem)
+            node = self.nodes[value] = self.nodes[value.args[0]]
+            node.pinned |= value in self._pinned
+            if is_part:
                 node.origin = value
-                node.pinned |= value in self._pinned
-                return True
+            return True
         return value.op == "add" and self._adds_bias(value)
 
     def _is_first_part_alone(self, value: Value) -> bool:
-        """Whether one reader reads the tuple, and of that the first part."""
-        (reader, *others) = value.readers or (value,)
-        return (
-            value.op in _FIRST_PART
-            and not others
-            and value is not self.flow.result
-            and isinstance(reader.expr, relax.TupleGetItem)
-            and reader.expr.index == 0
-        )
+        """Whether it is a tuple of which nobody reads more than the first part, and that once."""
+        whole = value
+        while _is_copy(whole):
+            (whole,) = whole.args
+        if whole.op not in _FIRST_PART:
+            return False
+        reader = whole
+        while reader is whole or _is_copy(reader):
+            if len(reader.readers) != 1 or reader is self.flow.result:
+                return False
+            (reader,) = reader.readers
+        return isinstance(reader.expr, relax.TupleGetItem) and reader.expr.index == 0
 
     def _adds_bias(self, value: Value) -> bool:
         """Take a constant bias into the operator before it, where nobody else reads that."""
@@ -184,7 +187,7 @@ class _Lifter:
                 self.stored[node], self.calls[node] = read.stored, value
         elif value.op in ARITHMETIC:
             self._give_arithmetic(value, node)
-        elif value.binding is not None and isinstance(value.expr, relax.Var):
+        elif _is_copy(value):
             self._give_copy(value, node)
         elif value.op is not None:
             self._give_movement(value, node)
@@ -273,6 +276,11 @@ class _Lifter:
                 return
         if whole is not self.flow.result and whole not in self._pinned:
             self.nodes[whole].role = Opaque(reads_data=False)
+
+
+def _is_copy(value: Value) -> bool:
+    """Whether a binding only gives a value another name."""
+    return value.binding is not None and isinstance(value.expr, relax.Var)
 
 
 _ONE = BroadcastAffine.identity().scale

@@ -150,7 +150,7 @@ def _replaced(module: tvm.IRModule, variable: Expr, function: Expr, new: Expr) -
     )
     trial.update_func(variable, new)
     trial = relax.transform.Normalize()(trial)
-    before, after = type_of(function), type_of(trial[variable])
+    before, after = type_of(function.body), type_of(trial[variable].body)
     if not same(before, after):
         raise TypeError(f"its type became {after}, it was {before}")
     relax.analysis.well_formed(trial)
