@@ -13,6 +13,7 @@ BnfxError
 
 UserWarning
 ├── FoldWarning                      less was folded than could be, and how to get the rest
+├── InnerWarning                     the inner compiler cannot take a part of the graph
 ├── RewriteWarning                   a rewrite failed and the original graph is used
 └── SyncWarning                      a BatchNorm in training keeps its statistics to itself
 """
@@ -66,3 +67,7 @@ class FoldWarning(UserWarning):
 
 class SyncWarning(UserWarning):
     """A BatchNorm in training keeps its statistics to itself; the message says how it need not."""
+
+
+class InnerWarning(UserWarning):
+    """The inner compiler cannot take a part of the graph, which PyTorch runs; it is named."""

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from torch import fx
 
-from bnfx.errors import OptionError
+from bnfx.errors import BuildError, OptionError
 from bnfx.options import Options, nearest
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def resolve(options: Options, mode: str | None) -> Inner:
         return _inductor(options.inner_options, mode)
     if mode is not None:
         raise OptionError(f"mode={mode!r} is for inner='inductor' only; use inner_options")
+    if options.inner == "tvm":
+        return _tvm(options.inner_options)
     given = {"options": dict(options.inner_options)} if options.inner_options else {}
     if callable(options.inner):
         return Inner(functools.partial(options.inner, **given))
@@ -87,6 +89,14 @@ def _aot_eager_with(graph_pass: GraphPass) -> Inner:
 
     backend: Callable[..., Any] = torch._dynamo.lookup_backend("aot_eager")
     return Inner(functools.partial(backend, bw_compiler=backward))
+
+
+def _tvm(given: Mapping[str, Any]) -> Inner:
+    try:
+        from bnfx.tvm.inner import inner
+    except BuildError as error:
+        raise OptionError(f"inner='tvm': {error}") from None
+    return inner(given)
 
 
 def _inductor(given: Mapping[str, Any], mode: str | None) -> Inner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -9,10 +10,12 @@ import torch
 import tvm
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 import bnfx
 from bnfx.errors import BuildError, TrainingModeError
 from bnfx.passes.relax.compat import type_of
+from bnfx.tvm.partition import Unsupported, unknown
 
 log = logging.getLogger("bnfx")
 
@@ -74,10 +77,31 @@ def _exported(model: torch.nn.Module, inputs: Any, dynamic_shapes: Any) -> Any:
 
 
 def _imported(program: torch.export.ExportedProgram) -> tvm.IRModule:
-    converters = {"convolution.default": _convolution}
-    module = from_exported_program(program, custom_convert_map=converters)
+    module = from_exported_program(program, custom_convert_map=_CONVERTERS)
     assert isinstance(module, tvm.IRModule)
     return module
+
+
+def import_program(program: torch.export.ExportedProgram) -> tvm.IRModule:
+    """A decomposed program as a Relax module, its parameters bound as constants.
+
+    Raises:
+        Unsupported: naming the ops that the importer does not know.
+    """
+    names = unknown(program, known_ops())
+    if names:
+        raise Unsupported(names, program)
+    module = from_exported_program(
+        program, custom_convert_map=_CONVERTERS, run_ep_decomposition=False
+    )
+    assert isinstance(module, tvm.IRModule)
+    return module
+
+
+@functools.cache
+def known_ops() -> frozenset[str]:
+    """The names of the ops that TVM's importer knows, and those it is taught here."""
+    return frozenset({*ExportedProgramImporter().create_convert_map(), *_CONVERTERS})
 
 
 def _convolution(node: torch.fx.Node, importer: Any) -> Any:
@@ -111,3 +135,6 @@ def _convolution(node: torch.fx.Node, importer: Any) -> Any:
 def _spread(values: Any, count: int) -> list[int]:
     """One number for each dimension; torch may give one for all."""
     return list(values) * count if len(values) == 1 else list(values)
+
+
+_CONVERTERS = {"convolution.default": _convolution}

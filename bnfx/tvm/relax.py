@@ -95,15 +95,19 @@ def pipeline(
 def _default_pipeline(target: Any) -> Any:
     if target is None:
         return relax.get_pipeline("default")
-    return relax.get_default_pipeline(tvm.target.Target(target))
+    try:
+        return relax.get_default_pipeline(tvm.target.Target(target))
+    except ValueError as error:
+        raise BuildError(
+            f"TVM has no pipeline for {target}; pass relax_pipeline: {error}"
+        ) from error
 
 
 def _registered() -> Any:
-    @tvm.transform.module_pass(opt_level=0, name="bnfx")
-    def run(mod: tvm.IRModule, context: tvm.transform.PassContext) -> tvm.IRModule:
+    def run(mod: tvm.IRModule, context: tvm.transform.PassContext) -> Any:
         return pipeline()(mod)  # the target that tvm.compile entered
 
-    return run
+    return tvm.transform.module_pass(run, opt_level=0, name="bnfx")
 
 
 with contextlib.suppress(ValueError):  # registered already, and the module is imported anew
@@ -147,7 +151,8 @@ def build(
     require_codegen(target)
     if params:
         mod = relax.transform.BindParams("main", dict(map(_bound, params.items())))(mod)
-    mod = FoldBatchNorm(rules, report)(mod)
+    fold: Any = FoldBatchNorm(rules, report)
+    mod = fold(mod)
     given = options.pop("relax_pipeline", None)
     with _hidden():  # the fold is done
         chosen = _default_pipeline(target) if given is None else given

@@ -107,7 +107,9 @@ def test_a_free_weight_is_named() -> None:
 
 def _blocked(make: Make) -> Expr:
     """A kernel that was chosen already."""
-    x = make.call("layout_transform", make.input(1, 8, 6, 6), lambda n, c, h, w: (n, c * 0, h, w, c))
+    x = make.call(
+        "layout_transform", make.input(1, 8, 6, 6), lambda n, c, h, w: (n, c * 0, h, w, c)
+    )
     layout = {"data_layout": "NCHW8c", "kernel_layout": "OIHW8i8o", "out_layout": "NCHW8c"}
     y = make.call("nn.conv2d", x, make.constant(1, 1, 1, 1, 8, 8), **layout)
     back = make.call("layout_transform", y, lambda n, o, h, w, c: (n, o * 8 + c, h, w))
@@ -115,9 +117,7 @@ def _blocked(make: Make) -> Expr:
 
 
 def _other_layout_out(make: Make) -> Expr:
-    y = make.call(
-        "nn.conv2d", make.input(1, 4, 6, 6), make.constant(8, 4, 1, 1), out_layout="NHWC"
-    )
+    y = make.call("nn.conv2d", make.input(1, 4, 6, 6), make.constant(8, 4, 1, 1), out_layout="NHWC")
     return make.batch_norm(y, 8, axis=3)
 
 
@@ -152,7 +152,7 @@ def test_mixed_precision_is_left() -> None:
         weight = constant(make.random.normal(size=(8, 4, 1, 1)).astype("float16"))
         return make.batch_norm(make.call("nn.conv2d", x, weight, out_dtype="float32"), 8)
 
-    report, folded = report_of(Make(0, "float32").module(build))
+    report, _ = report_of(Make(0, "float32").module(build))
     assert report.count("lowered") == 1
     assert Code.DTYPE_CHANGE in codes(report)
 
@@ -227,7 +227,7 @@ def test_what_writes_to_memory_keeps_its_input() -> None:
         z = make.conv(y, 8, 4, 3, 3)
         make.builder.emit_func_output(z, params=make.inputs)
     module = make.builder.get()
-    report, folded = report_of(module)
+    report, _ = report_of(module)
     assert Code.MUTATED_IN_GRAPH in codes(report)
     inputs = inputs_of(module)
     ours = outputs(bnfx.tvm.build(module, "llvm"), inputs)
@@ -250,7 +250,7 @@ def test_what_has_side_effects_runs_once_and_in_order() -> None:
         z = make.call("nn.relu", y)
         make.builder.emit_func_output(z, params=make.inputs)
     module = make.builder.get()
-    report, folded = report_of(module)
+    report, _ = report_of(module)
     assert report.count("folded") == 1
     inputs = inputs_of(module)
     ours = outputs(bnfx.tvm.build(module, "llvm"), inputs)
@@ -275,7 +275,7 @@ def test_tensor_programs_of_the_users_are_kept() -> None:
             out = make.builder.emit_output(z)
         make.builder.emit_func_output(out, params=make.inputs)
     module = make.builder.get()
-    report, folded = report_of(module)
+    report, _ = report_of(module)
     assert (report.count("folded"), report.count("lowered")) == (1, 1)
     inputs = inputs_of(module)
     ours = outputs(bnfx.tvm.build(module, "llvm"), inputs)

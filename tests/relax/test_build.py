@@ -1,0 +1,226 @@
+"""The pass, the pipelines, the build and the hook of bnfx.tvm.relax."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from relax.graphs import Expr, Make, count, inputs_of, outputs, relative, same, unfolded
+from tvm import relax
+
+import bnfx
+import bnfx.tvm
+from bnfx.errors import BuildError, OptionError
+from bnfx.tvm.inspection import launches
+from bnfx.tvm.relax import FoldBatchNorm, Runner, build_hook, pipeline
+
+LLVM = tvm.target.Target("llvm")
+
+
+def _graph(make: Make) -> Expr:
+    y = make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3, bias=True)
+    return make.call("nn.relu", make.batch_norm(y, 8))
+
+
+@pytest.fixture
+def module() -> tvm.IRModule:
+    return Make(0).module(_graph)
+
+
+def _agrees(executable: Any, module: tvm.IRModule) -> bool:
+    inputs = inputs_of(module)
+    error = relative(outputs(executable, inputs), outputs(unfolded(module), inputs))
+    return error < 1e-10
+
+
+def _names(executable: Any) -> set[str]:
+    return set(launches(executable))
+
+
+def test_it_is_a_pass(module: tvm.IRModule) -> None:
+    fold = FoldBatchNorm()
+    assert isinstance(fold, tvm.transform.Pass)
+    assert fold.report is None
+    both = tvm.transform.Sequential([fold, relax.transform.LegalizeOps()])(module)
+    assert count(both)["nn.batch_norm"] == 0
+    assert fold.report.count("folded") == 1
+
+
+def test_instruments_see_it(module: tvm.IRModule) -> None:
+    seen: list[str] = []
+
+    @tvm.ir.instrument.pass_instrument
+    class Watch:
+        def run_before_pass(self, mod: Any, info: Any) -> None:
+            seen.append(info.name)
+
+    with tvm.transform.PassContext(instruments=[Watch()]):
+        FoldBatchNorm()(module)
+    assert "bnfx.FoldBatchNorm" in seen
+
+
+def test_rules_are_chosen(module: tvm.IRModule) -> None:
+    none = FoldBatchNorm(rules="none")
+    assert none(module).same_as(module)
+    assert none.report.count("kept") == 1
+    lowered = FoldBatchNorm(rules=["lower-batch-norm"])
+    assert count(lowered(module))["multiply"] == 1
+    with pytest.raises(OptionError, match="merge-affines"):
+        FoldBatchNorm(rules=["merge-affine"])
+
+
+def test_reports_are_delivered(module: tvm.IRModule, tmp_path: Path) -> None:
+    reports: list[bnfx.Report] = []
+    FoldBatchNorm(report=reports.append)(module)
+    assert [report.count("folded") for report in reports] == [1]
+    FoldBatchNorm(report=tmp_path / "report.json")(module)
+    assert json.loads((tmp_path / "report.json").read_text())
+
+
+def test_the_registered_pipeline(module: tvm.IRModule) -> None:
+    executable = tvm.compile(module, "llvm", relax_pipeline="bnfx")
+    assert _names(executable) == {"fused_conv2d_add_relu"}
+    assert _agrees(executable, module)
+
+
+@pytest.mark.parametrize("target", ["llvm", LLVM, None])
+def test_a_pipeline_for_a_target(module: tvm.IRModule, target: Any) -> None:
+    executable = tvm.compile(module, LLVM, relax_pipeline=pipeline(target))
+    assert "batch_norm" not in " ".join(_names(executable))
+    assert _agrees(executable, module)
+
+
+def test_build_returns_tvms_executable(module: tvm.IRModule, tmp_path: Path) -> None:
+    executable = bnfx.tvm.build(module, "llvm")
+    assert isinstance(executable, relax.VMExecutable)
+    assert _names(executable) == {"fused_conv2d_add_relu"}
+    path = str(tmp_path / "model.so")
+    executable.export_library(path)
+    inputs = inputs_of(module)
+    loaded = Runner(tvm.runtime.load_module(path))(*inputs)
+    np.testing.assert_array_equal(loaded, Runner(executable)(*inputs))
+
+
+def test_build_takes_the_target_around_it(module: tvm.IRModule) -> None:
+    with LLVM:
+        assert _agrees(bnfx.tvm.build(module), module)
+    with pytest.raises(BuildError, match="no target"):
+        bnfx.tvm.build(module)
+
+
+def test_build_binds_parameters() -> None:
+    def build(make: Make) -> Expr:
+        x = make.input(2, 4, 6, 7)
+        weight = make.input(8, 4, 3, 3, name="weight")
+        return make.batch_norm(make.call("nn.conv2d", x, weight), 8)
+
+    module = Make(0).module(build)
+    x, weight = inputs_of(module)
+    reports: list[bnfx.Report] = []
+    executable = bnfx.tvm.build(module, "llvm", {"weight": weight}, report=reports.append)
+    assert reports[0].count("folded") == 1
+    ours, theirs = outputs(executable, [x]), outputs(unfolded(module), [x, weight])
+    assert relative(ours, theirs) < 1e-10
+
+
+def test_build_runs_in_the_callers_context(module: tvm.IRModule) -> None:
+    seen: list[str] = []
+
+    @tvm.ir.instrument.pass_instrument
+    class Watch:
+        def run_before_pass(self, mod: Any, info: Any) -> None:
+            seen.append(info.name)
+
+    with tvm.transform.PassContext(instruments=[Watch()]):
+        bnfx.tvm.build(module, "llvm")
+    assert "FuseOps" in seen
+
+
+def test_another_pipeline_runs_behind_the_fold(module: tvm.IRModule) -> None:
+    executable = bnfx.tvm.build(module, "llvm", relax_pipeline="default")
+    assert _names(executable) == {"conv2d", "add", "relu"}  # it fuses nothing
+
+
+def test_errors_say_what_is_wrong(module: tvm.IRModule) -> None:
+    with pytest.raises(TypeError, match="Relax function"):
+        bnfx.tvm.relax.build(tvm.IRModule({}), "llvm")
+    with pytest.raises(BuildError, match="no target that this TVM knows"):
+        bnfx.tvm.build(module, "a toaster")
+    with pytest.raises(BuildError, match="hexagon"):
+        bnfx.tvm.build(module, "hexagon")
+    with pytest.raises(BuildError, match='is for the target "cuda"'):
+        bnfx.tvm.build(module, "llvm", arch="sm_90")
+
+
+def test_several_functions_and_a_runner_for_each() -> None:
+    make = Make(0)
+    for name in ("main", "other"):
+        make.inputs = []
+        with make.builder.function(name):
+            with make.builder.dataflow():
+                y = make.builder.emit_output(_graph(make))
+            make.builder.emit_func_output(y, params=make.inputs)
+    module = make.builder.get()
+    folded = FoldBatchNorm()(module)
+    assert count(folded)["nn.batch_norm"] == 0
+    executable, plain = bnfx.tvm.build(module, "llvm"), unfolded(module)
+    inputs = inputs_of(module)
+    for name in ("main", "other"):
+        ours, theirs = (outputs(built, inputs, name) for built in (executable, plain))
+        assert relative(ours, theirs) < 1e-10
+
+
+def test_the_hook_folds_in_tvms_own_build(module: tvm.IRModule) -> None:
+    with build_hook() as fold:
+        executable = tvm.compile(module, "llvm")
+        assert fold.report.count("folded") == 1
+        assert relax.build(module, "llvm") is not None
+    assert "batch_norm" not in " ".join(_names(executable))
+    assert _agrees(executable, module)
+    assert "batch_norm" in " ".join(_names(tvm.compile(module, "llvm"))), "the hook outlived"
+
+
+def test_the_hook_is_for_gpus_too(module: tvm.IRModule) -> None:
+    target = tvm.target.Target({"kind": "cuda", "arch": "sm_90"})
+    with build_hook() as fold:
+        executable = tvm.compile(module, target)
+    assert fold.report.count("folded") == 1
+    assert _names(executable) == {"fused_conv2d_add_relu"}
+
+
+def test_the_hook_is_for_its_own_thread(module: tvm.IRModule) -> None:
+    names: list[set[str]] = []
+    with build_hook():
+        other = threading.Thread(target=lambda: names.append(_names(tvm.compile(module, "llvm"))))
+        other.start()
+        other.join()
+    assert "batch_norm" in " ".join(names[0])
+
+
+def test_the_hook_ends_with_an_error(module: tvm.IRModule) -> None:
+    with pytest.raises(ZeroDivisionError), build_hook():
+        raise ZeroDivisionError
+    assert "batch_norm" in " ".join(_names(tvm.compile(module, "llvm")))
+
+
+def test_hooks_nest_and_the_inner_one_counts(module: tvm.IRModule) -> None:
+    with build_hook() as outer, build_hook(rules="none") as inner:
+        tvm.compile(module, "llvm")
+        bnfx.tvm.build(module, "llvm")  # folds by itself, and no hook is asked
+    assert outer.report is None
+    assert inner.report.count("kept") == 1
+
+
+def test_modules_are_left_as_they_were(module: tvm.IRModule) -> None:
+    before = Make(0).module(_graph)
+    for build in (
+        lambda: bnfx.tvm.build(module, "llvm"),
+        lambda: tvm.compile(module, "llvm", relax_pipeline="bnfx"),
+    ):
+        build()
+        assert same(module, before)
