@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-main test-relay check docs docs-relay bench bench-relay fuzz clean
+.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-relay fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -40,6 +40,10 @@ test-relay: $(STAMP)  ## Relay's tests, in a Python 3.10 of their own
 	  test -z "$$BNFX_REQUIRE_RELAY"; \
 	fi
 
+# The environments differ from .venv in TVM alone, so they look the rest up there.
+test-tvm-versions: $(STAMP)  ## Relax's tests without torch, on the older TVMs that bnfx supports
+	sh tests/relax/older_tvms.sh $(BIN)/python
+
 check: $(STAMP)  ## ruff (lint and format) and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,6 +61,7 @@ bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the c
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.check_cost
 	$(BIN)/python -m bnfx.bench.sync_cost
+	$(BIN)/python -m bnfx.bench.tvm_relax
 
 bench-relay: $(RELAY_STAMP)  ## what folding changes in Relay builds: build time and run time
 	$(RELAY_BIN)/python -m bnfx.bench.tvm_relay
@@ -65,7 +70,7 @@ fuzz: $(STAMP)  ## thousands of random networks, for a nightly run: folded and c
 	BNFX_FUZZ=3000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
 
 clean:  ## remove the environments and what tools left behind
-	rm -rf $(VENV) $(RELAY_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RELAY_VENV) .venv-tvm-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \

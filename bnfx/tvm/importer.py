@@ -6,6 +6,7 @@ import functools
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 import tvm
 from tvm import relax
@@ -59,6 +60,8 @@ def from_torch(
         if isinstance(module, torch.nn.modules.batchnorm._NormBase) and module.training:
             raise TrainingModeError(f"{name or 'the model'} is in training; call model.eval()")
     try:
+        if any(tensor.dtype is torch.bfloat16 for tensor in model.state_dict().values()):
+            raise TypeError("weights of bfloat16 are folded by torch: NumPy has none")
         return _imported(_exported(model, example_inputs, dynamic_shapes))
     except Exception as error:
         first = error
@@ -137,4 +140,33 @@ def _spread(values: Any, count: int) -> list[int]:
     return list(values) * count if len(values) == 1 else list(values)
 
 
-_CONVERTERS = {"convolution.default": _convolution}
+def _product(node: torch.fx.Node, importer: Any) -> Any:
+    """``aten.mm`` and ``bmm`` of any dtype; TVM's own give float32."""
+    one, other = (importer.env[argument] for argument in node.args)
+    return importer.block_builder.emit(relax.op.matmul(one, other))
+
+
+def _sum_with_product(node: torch.fx.Node, importer: Any) -> Any:
+    """``aten.addmm`` of any dtype: ``beta * bias + alpha * (one @ other)``."""
+    bias, one, other = (importer.env[argument] for argument in node.args)
+    emit = importer.block_builder.emit
+    product = emit(relax.op.matmul(one, other))
+    for name, value in node.kwargs.items():
+        if name not in ("beta", "alpha"):
+            raise ValueError(f"addmm has an argument {name}")
+        dtype = str(type_of(product).dtype).removeprefix("T.")
+        factor = relax.const(np.asarray(value, dtype), dtype)
+        if name == "beta":
+            bias = emit(relax.op.multiply(bias, factor))
+        else:
+            product = emit(relax.op.multiply(product, factor))
+    return emit(relax.op.add(bias, product))
+
+
+# By the names of the ops, as TVM's importer has them.
+_CONVERTERS = {
+    "convolution.default": _convolution,
+    "mm.default": _product,
+    "bmm.default": _product,
+    "addmm.default": _sum_with_product,
+}

@@ -23,6 +23,8 @@ from bnfx.tvm.settings import Settings
 
 log = logging.getLogger("bnfx")
 
+_PATIENCE = 300  # seconds: a worker's first build takes TVM a minute of imports
+
 
 def tuned(module: tvm.IRModule, settings: Settings) -> tvm.IRModule:
     """The module folded, lowered and scheduled by the database, for TVM's generic pipeline.
@@ -76,6 +78,8 @@ def _tune(
             work_dir=folder,
             max_trials_global=settings.trials,
             num_trials_per_iter=max(1, min(64, settings.trials // len(missing))),
+            builder=meta_schedule.builder.LocalBuilder(timeout_sec=_PATIENCE),
+            runner=meta_schedule.runner.LocalRunner(timeout_sec=_PATIENCE),
             database=database,
             cost_model="xgb" if learns else "random",
             measure_callbacks=[*callbacks, *bar],

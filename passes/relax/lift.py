@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from tvm import relax
 
 from bnfx.passes.algebra import BroadcastAffine, Source
-from bnfx.passes.graph import Affine, Graph, Linear, Move, Node, Opaque, Role
+from bnfx.passes.graph import Affine, Graph, Move, Node, Opaque
 from bnfx.passes.movement import Identity
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.arithmetic import ARITHMETIC, read_arithmetic
@@ -16,8 +15,9 @@ from bnfx.passes.relax.compat import TensorType
 from bnfx.passes.relax.constants import Constants
 from bnfx.passes.relax.effects import must_run, written_to
 from bnfx.passes.relax.expressions import Dataflow, Value
+from bnfx.passes.relax.lifted import Lifted
 from bnfx.passes.relax.movements import read_movement, split_part
-from bnfx.passes.relax.operators import LINEAR, read_batch_norm, read_operator
+from bnfx.passes.relax.operators import LINEAR, read_batch_norm, read_operator, with_bias
 from bnfx.passes.relax.shapes import Shapes, dtype_of, rank_of
 from bnfx.passes.relax.sites import Names, site_of
 from bnfx.passes.stored import Stored
@@ -26,33 +26,6 @@ from bnfx.passes.stored import Stored
 _METADATA = frozenset({"shape_of", "zeros_like", "ones_like", "size"})
 # They give a tuple, of which one part alone is of interest.
 _FIRST_PART = frozenset({"nn.batch_norm", "nn.dropout"})
-
-
-@dataclass(frozen=True)
-class Lifted:
-    """A neutral graph, and the way back.
-
-    Args:
-        graph: for the rules.
-        flow: the function's values, in order.
-        constants: what is known of them when compiling.
-        nodes: each value's neutral node.
-        roles: the role that each node had before the rules ran.
-        calls: the calls of linear operators.
-        stored: how these store their weights.
-    """
-
-    graph: Graph
-    flow: Dataflow
-    constants: Constants
-    nodes: Mapping[Value, Node]
-    roles: Mapping[Node, Role]
-    calls: Mapping[Node, Value]
-    stored: Mapping[Node, Stored]
-
-    def is_rewritten(self, node: Node) -> bool:
-        """Whether the rules gave the node another role, or put it in."""
-        return node.role is not self.roles.get(node)
 
 
 def lift(flow: Dataflow, prefix: str = "") -> Lifted:
@@ -125,37 +98,22 @@ class _Lifter:
         """Take a constant bias into the operator before it, where nobody else reads that."""
         for before, bias in (value.args, value.args[::-1]):
             node = self.nodes[before]
-            role = node.role
-            alone = before.readers == [value] and self.calls.get(node) is before
-            if not isinstance(role, Linear) or not alone or node.rank is None:
+            alone = before.readers == [value] and before is not self.flow.result
+            if not alone or self.calls.get(node) is not before or before in self._pinned:
                 continue
-            if before is self.flow.result or before in self._pinned or bias not in self.constants:
+            if bias not in self.constants or not self._is_like(value, node):
                 continue
-            operator = role.operator
-            sizes = self._shapes.of(bias.kind) or ()
-            wanted = [1] * node.rank
-            wanted[operator.channel_axis] = operator.out_channels
-            if list(sizes) != wanted[len(wanted) - len(sizes) :] or not sizes:
-                continue
-            source = self.constants.source(bias, f"{node.name}.bias")
-            # A scalar, or a vector along another axis, has other sizes, unless all are 1.
-            if isinstance(source, Refusal) or self._differs(value, node, source):
-                continue
-            flat = source.reshape(operator.out_channels)
-            node.role = Linear(operator.then(_ONE, flat), role.dtype)
-            node.origin = value
-            node.pinned |= value in self._pinned
-            self.nodes[value] = node
-            return True
+            role = with_bias(node, self.constants.source(bias, f"{node.name}.bias"))
+            if role is not None:
+                node.role, node.origin = role, value
+                node.pinned |= value in self._pinned
+                self.nodes[value] = node
+                return True
         return False
 
-    def _differs(self, value: Value, node: Node, bias: Source) -> bool:
-        """Whether the sum has another type than the operator's output."""
-        return (
-            self._shapes.of(value.kind) != node.shape
-            or not dtype_of(value.kind) == node.dtype == bias.dtype
-            or len(bias.shape) < -node.role.operator.channel_axis  # type: ignore[union-attr]
-        )
+    def _is_like(self, value: Value, node: Node) -> bool:
+        """Whether it has the type of the node's value."""
+        return (self._shapes.of(value.kind), dtype_of(value.kind)) == (node.shape, node.dtype)
 
     def _start(self, value: Value) -> Node:
         """An opaque node, with what its type says."""
@@ -281,6 +239,3 @@ class _Lifter:
 def _is_copy(value: Value) -> bool:
     """Whether a binding only gives a value another name."""
     return value.binding is not None and isinstance(value.expr, relax.Var)
-
-
-_ONE = BroadcastAffine.identity().scale

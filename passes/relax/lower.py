@@ -18,7 +18,7 @@ from bnfx.passes.relax.compat import Constant, Expr, call, constant
 from bnfx.passes.relax.effects import must_run
 from bnfx.passes.relax.emit import write_operator
 from bnfx.passes.relax.expressions import Value, operands, rebuilt
-from bnfx.passes.relax.lift import Lifted
+from bnfx.passes.relax.lifted import Lifted
 
 
 def lower(

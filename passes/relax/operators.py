@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bnfx.passes.algebra import ChannelAffine, Dense, LinearOperator, Source
+from bnfx.passes.algebra import BroadcastAffine, ChannelAffine, Dense, LinearOperator, Source
 from bnfx.passes.algebra.arrange import permute
 from bnfx.passes.graph import Linear, Node
 from bnfx.passes.refusals import Code, Refusal
@@ -81,6 +81,26 @@ def _dense(source: Node, weight: Source) -> tuple[LinearOperator, Stored]:
         raise ValueError(f"it multiplies a value of rank {source.rank} by a {weight.shape} weight")
     arranged = permute(weight, (1, 0))
     return Dense(arranged, None), Stored(arranged.shape, (1, 0))
+
+
+def with_bias(node: Node, bias: Source | Refusal) -> Linear | None:
+    """The operator of ``node`` with a constant added behind it, ``None`` if that is no bias.
+
+    A bias has one number for each output channel, and its shape says that it is along that axis.
+    """
+    role = node.role
+    if not isinstance(role, Linear) or isinstance(bias, Refusal) or node.rank is None:
+        return None
+    operator = role.operator
+    wanted = [1] * node.rank
+    wanted[operator.channel_axis] = operator.out_channels
+    count = len(bias.shape)
+    if not -operator.channel_axis <= count <= node.rank or bias.dtype != node.dtype:
+        return None
+    if list(bias.shape) != wanted[node.rank - count :]:
+        return None
+    one = BroadcastAffine.identity().scale
+    return Linear(operator.then(one, bias.reshape(operator.out_channels)), role.dtype)
 
 
 def read_batch_norm(value: Value, lookup: Lookup) -> tuple[ChannelAffine | None, Refusals]:

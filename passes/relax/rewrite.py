@@ -16,7 +16,8 @@ from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.compat import Expr, name_of, same, tensor_types, type_of
 from bnfx.passes.relax.expressions import Dataflow, Value
-from bnfx.passes.relax.lift import Lifted, lift
+from bnfx.passes.relax.lift import lift
+from bnfx.passes.relax.lifted import Lifted
 from bnfx.passes.relax.lower import lower
 from bnfx.passes.relax.sites import Names, site_of
 from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Verdict

@@ -9,7 +9,6 @@ from relax.graphs import count
 from relax.models import randomised, vision
 from tvm import relax
 
-import bnfx
 import bnfx.tvm
 from bnfx.tvm.inspection import launches
 from bnfx.tvm.relax import FoldBatchNorm, Runner
@@ -17,13 +16,13 @@ from bnfx.tvm.relax import FoldBatchNorm, Runner
 heavy = pytest.mark.heavy
 # Kernels that run, before and after, on the CPU (docs/tvm_relax.md).
 MODELS = [
-    pytest.param("resnet18", (48, 34), id="resnet18"),
-    pytest.param("mobilenet_v2", (89, 68), id="mobilenet_v2"),
-    pytest.param("resnet50", (1, 1), id="resnet50", marks=heavy),
-    pytest.param("densenet121", (1, 1), id="densenet121", marks=heavy),
-    pytest.param("deeplabv3_resnet50", (1, 1), id="deeplabv3_resnet50", marks=heavy),
-    pytest.param("efficientnet_b0", (1, 1), id="efficientnet_b0", marks=heavy),
-    pytest.param("repvgg_a0", (1, 1), id="repvgg_a0", marks=heavy),
+    pytest.param("resnet18", (40, 23), id="resnet18"),
+    pytest.param("mobilenet_v2", (106, 54), id="mobilenet_v2"),
+    pytest.param("resnet50", (105, 56), id="resnet50", marks=heavy),
+    pytest.param("densenet121", (247, 188), id="densenet121", marks=heavy),
+    pytest.param("deeplabv3_resnet50", (116, 65), id="deeplabv3_resnet50", marks=heavy),
+    pytest.param("efficientnet_b0", (148, 99), id="efficientnet_b0", marks=heavy),
+    pytest.param("repvgg_a0", (68, 24), id="repvgg_a0", marks=heavy),
 ]
 
 

@@ -1,0 +1,266 @@
+"""Models of torch imported into Relax: what TVM's importer takes, and what it takes by our help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import tvm
+from relax.graphs import count
+from relax.models import randomised
+from torch import nn
+
+import bnfx
+import bnfx.tvm
+from bnfx.errors import BuildError, TrainingModeError
+from bnfx.tvm.relax import Runner
+
+
+def _conv(spatial: int, **options: Any) -> nn.Module:
+    conv, norm = (getattr(nn, f"{kind}{spatial}d") for kind in ("Conv", "BatchNorm"))
+    return nn.Sequential(conv(4, 8, 3, **options), norm(8), nn.ReLU())
+
+
+def _transposed(spatial: int, **options: Any) -> nn.Module:
+    conv, norm = (getattr(nn, f"{kind}{spatial}d") for kind in ("ConvTranspose", "BatchNorm"))
+    return nn.Sequential(conv(4, 8, 3, **options), norm(8))
+
+
+class _Sequence(nn.Module):
+    """BatchNorm1d behind a linear layer, its channels in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(6, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.norm(self.linear(x).transpose(1, 2))
+        return out
+
+
+class _Frozen(nn.Module):
+    """Detectron's FrozenBatchNorm: arithmetic with buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3, bias=False)
+        for name, low in (("weight", -1.0), ("bias", -1.0), ("mean", -1.0), ("var", 0.2)):
+            self.register_buffer(name, torch.rand(8) * 1.5 + low)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.weight * (self.var + 1e-5).rsqrt()
+        shift = self.bias - self.mean * scale
+        y: torch.Tensor = self.conv(x)
+        return y * scale.reshape(1, -1, 1, 1) + shift.reshape(1, -1, 1, 1)
+
+
+class _Joined(nn.Module):
+    """Chunks, a concatenation, a channel shuffle and a pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, other = torch.chunk(self.conv(x), 2, 1)
+        y = torch.cat([other, one], 1)
+        n, c, h, w = y.shape
+        y = y.reshape(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        y = nn.functional.avg_pool2d(y, 2)
+        out: torch.Tensor = self.norm(y)
+        return out
+
+
+class _Branches(nn.Module):
+    """RepVGG's three arms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
+        self.narrow = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))
+        self.identity = nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.wide(x) + self.narrow(x) + self.identity(x))
+
+
+X1, X2, X3 = (2, 4, 9), (2, 4, 9, 8), (2, 4, 5, 6, 5)
+MODELS: list[Any] = [
+    *(
+        pytest.param(lambda s=s, o=o: _conv(s, **o), shape, 1, id=f"conv{s}d-{name}")
+        for s, shape in ((1, X1), (2, X2), (3, X3))
+        for name, o in (
+            ("plain", {"bias": False}),
+            ("bias", {"padding": 1}),
+            ("grouped", {"groups": 2, "stride": 2}),
+        )
+    ),
+    *(
+        pytest.param(lambda s=s, o=o: _transposed(s, **o), shape, 1, id=f"transposed{s}d-{name}")
+        for s, shape in ((1, X1), (2, X2), (3, X3))
+        for name, o in (("plain", {}), ("strided", {"stride": 2, "output_padding": 1}))
+    ),
+    pytest.param(lambda: _transposed(2, groups=2, bias=False), X2, 1, id="transposed2d-grouped"),
+    pytest.param(lambda: _conv(2, padding="same"), X2, 1, id="same"),
+    pytest.param(lambda: _conv(2, padding=1, padding_mode="reflect"), X2, 1, id="reflect"),
+    pytest.param(lambda: nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5)), (3, 6), 1, id="linear"),
+    pytest.param(_Sequence, (2, 3, 6), 1, id="linear-transposed"),
+    pytest.param(_Frozen, X2, 0, id="frozen"),
+    pytest.param(_Joined, X2, 1, id="joined"),
+    pytest.param(_Branches, X2, 3, id="repvgg"),
+    pytest.param(
+        lambda: nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3, padding=1)),
+        X2,
+        1,
+        id="before-padded",
+    ),
+    pytest.param(
+        lambda: nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8, affine=False)),
+        X2,
+        1,
+        id="no-affine",
+    ),
+    pytest.param(
+        lambda: nn.Sequential(nn.Conv2d(4, 8, 3), nn.Dropout(), nn.BatchNorm2d(8)),
+        X2,
+        1,
+        id="dropout",
+    ),
+    pytest.param(
+        lambda: nn.Sequential(nn.Conv2d(4, 8, 1), nn.PixelShuffle(2), nn.BatchNorm2d(2)),
+        X2,
+        1,
+        id="pixel-shuffle",
+    ),
+]
+
+
+def _compared(model: nn.Module, *inputs: torch.Tensor) -> tuple[bnfx.Report, Any, float]:
+    """The report, the folded module and the relative error of what was built against torch."""
+    with torch.no_grad():
+        expected = model(*inputs)
+    module = bnfx.tvm.from_torch(model, *inputs)
+    reports: list[bnfx.Report] = []
+    executable = bnfx.tvm.build(module, "llvm", report=reports.append)
+    (ours,) = Runner(executable)(*inputs)
+    assert (ours.dtype, ours.shape) == (expected.dtype, expected.shape)
+    error = (ours.double() - expected.double()).abs().max() / expected.double().abs().max()
+    return reports[0], module, float(error)
+
+
+@pytest.mark.parametrize(("make", "shape", "folded"), MODELS)
+def test_an_imported_model_is_torch(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], folded: int
+) -> None:
+    model = randomised(make().double())
+    report, _, error = _compared(model, torch.randn(*shape, dtype=torch.float64))
+    assert report.count("folded") == folded
+    assert report.count("lowered") == report.count("kept") == 0
+    assert error < 1e-10
+
+
+def test_factors_of_a_linear_layer_are_read() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 5))
+            self.bias = nn.Parameter(torch.randn(5))
+            self.norm = nn.BatchNorm1d(5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.addmm(self.bias, x, self.weight, beta=0.5, alpha=-2.0)
+            out: torch.Tensor = self.norm(y)
+            return out
+
+    report, _, error = _compared(randomised(Scaled()), torch.randn(3, 6))
+    assert report.count("folded") == 1
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 2e-2)]
+)
+@pytest.mark.parametrize("make", [lambda: _conv(2), lambda: _transposed(2), lambda: _conv(3)])
+def test_other_dtypes(make: Callable[[], nn.Module], dtype: torch.dtype, bound: float) -> None:
+    """TVM's importer cannot take a convolution with a bias that is not of float32."""
+    model = randomised(make()).to(dtype)
+    shape = X3 if isinstance(next(model.children()), nn.Conv3d) else X2
+    _, _, error = _compared(model, torch.randn(*shape).to(dtype))
+    assert error < bound
+
+
+def test_a_half_batch_norm_alone() -> None:
+    model = randomised(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4))).half()
+    report, _, error = _compared(model, torch.randn(*X2).half())
+    assert report.count("lowered") == 1
+    assert error < 2e-3
+
+
+def test_the_batch_may_stay_free() -> None:
+    model = randomised(_conv(2, padding=1))
+    x = torch.randn(2, 4, 6, 7)
+    shapes = ({0: torch.export.Dim("batch")},)
+    module = bnfx.tvm.from_torch(model, x, dynamic_shapes=shapes)
+    executable = bnfx.tvm.build(module, "llvm")
+    for batch in (1, 5):
+        x = torch.randn(batch, 4, 6, 7)
+        (ours,) = Runner(executable)(x)
+        torch.testing.assert_close(ours, model(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_an_exported_program_is_taken() -> None:
+    model = randomised(_conv(2))
+    x = torch.randn(*X2)
+    module = bnfx.tvm.from_torch(torch.export.export(model, (x,)))
+    assert count(module)["nn.batch_norm"] == 1
+    (ours,) = Runner(bnfx.tvm.build(module, "llvm"))(x)
+    torch.testing.assert_close(ours, model(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_training_is_refused() -> None:
+    with pytest.raises(TrainingModeError, match="1 is in training"):
+        bnfx.tvm.from_torch(_conv(2), torch.randn(*X2))
+
+
+def test_unknown_ops_are_named() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft(x).real
+
+    with pytest.raises(BuildError, match="_fft_r2c"):
+        bnfx.tvm.from_torch(Spectrum(), torch.randn(*X2))
+
+
+def test_folding_first_removes_what_the_importer_cannot_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An importer without BatchNorm, as TVM's own for torch.compile is."""
+    from bnfx.tvm import importer
+
+    def refuse(node: Any, importer: Any) -> Any:
+        raise ValueError("no batch_norm here")
+
+    name = "_native_batch_norm_legit_no_training.default"
+    monkeypatch.setitem(importer._CONVERTERS, name, refuse)
+    model = randomised(_conv(2))
+    _, module, error = _compared(model, torch.randn(*X2))
+    assert count(module)["nn.batch_norm"] == 0
+    assert error < 1e-5
+
+
+def test_torch_and_tvm_go_together_in_either_order() -> None:
+    import subprocess
+    import sys
+
+    for first, second in (("torch", "tvm"), ("tvm", "torch")):
+        program = (
+            f"import {first}, {second}, torch, tvm\n"
+            "from tvm import relax\n"
+            "x = tvm.runtime.from_dlpack(torch.ones(3))\n"
+            "assert x.numpy().sum() == torch.from_dlpack(x).sum() == 3\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert tvm is not None
