@@ -46,7 +46,8 @@ def inner(options: Mapping[str, Any]) -> Inner:
 
     def compile_(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
         compiled = PerSize(module, settings)
-        if all(_is_real(value) for value in example_inputs):
+        differentiated = torch.is_grad_enabled() and any(map(_needs_gradient, example_inputs))
+        if not differentiated and all(map(_is_real, example_inputs)):
             compiled.prepare(example_inputs)
         return compiled
 
@@ -66,6 +67,7 @@ class PerSize:
         self._settings = settings
         self._built: dict[object, Compiled] = {}
         self._lock = threading.Lock()
+        self._differentiated = False
 
     def prepare(self, args: Sequence[Any]) -> Compiled:
         """What runs arguments like these."""
@@ -79,6 +81,11 @@ class PerSize:
         return built
 
     def __call__(self, *args: Any) -> Any:
+        if torch.is_grad_enabled() and any(map(_needs_gradient, args)):
+            if not self._differentiated:
+                self._differentiated = True
+                _warn("gradients are needed, and TVM has none: the graph runs in PyTorch")
+            return self._module(*args)
         return self.prepare(args)(*args)
 
 
@@ -202,6 +209,10 @@ def _signature(value: Any) -> object:
     if isinstance(value, torch.Tensor):
         return (tuple(value.shape), value.dtype, value.device)
     return (type(value), value)
+
+
+def _needs_gradient(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.requires_grad
 
 
 def _is_real(value: Any) -> bool:

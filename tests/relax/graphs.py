@@ -19,6 +19,7 @@ from bnfx.tvm.relax import Runner
 # What a BatchNorm leaves behind where it is not folded.
 AFFINE_OPS = frozenset({"multiply", "add", "subtract", "divide", "negative"})
 Expr = Any
+VERSION = tuple(int(part) for part in tvm.__version__.split(".")[:2])
 
 
 @dataclass
