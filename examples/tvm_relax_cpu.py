@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torchvision
 import tvm
+from tvm import relax
 
 import bnfx.tvm
 from bnfx.tvm.inspection import launches
@@ -23,7 +24,8 @@ x = torch.randn(1, 3, 64, 64)
 
 module = bnfx.tvm.from_torch(model, x)
 executable = bnfx.tvm.build(module, "llvm", report=print)
-default = tvm.compile(module, "llvm")
+target = tvm.target.Target("llvm")
+default = tvm.compile(module, target, relax_pipeline=relax.get_default_pipeline(target))
 print(f"kernels that run: {launches(default).total()} without bnfx", end=", ")
 print(f"{launches(executable).total()} with it")
 

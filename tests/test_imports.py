@@ -38,13 +38,16 @@ def loaded(statement: str, cwd: Path) -> set[str]:
         "import bnfx.passes.rules",
         "import bnfx.passes.pipeline",
         "import bnfx.passes.pipeline, bnfx.passes.rules, bnfx.passes.graph, bnfx.passes.numerics",
+        "import bnfx.tvm; dir(bnfx.tvm)",
     ],
 )
 def test_no_framework_is_loaded(statement: str, tmp_path: Path) -> None:
     assert loaded(statement, tmp_path) == set()
 
 
-@pytest.mark.parametrize("statement", ["import torch", "import bnfx.passes.fx"])
+@pytest.mark.parametrize(
+    "statement", ["import torch", "import bnfx.passes.fx", "import bnfx.backend, bnfx.inner"]
+)
 def test_the_check_sees_torch_where_it_is_loaded(statement: str, tmp_path: Path) -> None:
     assert loaded(statement, tmp_path) == {"torch"}
 
@@ -68,6 +71,29 @@ def test_rules_run_where_torch_cannot_be_imported(tmp_path: Path) -> None:
     )
     done = python(program, tmp_path)
     assert done.stdout.split() == ["[6.]", "0"], done.stderr
+
+
+def test_relax_modules_fold_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    program = (
+        "import numpy as np\n"
+        "from tvm import relax\n"
+        "from bnfx.passes.relax.compat import TensorType, constant\n"
+        "import bnfx.tvm.relax\n"
+        "x = relax.Var('x', TensorType((1, 2, 4, 4), 'float32'))\n"
+        "one, ones = constant(np.ones((2, 2, 1, 1), 'float32')), constant(np.ones(2, 'float32'))\n"
+        "builder = relax.BlockBuilder()\n"
+        "with builder.function('main', [x]):\n"
+        "    y = builder.emit(relax.op.nn.conv2d(x, one))\n"
+        "    norm = (ones, ones, ones, ones)\n"
+        "    y = relax.op.nn.batch_norm(y, *norm, axis=1, training=False)\n"
+        "    builder.emit_func_output(builder.emit(builder.emit(y)[0]))\n"
+        "fold = bnfx.tvm.relax.FoldBatchNorm()\n"
+        "built = bnfx.tvm.build(fold(builder.get()), 'llvm')\n"
+        "print(fold.report.count('folded'))\n"
+    )
+    done = python(program, tmp_path)
+    assert done.stdout.split() == ["1"], done.stderr
 
 
 def test_passes_refuses_its_own_plain_name(tmp_path: Path) -> None:

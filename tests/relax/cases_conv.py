@@ -126,7 +126,7 @@ CASES = [
         Case(
             f"transposed{rank}d-{variant}",
             _layer(rank, "transposed", variant),
-            runs=variant != "dilated" or VERSION >= (0, 27),
+            runs=variant != "dilated" or VERSION >= (0, 26),
         )
         for rank in (1, 2, 3)
         for variant in _TRANSPOSED[rank]

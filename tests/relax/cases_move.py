@@ -244,7 +244,7 @@ CASES = [
     ),
     Case("behind-expand", _behind(_op("expand_dims", 2))),
     Case("behind-squeeze", _behind(_squeezed)),
-    Case("behind-dropout", _behind(_dropout), runs=VERSION >= (0, 27)),
+    Case("behind-dropout", _behind(_dropout), runs=VERSION >= (0, 26)),
     Case("behind-reflect-pad", _behind(_op("nn.pad", _PADS, "reflect"))),
     Case("behind-replicate-pad", _behind(_op("nn.pad", _PADS, "replicate"))),
     Case("behind-circular-pad", _behind(_op("nn.pad", _PADS, "circular"))),
