@@ -67,7 +67,7 @@ class PerSize:
         self._settings = settings
         self._built: dict[object, Compiled] = {}
         self._lock = threading.Lock()
-        self._differentiated = False
+        self._differentiated = self._full = False
 
     def prepare(self, args: Sequence[Any]) -> Compiled:
         """What runs arguments like these."""
@@ -76,11 +76,16 @@ class PerSize:
         if built is None:
             with self._lock:
                 if len(self._built) >= MAX_SIZES:
+                    if not self._full:
+                        self._full = True
+                        _warn(f"more than {MAX_SIZES} sizes: PyTorch runs the graph for others")
                     return self._module
                 built = self._built[key] = _build(self._module, args, self._settings)
         return built
 
     def __call__(self, *args: Any) -> Any:
+        if any(isinstance(value, FakeTensor) for value in args):
+            return self._module(*args)  # DDP's graph splitter asks for the outputs' strides
         if torch.is_grad_enabled() and any(map(_needs_gradient, args)):
             if not self._differentiated:
                 self._differentiated = True

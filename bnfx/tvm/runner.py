@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
+
+_ALIGNMENT = 64  # bytes, which TVM's code takes for granted
 
 
 class Runner:
@@ -26,6 +29,7 @@ class Runner:
         self._device = tvm.cpu() if device is None else device
         self._machine = relax.VirtualMachine(executable, self._device)
         self._call = self._machine[function]
+        self._lock = threading.Lock()
 
     def __call__(self, *inputs: Any) -> Any:
         """The function's result: one array, or a tuple of what it returns."""
@@ -35,14 +39,20 @@ class Runner:
             back = torch.from_dlpack
         elif any(isinstance(value, np.ndarray) for value in inputs):
             back = _numpy
-        return _mapped(self._call(*map(self._given, inputs)), back)
+        given = [self._given(value) for value in inputs]
+        with self._lock:  # a machine has one stack
+            result = self._call(*given)
+        return _mapped(result, back)
 
     def _given(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
             array = np.ascontiguousarray(value).reshape(value.shape)  # it makes vectors of scalars
             return tvm.runtime.tensor(array, self._device)
         if hasattr(value, "detach"):
-            return tvm.runtime.from_dlpack(value.detach().contiguous())
+            value = value.detach().contiguous()
+            if value.data_ptr() % _ALIGNMENT:  # a part of another tensor
+                value = value.clone()
+            return tvm.runtime.from_dlpack(value)
         return value
 
 

@@ -37,6 +37,7 @@ class Constants:
 
     def __init__(self) -> None:
         self._known: set[Value] = set()
+        self._stored: dict[Value, int] = {}  # elements of the constants that it is computed from
         self._values: dict[Value, Array | None] = {}
         self._sources: dict[Value, Source] = {}
         self.arrays: dict[str, Array] = {}  # by source name
@@ -50,18 +51,26 @@ class Constants:
         computed = read is not None and all(arg in self._known for arg in read)
         if isinstance(value.expr, Constant) or computed:
             self._known.add(value)
+            sizes = [int(size) for size in shape]
+            own = math.prod(sizes) if isinstance(value.expr, Constant) else 0
+            self._stored[value] = own + sum(self._stored[arg] for arg in read or ())
         return value in self._known
 
     def __contains__(self, value: Value) -> bool:
         return value in self._known
 
     def value(self, value: Value) -> Array | None:
-        """The numbers, computed once; ``None`` if that cannot be done.
-
-        What it reads was asked for before, or is computed now: chains of constants are short.
-        """
-        if value not in self._values:
-            self._values[value] = self._step(value)
+        """The numbers, computed once; ``None`` if that cannot be done."""
+        stack = [value]  # no recursion, however much is computed from what
+        while stack:
+            current = stack[-1]
+            pending = [child for child in _read(current) or () if child not in self._values]
+            if pending and current not in self._values:
+                stack.extend(pending)
+                continue
+            stack.pop()
+            if current not in self._values:
+                self._values[current] = self._step(current)
         return self._values[value]
 
     def literal(self, value: Value) -> Array | None:
@@ -69,13 +78,7 @@ class Constants:
         if value not in self._known or isinstance(value.expr, Constant):
             return None
         array = self.value(value)
-        return array if array is not None and array.size <= self._stored(value) else None
-
-    def _stored(self, value: Value) -> int:
-        if isinstance(value.expr, Constant):
-            array = self.value(value)
-            return 0 if array is None else array.size
-        return sum(map(self._stored, _read(value) or ()))
+        return array if array is not None and array.size <= self._stored[value] else None
 
     def source(self, value: Value, name: str) -> Source | Refusal:
         """The source that stands for ``value``, or why it is none; ``name`` if it has none yet."""
@@ -101,7 +104,7 @@ class Constants:
         if isinstance(value.expr, Constant):
             result = data_of(value.expr)
         else:
-            children = [self.value(child) for child in _read(value) or ()]
+            children = [self._values[child] for child in _read(value) or ()]
             if any(child is None for child in children):
                 return None
             with np.errstate(all="ignore"):  # what is not finite is refused later

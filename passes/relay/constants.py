@@ -10,16 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tvm import relay
 
 from bnfx.passes.algebra import Source
 from bnfx.passes.arithmetic import FLOATS
+from bnfx.passes.elementwise import FUNCTIONS, Array
 from bnfx.passes.layouts import transform_order
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relay.expressions import Dataflow, Expr, numbers, op_name, static, type_of
-
-Array = npt.NDArray[Any]
 
 
 def _expand_dims(attrs: Any, value: Array) -> Array:
@@ -41,6 +39,10 @@ def _layout_transform(attrs: Any, value: Array) -> Array | None:
     return None if order is None else np.transpose(value, order)
 
 
+def _elementwise(function: Callable[..., Array]) -> Callable[..., Array]:
+    return lambda attrs, *values: function(*values)
+
+
 # Reshapes take their result's type as the shape, so none of their attributes need be read.
 _RESHAPES = frozenset({"reshape", "nn.batch_flatten"})
 _FUNCTIONS: dict[str, Callable[..., Array | None]] = {
@@ -50,15 +52,7 @@ _FUNCTIONS: dict[str, Callable[..., Array | None]] = {
     "layout_transform": _layout_transform,
     "cast": lambda attrs, value: value.astype(str(attrs.dtype)),
     "copy": lambda attrs, value: value,
-    "add": lambda attrs, one, other: one + other,
-    "subtract": lambda attrs, one, other: one - other,
-    "multiply": lambda attrs, one, other: one * other,
-    "divide": lambda attrs, one, other: one / other,
-    "power": lambda attrs, one, other: one**other,
-    "negative": lambda attrs, value: -value,
-    "sqrt": lambda attrs, value: np.sqrt(value),
-    "rsqrt": lambda attrs, value: (1 / np.sqrt(value)).astype(value.dtype),
-    "exp": lambda attrs, value: np.exp(value),
+    **{name: _elementwise(function) for name, function in FUNCTIONS.items()},
 }
 _FILLED = {"zeros": np.zeros, "ones": np.ones}
 

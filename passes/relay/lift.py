@@ -14,9 +14,10 @@ from bnfx.passes.relay.constants import Constants
 from bnfx.passes.relay.expressions import Dataflow, Expr, op_name, type_of
 from bnfx.passes.relay.lifted import Lifted
 from bnfx.passes.relay.movements import pad_movement, read_movement, split_part
-from bnfx.passes.relay.operators import LINEAR, Stored, read_batch_norm, read_operator
+from bnfx.passes.relay.operators import LINEAR, read_batch_norm, read_operator
 from bnfx.passes.relay.shapes import Shapes
 from bnfx.passes.relay.sites import Names, site_of
+from bnfx.passes.stored import Stored
 
 # Only the shape and dtype of their input matter.
 _METADATA = frozenset({"shape_of", "zeros_like", "ones_like", "ndarray_size"})

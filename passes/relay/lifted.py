@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bnfx.passes.elementwise import Array
 from bnfx.passes.graph import Graph, Node, Role
-from bnfx.passes.relay.constants import Array
 from bnfx.passes.relay.expressions import Dataflow, Expr
-from bnfx.passes.relay.operators import Stored
+from bnfx.passes.stored import Stored
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bnfx.passes.algebra import average
 from bnfx.passes.graph import Concat, Move, Node, Role
-from bnfx.passes.layouts import channels_last, transform_order
+from bnfx.passes.layouts import transform_order
 from bnfx.passes.movement import (
     Dims,
     Homogeneous,
@@ -19,7 +18,7 @@ from bnfx.passes.movement import (
     Select,
     Window,
 )
-from bnfx.passes.movement import Sequence as Chain
+from bnfx.passes.pools import Pool, depth_to_space, spatial_axes
 from bnfx.passes.relay.expressions import Expr, numbers, op_name, static
 
 Reader = Callable[[Any, Dims, Dims], Movement | None]
@@ -87,11 +86,8 @@ def _layout_transform(attrs: Any, before: Dims, after: Dims) -> Movement | None:
 
 def _spatial(attrs: Any, before: Dims) -> tuple[tuple[int, ...], bool]:
     """The axes of a pool or resize, and whether channels are last."""
-    if str(getattr(attrs, "out_layout", "")) not in ("", str(attrs.layout)):
-        raise ValueError("it changes the layout")
-    count = len(before) - 2
-    last = channels_last(str(attrs.layout), count)
-    return tuple(range(1, 1 + count) if last else range(2, 2 + count)), last
+    out_layout = str(getattr(attrs, "out_layout", ""))
+    return spatial_axes(str(attrs.layout), out_layout, len(before))
 
 
 def _over_all(by_order: bool) -> Reader:
@@ -103,38 +99,26 @@ def _over_all(by_order: bool) -> Reader:
     return read
 
 
-def _max_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
-    axes, _ = _spatial(attrs, before)
-    return Window(axes, by_order=True) if _meets_input(attrs, len(axes)) else None
-
-
-def _meets_input(attrs: Any, count: int) -> bool:
-    """Whether no window lies in the padding alone, where its result is no value of the input."""
-    padding, step = numbers(attrs.padding), numbers(attrs.strides)
-    size, ceil = numbers(attrs.pool_size), bool(attrs.ceil_mode)
-    return all(
-        padding[axis] < size[axis] and padding[count + axis] + ceil * (step[axis] - 1) < size[axis]
-        for axis in range(count)
+def _pool(attrs: Any, before: Dims) -> Pool:
+    axes, last = _spatial(attrs, before)
+    return Pool(
+        axes,
+        last,
+        numbers(attrs.pool_size),
+        numbers(attrs.strides),
+        numbers(attrs.padding),
+        numbers(getattr(attrs, "dilation", ())),
+        bool(attrs.ceil_mode),
+        bool(getattr(attrs, "count_include_pad", False)),
     )
 
 
+def _max_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
+    return _pool(attrs, before).maximum()
+
+
 def _avg_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
-    axes, last = _spatial(attrs, before)
-    count = len(axes)
-    padding = numbers(attrs.padding)
-    sides = tuple(zip(padding[:count], padding[count:], strict=True))
-    dilated = any(step != 1 for step in numbers(getattr(attrs, "dilation", ())))
-    counts = bool(attrs.count_include_pad) and (any(padding) or bool(attrs.ceil_mode))
-    if not counts and not _meets_input(attrs, count):
-        return None
-    channels = before[-1 if last else 1]
-    convolution = None
-    plain = not attrs.ceil_mode and not dilated and (counts or not any(padding))
-    if isinstance(channels, int) and plain:
-        convolution = average(
-            channels, numbers(attrs.pool_size), numbers(attrs.strides), sides, last
-        )
-    return Window(axes, counts_padding=counts, convolution=convolution)
+    return _pool(attrs, before).mean(before)
 
 
 def _reduce(by_order: bool) -> Reader:
@@ -197,18 +181,9 @@ def _strided_slice(attrs: Any, before: Dims, after: Dims) -> Movement | None:
 
 
 def _depth_to_space(attrs: Any, before: Dims, after: Dims) -> Movement | None:
-    block, (n, c, h, w) = int(attrs.block_size), before
-    if str(attrs.layout) != "NCHW" or not isinstance(c, int):
+    if str(attrs.layout) != "NCHW":
         return None
-    depth = c // block**2
-    if str(attrs.mode) == "CRD":
-        dims: Dims = (n, depth, block, block, h, w)
-        order: tuple[int, ...] = (0, 1, 4, 2, 5, 3)
-    else:
-        dims = (n, block, block, depth, h, w)
-        order = (0, 3, 4, 1, 5, 2)
-    middle = tuple(dims[axis] for axis in order)
-    return Chain(((Reshape(), dims), (Permute(order), middle), (Reshape(), after)))
+    return depth_to_space(before, after, int(attrs.block_size), str(attrs.mode) == "CRD")
 
 
 _READERS: dict[str, Reader] = {

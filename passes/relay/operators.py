@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bnfx.passes.algebra import (
     ChannelAffine,
-    Conv,
-    ConvTranspose,
     Dense,
-    Expression,
     LinearOperator,
     Source,
 )
 from bnfx.passes.algebra.arrange import permute
-from bnfx.passes.algebra.spatial import Padding
 from bnfx.passes.graph import Linear, Node
-from bnfx.passes.layouts import SPATIAL, channels_last, inverse, kernel_order
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relay.expressions import Expr, numbers, op_name, type_of
+from bnfx.passes.stored import Stored, Written, read_convolution
 
 Refusals = tuple[Refusal, ...]
 Lookup = Callable[[Expr, str], Source | Refusal]
@@ -30,18 +25,6 @@ _CONVS = {"nn.conv1d": 1, "nn.conv2d": 2, "nn.conv3d": 3}
 _TRANSPOSED = {f"{name}_transpose": spatial for name, spatial in _CONVS.items()}
 _DENSE = frozenset({"nn.dense", "nn.matmul", "nn.batch_matmul"})
 LINEAR = frozenset({*_CONVS, *_TRANSPOSED, *_DENSE})
-
-
-@dataclass(frozen=True)
-class Stored:
-    """How the call stores its weight: the operator's, under ``shape``, permuted by ``order``."""
-
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
-
-    def weight(self, canonical: Expression) -> Expression:
-        """The operator's weight as the call takes it."""
-        return permute(canonical.reshape(*self.shape), self.order)
 
 
 @dataclass(frozen=True)
@@ -78,37 +61,22 @@ def _operator(name: str, expr: Expr, source: Node, weight: Source) -> tuple[Line
     attrs = expr.attrs
     if name in _DENSE:
         return _dense(name, attrs, source, weight)
-    spatial = _CONVS.get(name) or _TRANSPOSED[name]
-    layout, out_layout = str(attrs.data_layout), str(attrs.out_layout)
-    if out_layout not in ("", layout):
-        raise ValueError(f"it takes {layout} and gives {out_layout}")
-    last = channels_last(layout, spatial)
-    axes = "IO" if name in _TRANSPOSED else "OI"
-    order = kernel_order(str(attrs.kernel_layout), axes + SPATIAL[spatial])
-    if name in _TRANSPOSED and str(attrs.kernel_layout).startswith("OI"):
+    layout = str(attrs.kernel_layout)
+    if name in _TRANSPOSED and layout.startswith("OI"):
         # The default once, and it meant IO.
-        raise ValueError(f"its kernel layout {attrs.kernel_layout} depends on TVM's version")
-    arranged = permute(weight, order)
+        raise ValueError(f"its kernel layout {layout} depends on TVM's version")
+    written = Written(
+        str(attrs.data_layout),
+        layout,
+        str(attrs.out_layout),
+        numbers(attrs.strides),
+        numbers(attrs.padding),
+        numbers(attrs.dilation),
+        int(attrs.groups),
+        numbers(attrs.output_padding) if name in _TRANSPOSED else None,
+    )
     assert source.shape is not None
-    channels = source.shape[-1 if last else 1]
-    groups, stride = int(attrs.groups), numbers(attrs.strides)
-    dilation, sides = numbers(attrs.dilation), _sides(attrs.padding, spatial)
-    operator: LinearOperator
-    if name in _TRANSPOSED:
-        extra = numbers(attrs.output_padding)
-        operator = ConvTranspose(
-            arranged, None, stride, sides, extra, dilation, groups, channels_last=last
-        )
-    else:
-        # A depthwise kernel may be stored as (channels, multiplier) rather than (out, 1).
-        kernel = arranged.shape[2:]
-        own = arranged.shape[0] == channels == groups and arranged.shape[1] != 1
-        whole = math.prod(arranged.shape[:2])
-        canonical = arranged.reshape(whole, 1, *kernel) if own else arranged
-        operator = Conv(canonical, None, stride, sides, dilation, groups, channels_last=last)
-    if operator.in_channels != channels:
-        raise ValueError(f"a weight of {weight.shape} on {channels} channels in {groups} groups")
-    return operator, Stored(arranged.shape, inverse(order))
+    return read_convolution(written, weight, source.shape)
 
 
 def _dense(name: str, attrs: Any, source: Node, weight: Source) -> tuple[LinearOperator, Stored]:
@@ -124,18 +92,6 @@ def _dense(name: str, attrs: Any, source: Node, weight: Source) -> tuple[LinearO
     order = (1, 0) if swapped else (0, 1)
     arranged = permute(weight, order)
     return Dense(arranged, None), Stored(arranged.shape, order)
-
-
-def _sides(padding: Any, spatial: int) -> Padding:
-    """``(before, after)`` for each axis; TVM lists all befores, then all afters."""
-    values = numbers(padding)
-    if len(values) == 1:
-        values *= spatial
-    if len(values) == spatial:
-        values *= 2
-    if len(values) != 2 * spatial:
-        raise ValueError(f"its padding is {values}")
-    return tuple(zip(values[:spatial], values[spatial:], strict=True))
 
 
 def read_batch_norm(expr: Expr, lookup: Lookup) -> tuple[ChannelAffine | None, Refusals]:

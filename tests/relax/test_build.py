@@ -175,6 +175,24 @@ def test_several_functions_and_a_runner_for_each() -> None:
         assert relative(ours, theirs) < 1e-10
 
 
+def test_a_runner_keeps_its_outputs_and_takes_parts_of_tensors() -> None:
+    """An output lives on when the next one is computed; a part of a tensor is not aligned."""
+    import torch
+
+    run = Runner(bnfx.tvm.build(Make(0, "float32").module(_graph), "llvm"))
+    whole = torch.randn(3, 4, 6, 7)[:, :, :, :]
+    flat = torch.randn(2 * 4 * 6 * 7 + 1)
+    unaligned = flat[1:].reshape(2, 4, 6, 7)
+    assert unaligned.data_ptr() % 64
+    first = run(whole[:2])
+    kept = first.clone()
+    second = run(unaligned)
+    assert torch.equal(first, kept)
+    assert torch.equal(second, run(unaligned.clone()))
+    ours = run(whole[:2].numpy())
+    np.testing.assert_array_equal(ours, kept.numpy())
+
+
 def test_the_hook_folds_in_tvms_own_build(module: tvm.IRModule) -> None:
     with build_hook() as fold:
         executable = tvm.compile(module, "llvm")

@@ -208,6 +208,18 @@ def test_deep_networks_need_no_recursion() -> None:
     assert count(folded)["nn.batch_norm"] == 0
 
 
+def test_long_chains_of_constants_need_no_recursion() -> None:
+    def build(make: Make) -> Expr:
+        bias = make.constant(8, 1, 1)
+        for _ in range(3000):
+            bias = make.call("negative", bias)
+        return make.batch_norm(make.call("add", _conv(make), bias), 8)
+
+    report, folded = report_of(Make(0).module(build))
+    assert report.count("folded") == 1
+    assert count(folded) == {"nn.conv2d": 1, "add": 1}
+
+
 def test_what_writes_to_memory_keeps_its_input() -> None:
     """A packed function outside of a dataflow block may write to what it is given.
 
