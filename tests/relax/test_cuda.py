@@ -25,7 +25,14 @@ HAS_GPU = bool(tvm.cuda(0).exist)
 # The model, its input; kernels and launches, by TVM's default and folded (docs/tvm_relax.md).
 MODELS = [
     pytest.param(decoder, (1, 32, 8, 8), (5, 3), (5, 3), id="decoder"),
-    pytest.param(lambda: vision("resnet18"), (1, 3, 64, 64), (27, 19), (40, 23), id="resnet18"),
+    pytest.param(
+        lambda: vision("resnet18"),
+        (1, 3, 64, 64),
+        (27, 19),
+        (40, 23),
+        id="resnet18",
+        marks=pytest.mark.heavy,
+    ),
     pytest.param(
         lambda: vision("mobilenet_v2"),
         (1, 3, 64, 64),
