@@ -105,17 +105,25 @@ def _over_all(by_order: bool) -> Reader:
 
 def _max_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
     axes, _ = _spatial(attrs, before)
-    return Window(axes, by_order=True) if _meets_input(attrs, len(axes)) else None
+    sizes = tuple(before[axis] for axis in axes)
+    return Window(axes, by_order=True) if _meets_input(attrs, sizes) else None
 
 
-def _meets_input(attrs: Any, count: int) -> bool:
-    """Whether no window lies in the padding alone, where its result is no value of the input."""
+def _meets_input(attrs: Any, sizes: Dims) -> bool:
+    """Whether no window lies in the padding alone, where its result is no value of the input.
+
+    A dilated window may also step over an input that is smaller than its steps.
+    """
     padding, step = numbers(attrs.padding), numbers(attrs.strides)
-    size, ceil = numbers(attrs.pool_size), bool(attrs.ceil_mode)
-    return all(
-        padding[axis] < size[axis] and padding[count + axis] + ceil * (step[axis] - 1) < size[axis]
-        for axis in range(count)
-    )
+    window, ceil = numbers(attrs.pool_size), bool(attrs.ceil_mode)
+    steps = numbers(getattr(attrs, "dilation", None) or (1,) * len(sizes))
+    for axis, size in enumerate(sizes):
+        before, after = padding[axis], padding[len(sizes) + axis]
+        if before >= window[axis] or after + ceil * (step[axis] - 1) >= window[axis]:
+            return False
+        if before and steps[axis] > 1 and not (isinstance(size, int) and size >= steps[axis]):
+            return False
+    return True
 
 
 def _avg_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
@@ -125,7 +133,7 @@ def _avg_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
     sides = tuple(zip(padding[:count], padding[count:], strict=True))
     dilated = any(step != 1 for step in numbers(getattr(attrs, "dilation", ())))
     counts = bool(attrs.count_include_pad) and (any(padding) or bool(attrs.ceil_mode))
-    if not counts and not _meets_input(attrs, count):
+    if not counts and not _meets_input(attrs, tuple(before[axis] for axis in axes)):
         return None
     channels = before[-1 if last else 1]
     convolution = None
@@ -140,8 +148,9 @@ def _avg_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
 def _reduce(by_order: bool) -> Reader:
     def read(attrs: Any, before: Dims, after: Dims) -> Movement | None:
         rank = len(before)
-        named = range(rank) if attrs.axis is None else [a % rank for a in numbers(attrs.axis)]
-        axes = set(range(rank)) - set(named) if attrs.exclude else set(named)
+        axes = {axis % rank for axis in numbers(attrs.axis or ())}
+        if attrs.exclude or not axes:  # none named: all
+            axes = set(range(rank)) - axes
         return Window(tuple(sorted(axes)), keep=bool(attrs.keepdims), by_order=by_order)
 
     return read
