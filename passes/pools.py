@@ -45,20 +45,25 @@ class Pool:
     ceil: bool
     counts: bool = False
 
-    @property
-    def meets_input(self) -> bool:
-        """Whether no window lies in the padding alone, where it gives no value of the input."""
-        if any(step != 1 for step in self.dilation):  # taps may step over the input
-            return not any(self.padding) and not self.ceil
-        count = len(self.axes)
-        return all(
-            self.padding[axis] < self.size[axis]
-            and self.padding[count + axis] + self.ceil * (self.strides[axis] - 1) < self.size[axis]
-            for axis in range(count)
-        )
+    def meets_input(self, before: Dims) -> bool:
+        """Whether no window lies in the padding alone, where it gives no value of the input.
 
-    def maximum(self) -> Window | None:
-        return Window(self.axes, by_order=True) if self.meets_input else None
+        A dilated window may also step over an input that is smaller than its steps.
+        """
+        count = len(self.axes)
+        steps = self.dilation or (1,) * count
+        for at, axis in enumerate(self.axes):
+            first, last = self.padding[at], self.padding[count + at]
+            beyond = last + self.ceil * (self.strides[at] - 1)
+            if first >= self.size[at] or beyond >= self.size[at]:
+                return False
+            size = before[axis]
+            if first and steps[at] > 1 and not (isinstance(size, int) and size >= steps[at]):
+                return False
+        return True
+
+    def maximum(self, before: Dims) -> Window | None:
+        return Window(self.axes, by_order=True) if self.meets_input(before) else None
 
     def mean(self, before: Dims) -> Window | None:
         """Averaging; the same as a depthwise convolution where it is one.
@@ -69,7 +74,7 @@ class Pool:
         count = len(self.axes)
         sides = tuple(zip(self.padding[:count], self.padding[count:], strict=True))
         counts = self.counts and (any(self.padding) or self.ceil)
-        if not counts and not self.meets_input:
+        if not counts and not self.meets_input(before):
             return None
         channels = before[-1 if self.last else 1]
         plain = not self.ceil and all(step == 1 for step in self.dilation)

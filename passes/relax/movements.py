@@ -107,7 +107,7 @@ def _pool(value: Value, before: Dims) -> Pool:
 
 
 def _max_pool(value: Value, before: Dims, after: Dims) -> Movement | None:
-    return _pool(value, before).maximum()
+    return _pool(value, before).maximum(before)
 
 
 def _avg_pool(value: Value, before: Dims, after: Dims) -> Movement | None:

@@ -145,7 +145,10 @@ class Constants:
                     value = children[0].reshape(shape)
                 else:
                     assert name is not None
-                    value = _FUNCTIONS[name](expr.attrs, *children)
+                    try:
+                        value = _FUNCTIONS[name](expr.attrs, *children)
+                    except (TypeError, ValueError):  # no such arithmetic in NumPy
+                        value = None
         if value is None or value.shape != shape or str(value.dtype) != type_of(expr).dtype:
             return None  # not what TVM computes, whatever it is
         return value

@@ -114,7 +114,7 @@ def _pool(attrs: Any, before: Dims) -> Pool:
 
 
 def _max_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
-    return _pool(attrs, before).maximum()
+    return _pool(attrs, before).maximum(before)
 
 
 def _avg_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
@@ -124,8 +124,9 @@ def _avg_pool(attrs: Any, before: Dims, after: Dims) -> Movement | None:
 def _reduce(by_order: bool) -> Reader:
     def read(attrs: Any, before: Dims, after: Dims) -> Movement | None:
         rank = len(before)
-        named = range(rank) if attrs.axis is None else [a % rank for a in numbers(attrs.axis)]
-        axes = set(range(rank)) - set(named) if attrs.exclude else set(named)
+        axes = {axis % rank for axis in numbers(attrs.axis or ())}
+        if attrs.exclude or not axes:  # none named: all
+            axes = set(range(rank)) - axes
         return Window(tuple(sorted(axes)), keep=bool(attrs.keepdims), by_order=by_order)
 
     return read

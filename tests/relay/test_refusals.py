@@ -177,6 +177,28 @@ def test_sizes_that_may_differ_are_no_sum() -> None:
     assert report.count("lowered") == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_constants_that_numpy_cannot_compute_are_computed() -> None:
+    """Booleans have no difference in NumPy: the rest of the function is folded all the same."""
+    make = Make(0)
+    y = make.batch_norm(make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3), 8)
+    yes = [tensor(np.array([True])) for _ in range(2)]
+    report, folded = report_of(module_of(y * relay.cast(relay.subtract(*yes), make.dtype)))
+    assert report.count("folded") == 1
+    assert count(folded)["subtract"] == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_dense_layers_on_more_than_matrices_are_merged() -> None:
+    """Relay has them, for code generators of others: TVM itself has no schedule."""
+    make = Make(0)
+    x = make.input(2, 3, 5, 4)
+    y = relay.nn.dense(relay.nn.dense(x, make.constant(16, 4)), make.constant(4, 16))
+    report, folded = report_of(module_of(make.batch_norm(y, 4, axis=3)))
+    assert report.count("folded") == 1
+    assert count(folded)["nn.dense"] == 1
+
+
 def test_a_broken_rule_leaves_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     from bnfx.passes.relay import rewrite
 
