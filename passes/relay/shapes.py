@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from tvm import relay
+
 from bnfx.passes.graph import Node
 from bnfx.passes.layouts import transform_order
 from bnfx.passes.movement import Dims
@@ -25,7 +27,8 @@ _SAME = frozenset(
 )
 # The output has the first axis of the first input: the batch.
 _BATCHED = ("nn.conv", "nn.max_pool", "nn.avg_pool", "nn.global_", "nn.adaptive_", "nn.upsampling")
-_ALSO_BATCHED = frozenset({"nn.batch_flatten", "nn.batch_matmul", "image.resize2d"})
+_ALSO_BATCHED = frozenset({"nn.batch_flatten", "image.resize2d"})
+_PADDING = frozenset({"nn.pad", "nn.mirror_pad"})
 _BROADCASTING = frozenset({"add", "subtract", "multiply", "divide", "maximum", "minimum"})
 
 
@@ -40,6 +43,7 @@ class Shapes:
         sizes = [static(dim) for dim in kind.shape]
         if None not in sizes:
             return tuple(size for size in sizes if size is not None)
+        expr, inputs = _in_place_of_tuples(expr, inputs)
         before = inputs[0].shape if inputs else None
         inherit = _rule(expr, sizes, inputs)
         return tuple(
@@ -56,6 +60,18 @@ class Shapes:
         if before is not None and source is not None and isinstance(before[source], str):
             return before[source]
         return f"?{next(self._fresh)}"
+
+
+def _in_place_of_tuples(expr: Expr, inputs: Sequence[Node]) -> tuple[Expr, Sequence[Node]]:
+    """The call that makes the value, and the tensors that it reads, where tuples stand between."""
+    if not inputs:
+        return expr, inputs
+    whole = inputs[0]
+    if isinstance(expr, relay.TupleGetItem) and op_name(whole.origin) == "split":
+        return whole.origin, whole.inputs
+    if op_name(expr) == "concatenate" and isinstance(whole.origin, relay.Tuple):
+        return expr, whole.inputs
+    return expr, inputs
 
 
 def _rule(
@@ -78,7 +94,18 @@ def _rule(
     if name == "nn.dense":
         return lambda axis: axis if axis < rank - 1 else None
     if name.startswith(_BATCHED) or name in _ALSO_BATCHED:
-        return lambda axis: 0 if axis == 0 else None
+        layout = getattr(expr.attrs, "data_layout", getattr(expr.attrs, "layout", "N"))
+        return lambda axis: 0 if axis == 0 and str(layout).startswith("N") else None
+    if name == "nn.batch_matmul":  # one of the two may be broadcast
+        other = inputs[1].shape
+        alike = other is not None and other[0] in (1, before[0])
+        return lambda axis: 0 if axis == 0 and alike else None
+    if name in _PADDING:
+        padded = [any(numbers(pair)) for pair in expr.attrs.pad_width]
+        return lambda axis: None if padded[axis] else axis
+    if name == "strided_slice" and expr.attrs.axes:
+        sliced = {axis % rank for axis in numbers(expr.attrs.axes)}
+        return lambda axis: None if axis in sliced else axis
     if name == "split":
         return lambda axis: axis if axis != int(expr.attrs.axis) % rank else None
     order = None

@@ -132,6 +132,16 @@ def _dynamic_arms(make: Make) -> Expr:
     return make.batch_norm(relay.add(*arms), 8)
 
 
+def _dynamic_parts(make: Make) -> Expr:
+    """Concatenated, split, sliced and padded, a batch is the same batch."""
+    x = make.input(relay.Any(), 4, 6, 7)
+    y = relay.concatenate([make.conv(x, 4, 4, 1, 1), make.conv(x, 4, 4, 1, 1)], axis=1)
+    one, _ = relay.split(make.conv(x, 16, 4, 3, 3), 2, axis=1)
+    z = relay.strided_slice(make.conv(x, 9, 4, 1, 1), [1], [9], axes=[1])
+    one = relay.nn.pad(one, ((0, 0), (0, 0), (1, 1), (1, 1)), pad_mode="edge")
+    return make.batch_norm(relay.add(relay.add(y, one), z), 8)
+
+
 def _dynamic_size(make: Make) -> Expr:
     x = make.input(2, 4, relay.Any(), 7)
     return make.conv(make.batch_norm(x, 4), 8, 4, 3, 3, padding=(1, 1))
@@ -149,6 +159,7 @@ def _dynamic_size_unpadded(make: Make) -> Expr:
         (_dynamic_flatten, 1, None),
         (_dynamic_reshape, 1, None),
         (_dynamic_arms, 1, None),
+        (_dynamic_parts, 1, None),
         (_dynamic_size, 0, Code.DYNAMIC_SHAPE),
         (_dynamic_size_unpadded, 1, None),
     ],
