@@ -104,8 +104,13 @@ def check_traceable(model: nn.Module) -> None:
     hooks = (*model._forward_hooks.values(), *model._forward_pre_hooks.values())
     if not all(getattr(hook, "__module__", "").startswith("torch.export") for hook in hooks):
         raise CaptureError(f"{kind} has forward hooks, which a graph cannot hold. {_WAY_OUT}")
-    if isinstance(model, fx.GraphModule):
-        return
+    if not isinstance(model, fx.GraphModule):
+        check_own_forward(model)
+
+
+def check_own_forward(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` unless calling ``model`` runs the forward of its class."""
+    kind = type(model).__name__
     if type(model).__call__ is not nn.Module.__call__ or "forward" in vars(model):
         raise CaptureError(f"{kind} replaces __call__ or its own forward. {_WAY_OUT}")
 

@@ -15,7 +15,6 @@ from bnfx.capture import copied, is_training, unwrap
 from bnfx.errors import (
     CaptureError,
     FoldWarning,
-    NotYetError,
     OptionError,
     TrainingModeError,
     VerificationError,
@@ -26,9 +25,12 @@ from bnfx.options import check_verify, nearest, parse_rules
 from bnfx.passes.fx.rewrite import is_meta
 from bnfx.passes.refusals import Code
 from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.passes.rules import Rule
+from bnfx.same_class import SameClass, fold_modules
 from bnfx.verify import allowed, relative_error
 
 _KEEPS = ("auto", "graph", "module")
+_SHOWN = 3  # reasons in a warning
 
 
 @overload
@@ -75,23 +77,28 @@ def fold(
         example_inputs: inputs that ``model`` accepts. Needed where ranks matter and modules do not
             tell them (``BatchNorm1d``, ``F.batch_norm``), and for ``verify``. An exported program
             knows its shapes.
-        keep: ``"auto"`` or ``"graph"``: a ``GraphModule``.
+        keep: ``"module"``: the same class, deep-copied, with those folds that map onto its modules:
+            layers get new weights, a BatchNorm becomes an identity. ``"graph"``: a
+            ``GraphModule``, with every fold. ``"auto"``: the former where it holds every fold, or
+            where no graph can be had; else the latter.
         rules: ``"all"``, ``"none"`` or rule names.
         verify: compare both models on ``example_inputs``: ``True`` allows what rounding
             explains, a float sets the bound on the relative error.
 
     Returns:
         For an ``ExportedProgram`` one in the same dialect, with the same inputs and outputs; what
-        was folded has left its state dict and signature. Else a ``GraphModule``: where shapes
-        mattered, it asserts the ranks of the example inputs, and those sizes that the graph fixes.
-        Folded layers keep their path (``layer1.0.conv1``), and their parameters the
-        ``requires_grad`` that they had.
+        was folded has left its state dict and signature. Else a module of the model's class, or a
+        ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their parameters
+        the ``requires_grad`` that they had. Where shapes mattered, a graph asserts the ranks of
+        the example inputs, and those sizes that the graph fixes; in the place of a BatchNorm
+        stands an identity that checks the rank.
 
     Raises:
         TrainingModeError: if ``model`` is in training mode.
         CaptureError: if ``model`` cannot be traced or copied, or a graph cannot say what it does.
         OptionError: for an option that is not valid.
-        FoldWarning: (a warning) if example inputs would let more be folded.
+        FoldWarning: (a warning) if example inputs would let more be folded, or, with
+            ``keep="module"``, folds do not map onto modules; it says which, and why.
         VerificationError: if ``verify`` finds a larger error.
     """
     if keep not in _KEEPS:
@@ -107,8 +114,6 @@ def fold(
         if verify:
             _verify(model.module(), program.module(), example_inputs, verify)
         return program
-    if keep == "module":
-        raise NotYetError('keep="module" is not offered yet; use keep="graph"')
     if not isinstance(model, nn.Module):
         what = type(model).__name__
         raise TypeError(f"bnfx.fold takes an nn.Module, not {what}")
@@ -117,12 +122,42 @@ def fold(
         raise TrainingModeError("the model is in training mode; call model.eval() first")
     if any(map(is_meta, (*model.parameters(), *model.buffers()))):
         raise CaptureError("the model is on the meta device, so its weights hold no numbers")
-    folded, report = fold_graph(model, example_inputs, chosen)
+    folded, report = _fold_kept(model, example_inputs, chosen, keep)
     if verify:
         _verify(model, folded, example_inputs, verify)
-    if not example_inputs:
+    if report is not None and not example_inputs:
         _warn_of_ranks(report)
     return folded
+
+
+def _fold_kept(
+    model: nn.Module, inputs: Sequence[Any], rules: Sequence[Rule], keep: str
+) -> tuple[nn.Module, GraphReport | None]:
+    """The folded model in the form asked for, and the graph's report if a graph was made."""
+    if keep == "graph" or isinstance(model, fx.GraphModule):
+        return fold_graph(model, inputs, rules)
+    if keep == "module":
+        same = fold_modules(model, inputs, rules)
+        _warn_of_refused(same)
+        return same.model, None
+    try:
+        folded, report = fold_graph(model, inputs, rules)
+    except CaptureError:
+        same = fold_modules(model, inputs, rules)
+        if not same.folded:
+            raise
+        _warn_of_refused(same)
+        return same.model, None
+    same = fold_modules(model, inputs, rules)
+    return (same.model if same.holds(report) else folded), report
+
+
+def _warn_of_refused(same: SameClass) -> None:
+    whys = [f"{path}: {why}" for path, why in same.refused_norms().items()]
+    if whys:
+        shown = "; ".join(whys[:_SHOWN]) + ("; ..." if len(whys) > _SHOWN else "")
+        message = f"{len(whys)} BatchNorms stay, since their folds do not map onto modules: {shown}"
+        warnings.warn(message, FoldWarning, stacklevel=4)
 
 
 def _warn_of_ranks(report: GraphReport) -> None:
