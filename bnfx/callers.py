@@ -113,7 +113,7 @@ class Callers:
                     continue
                 if reference.offset in self._seen(code, owner if reference.by_self else None):
                     continue
-                if ran or not own or not runs_in_turn(function, names):
+                if ran or not (own and reference.name and runs_in_turn(function, names)):
                     return True
         return False
 

@@ -1,4 +1,4 @@
-"""Loads a package in a process where bnfx cannot be imported; prints its answer's relative error."""
+"""Loads a package where bnfx cannot be imported, and prints its answer's relative error."""
 
 from __future__ import annotations
 
