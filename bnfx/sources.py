@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -149,7 +151,9 @@ def _load_program(path: Path) -> ExportedProgram:
     level = log.level
     log.setLevel(logging.CRITICAL)  # it logs the traceback that is told in one line below
     try:
-        return torch.export.load(path)
+        # torch.export.load unpickles what it finds in the archive, unless it is told this way.
+        with mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
+            return torch.export.load(path)
     except Exception as error:
         raise SourceError(
             f"{path} is no exported program, or a broken one; write it anew with torch.export.save"

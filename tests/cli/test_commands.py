@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,17 @@ def spoil(name: str) -> None:
         data = whole.read_bytes()
         whole.unlink()
         Path(name).write_bytes(data[: len(data) // 2])
+    elif name == "code.pt2":
+        program = torch.export.export(make().eval(), (torch.randn(2, 3, 8, 8),))
+        torch.export.save(program, "plain.pt2")
+        code = io.BytesIO()
+        torch.save(Evil(), code)
+        with zipfile.ZipFile("plain.pt2") as old, zipfile.ZipFile(name, "w") as new:
+            for entry in old.namelist():
+                new.writestr(
+                    entry, code.getvalue() if "sample_inputs" in entry else old.read(entry)
+                )
+        Path("plain.pt2").unlink()
     elif name.startswith("code"):
         torch.save({"0.weight": Evil()}, name)
     elif name == "list.pt":
@@ -146,6 +159,7 @@ BAD = {
     "text": (("net.py:make", "--weights", "text.pt"), "text.pt"),
     "cut program": (("cut.pt2",), "no exported program, or a broken one"),
     "text program": (("text.pt2",), "no exported program"),
+    "program with code": (("code.pt2",), "no exported program"),
     "missing program": (("gone.pt2",), "gone.pt2 is no file"),
     "missing file": (("gone.py:make",), "gone.py is no file"),
     "missing function": (("net.py:mak",), "did you mean 'make'"),

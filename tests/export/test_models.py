@@ -83,10 +83,10 @@ def test_same_class(name: str) -> None:
     assert type(folded) is type(model)
     with torch.no_grad():
         assert worst(folded(x), model(x)) < 1e-4
-    if name in ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "timm_resnet18"):
+    if name in ("resnet18", "resnet50", "timm_resnet18"):
         assert type(bnfx.fold(model, x)) is type(model)
-        used = [m for m in folded.modules() if is_batch_norm(m)]
-        assert used == []
+    if name not in ("densenet121", "repvgg_a0", "inception_v3", "googlenet"):
+        assert [m for m in folded.modules() if is_batch_norm(m)] == []
 
 
 DETECTORS = (
@@ -139,6 +139,24 @@ def test_quantisers_find_what_they_look_for() -> None:
         assert (key in conv.meta) == (key in before.meta), key
     assert [user.target for user in conv.users] == [aten.relu.default]
     assert [argument.op for argument in conv.args[1:3]] == ["get_attr", "get_attr"]
+
+
+def test_prepare_pt2e_after_a_fold() -> None:
+    quantize = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+    x86 = pytest.importorskip("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    x = torch.randn(1, 3, 8, 8)
+    randomise(model, x)
+    folded = bnfx.fold(torch.export.export(model, (x,)))
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = quantize.prepare_pt2e(folded.module(), quantizer)
+    prepared(x)
+    converted = quantize.convert_pt2e(prepared)
+    targets = {str(node.target) for node in converted.graph.nodes}
+    assert any("quantize_per_channel" in target for target in targets)
+    with torch.no_grad():
+        assert worst(converted(x), model(x)) < 0.05  # 8 bits
 
 
 @pytest.mark.heavy
