@@ -53,7 +53,7 @@ for _name in _IN_PLACE.split():
     setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     """Traces accesses to buffers too: ``self.count.add_(1)`` in forward belongs into the graph."""
 
     proxy_buffer_attributes = True
@@ -65,7 +65,7 @@ class _Tracer(fx.Tracer):
         return is_registered(module) or bool(super().is_leaf_module(module, path))
 
 
-class _DeepTracer(_Tracer):
+class _DeepTracer(Tracer):
     """Traces through parametrized modules, so that it is seen how they compute their weights."""
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
@@ -75,8 +75,12 @@ class _DeepTracer(_Tracer):
         return super().is_leaf_module(module, path)
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
+def trace(model: nn.Module, tracer: Tracer | None = None) -> fx.GraphModule:
     """``model`` itself if it is a ``GraphModule``, else its symbolic trace.
+
+    Args:
+        model: what tracing leaves behind, it leaves there.
+        tracer: one that watches; parametrized modules are then left whole.
 
     Raises:
         CaptureError: if its control flow depends on data, or it enters autocast.
@@ -85,11 +89,11 @@ def trace(model: nn.Module) -> fx.GraphModule:
         return model
     kind = type(model).__name__
     with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast):
-        if any(map(nn.utils.parametrize.is_parametrized, model.modules())):
+        if tracer is None and any(map(nn.utils.parametrize.is_parametrized, model.modules())):
             with contextlib.suppress(Exception):  # not all can be: spectral_norm asks for a rank
                 return fx.GraphModule(model, _DeepTracer().trace(model), kind)
         try:
-            return fx.GraphModule(model, _Tracer().trace(model), kind)
+            return fx.GraphModule(model, (tracer or Tracer()).trace(model), kind)
         except Exception as error:
             raise CaptureError(f"torch.fx cannot trace {kind}: {error}. {_WAY_OUT}") from error
 
@@ -100,8 +104,13 @@ def check_traceable(model: nn.Module) -> None:
     hooks = (*model._forward_hooks.values(), *model._forward_pre_hooks.values())
     if not all(getattr(hook, "__module__", "").startswith("torch.export") for hook in hooks):
         raise CaptureError(f"{kind} has forward hooks, which a graph cannot hold. {_WAY_OUT}")
-    if isinstance(model, fx.GraphModule):
-        return
+    if not isinstance(model, fx.GraphModule):
+        check_own_forward(model)
+
+
+def check_own_forward(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` unless calling ``model`` runs the forward of its class."""
+    kind = type(model).__name__
     if type(model).__call__ is not nn.Module.__call__ or "forward" in vars(model):
         raise CaptureError(f"{kind} replaces __call__ or its own forward. {_WAY_OUT}")
 

@@ -1,12 +1,15 @@
 """The command ``bnfx``. torch is imported by commands only, so that help is immediate.
 
-Exit status: 0 for a right answer, 1 for a wrong one, 2 for a mistake in the call or a missing
-package.
+Exit status: 0 for a right answer, 1 for a wrong one, 2 for a mistake in the call, a file that
+cannot be used, or a missing package. Reports go to stdout, progress and errors to stderr; an error
+is one line, with the way out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,11 +19,10 @@ import bnfx
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Exact BatchNorm folding for PyTorch compilers.",
-    epilog="Example: bnfx demo --quick",
+    epilog="Example: bnfx explain torchvision:resnet18 --input 1x3x224x224",
 )
 
 _DEFAULT_REPEATS = 15
@@ -117,6 +119,101 @@ def bench(
         _stop(f"bnfx bench: no model of the zoo has {' or '.join(only or ())} in its name")
     form: Form = "json" if as_json else "markdown" if as_markdown else "table"
     raise typer.Exit(run(chosen, form=form, rows=rows))
+
+
+_Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="torchvision:NAME, timm:NAME, a Python file and a function of it that makes the model "
+        "(net.py:make), or an exported program (net.pt2).",
+    ),
+]
+_Weights = Annotated[
+    Path | None,
+    typer.Option(help="A state dict, .pt or .safetensors. Pickled code is never run."),
+]
+_Input = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="SHAPE", help="Shape of an input: 1x3x224x224. Once for each."),
+]
+_Dtype = Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@app.command(epilog="Example: bnfx explain timm:repvgg_a0 --input 1x3x224x224 --json")
+def explain(
+    model: _Source,
+    weights: _Weights = None,
+    shapes: _Input = None,
+    dtype: _Dtype = "float32",
+    as_json: _Json = False,
+) -> None:
+    """Print what becomes of each BatchNorm: folded where, or left alone why."""
+    with _errors("explain"):
+        _require("explain", "torch")
+        from bnfx.commands import explain_source
+
+        typer.echo(explain_source(model, weights, shapes or [], dtype, as_json))
+
+
+@app.command(epilog="Example: bnfx fold torchvision:resnet18 folded.pt2 --input 1x3x224x224")
+def fold(
+    model: _Source,
+    output: Annotated[
+        Path,
+        typer.Argument(help="net.pt2: an exported program; net.onnx: ONNX.", dir_okay=False),
+    ],
+    weights: _Weights = None,
+    shapes: _Input = None,
+    dtype: _Dtype = "float32",
+    as_json: _Json = False,
+    aot: Annotated[
+        bool, typer.Option("--aot", help="Make an AOTInductor package of a .pt2: takes minutes.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option(help="Compare the answers before and after, on random inputs.")
+    ] = True,
+) -> None:
+    """Fold a model and write it to a file, which appears whole or not at all.
+
+    Exits with status 1, and writes nothing, if the folded model's answer differs.
+    """
+    with _errors("fold"):
+        _require("fold", "torch")
+        from bnfx.commands import fold_source
+
+        typer.echo(fold_source(model, output, weights, shapes or [], dtype, as_json, aot, verify))
+
+
+@app.command(epilog="Example: bnfx doctor --json")
+def doctor(as_json: _Json = False) -> None:
+    """Print what of bnfx works here, and what to install for the rest.
+
+    Exits with status 1 if nothing can be folded here: neither torch nor a TVM is there.
+    """
+    from bnfx.doctor import examine, render
+
+    findings = examine()
+    typer.echo(render(findings, as_json))
+    useful = any(f.works for f in findings if f.area in ("PyTorch", "TVM"))
+    raise typer.Exit(0 if useful else 1)
+
+
+@contextlib.contextmanager
+def _errors(command: str) -> Iterator[None]:
+    """Turn what bnfx raises on purpose into one line and an exit status."""
+    try:
+        yield
+    except bnfx.VerificationError as error:
+        typer.echo(f"bnfx {command}: {_line(error)}", err=True)
+        raise typer.Exit(1) from None
+    except bnfx.BnfxError as error:
+        _stop(f"bnfx {command}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _require(command: str, *packages: str) -> None:

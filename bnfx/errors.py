@@ -6,6 +6,7 @@ BnfxError
 ├── TrainingModeError (ValueError)   a module in training was to be folded
 ├── CaptureError                     the model could not be traced
 ├── BuildError (RuntimeError)        TVM cannot build this, or not here
+├── SourceError (ValueError)         a file or a model's name that the command line was given
 ├── ConversionError (TypeError)      a BatchNorm cannot be converted without loss
 ├── SyncError (RuntimeError)         statistics cannot be shared as was asked for
 │   └── MismatchError                ranks are about to do different things (BNFX_SYNC_DEBUG=1)
@@ -43,6 +44,10 @@ class CaptureError(BnfxError):
 
 class BuildError(BnfxError, RuntimeError):
     """TVM cannot build this module, or not for this target."""
+
+
+class SourceError(BnfxError, ValueError):
+    """The command line was given a model, weights or an input that it cannot use."""
 
 
 class ConversionError(BnfxError, TypeError):

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.export import ExportedProgram
 
 from bnfx.capture import copied, trace, unwrap
+from bnfx.exported import survey_exported
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.modules import is_batch_norm
@@ -24,7 +26,7 @@ _collected: contextvars.ContextVar[list[GraphReport] | None] = contextvars.Conte
 _NO_LIMIT = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20}
 
 
-def explain(model: nn.Module, *example_inputs: Any) -> Report:
+def explain(model: nn.Module | ExportedProgram, *example_inputs: Any) -> Report:
     """What bnfx would do with each BatchNorm of ``model``: folded where, or left alone why.
 
     With example inputs, a copy of the model runs once, in eager mode under ``torch.no_grad()``, and
@@ -32,7 +34,8 @@ def explain(model: nn.Module, *example_inputs: Any) -> Report:
     traced by ``torch.fx``, which knows no shapes. Neither model nor inputs are changed.
 
     Args:
-        model: in evaluation mode, or each BatchNorm's verdict will be ``training-mode``.
+        model: in evaluation mode, or each BatchNorm's verdict will be ``training-mode``. Of an
+            ``ExportedProgram``, the graph is read as it is, and inputs are not needed.
         example_inputs: inputs that ``model`` accepts.
 
     Returns:
@@ -41,11 +44,13 @@ def explain(model: nn.Module, *example_inputs: Any) -> Report:
     Raises:
         CaptureError: if the model cannot be copied, or, without example inputs, not be traced.
     """
+    if isinstance(model, ExportedProgram):
+        return Report((survey_exported(model),))
     if not isinstance(model, nn.Module):
         raise TypeError(f"bnfx.explain takes an nn.Module, not {type(model).__name__}")
-    model = copied(unwrap(model))
+    module: nn.Module = copied(unwrap(model))
     if not example_inputs:
-        return Report((rewrite(trace(model), {}, form="attributes").report,))
+        return Report((rewrite(trace(module), {}, form="attributes").report,))
     collected: list[GraphReport] = []
     token = _collected.set(collected)
     try:
@@ -54,10 +59,10 @@ def explain(model: nn.Module, *example_inputs: Any) -> Report:
             torch.random.fork_rng(),
             torch._dynamo.config.patch(_NO_LIMIT),
         ):
-            torch.compile(model, backend=_explaining)(*copied(example_inputs))
+            torch.compile(module, backend=_explaining)(*copied(example_inputs))
     finally:
         _collected.reset(token)
-    return Report((*collected, *_unseen(model, collected)))
+    return Report((*collected, *_unseen(module, collected)))
 
 
 def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:

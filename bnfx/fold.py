@@ -1,47 +1,69 @@
-"""``bnfx.fold``: the folded model as a graph."""
+"""``bnfx.fold``: the folded model, as a module, a graph or an exported program."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import fx, nn
+from torch.export import ExportedProgram
 
-from bnfx.capture import (
-    check_traceable,
-    copied,
-    is_training,
-    trace,
-    unwrap,
-)
+from bnfx.capture import copied, is_training, unwrap
 from bnfx.errors import (
     CaptureError,
     FoldWarning,
-    NotYetError,
     OptionError,
     TrainingModeError,
     VerificationError,
 )
+from bnfx.exported import fold_exported
+from bnfx.fold_graph import fold_graph
 from bnfx.options import check_verify, nearest, parse_rules
-from bnfx.passes.fx import rewrite
-from bnfx.passes.fx.bind import fill
-from bnfx.passes.fx.rewrite import is_meta, survey_shapeless
+from bnfx.passes.fx.rewrite import is_meta
 from bnfx.passes.refusals import Code
-from bnfx.passes.report import Outcome, Verdict
-from bnfx.shapes import check_shapes, describe_shapes
+from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.passes.rules import Rule
+from bnfx.same_class import SameClass, fold_modules
 from bnfx.verify import allowed, relative_error
 
+_KEEPS = ("auto", "graph", "module")
+_SHOWN = 3  # reasons in a warning
 
+
+@overload
+def fold(
+    model: ExportedProgram,
+    *example_inputs: Any,
+    keep: str = ...,
+    rules: str | Sequence[str] = ...,
+    verify: bool | float = ...,
+) -> ExportedProgram: ...
+@overload
 def fold(
     model: nn.Module,
+    *example_inputs: Any,
+    keep: Literal["graph"],
+    rules: str | Sequence[str] = ...,
+    verify: bool | float = ...,
+) -> fx.GraphModule: ...
+@overload
+def fold(
+    model: nn.Module,
+    *example_inputs: Any,
+    keep: str = ...,
+    rules: str | Sequence[str] = ...,
+    verify: bool | float = ...,
+) -> nn.Module: ...
+def fold(
+    model: nn.Module | ExportedProgram,
     *example_inputs: Any,
     keep: str = "auto",
     rules: str | Sequence[str] = "all",
     verify: bool | float = False,
-) -> fx.GraphModule:
+) -> nn.Module | ExportedProgram:
     """A copy of ``model`` in evaluation with its BatchNorms folded into neighbouring weights.
 
     ``y = gamma * (W x + b - mean) / sqrt(var + eps) + beta`` becomes ``y = W' x + b'``, evaluated
@@ -49,64 +71,100 @@ def fold(
     :func:`bnfx.explain` says why.
 
     Args:
-        model: an ``nn.Module`` that ``torch.fx.symbolic_trace`` can trace, or a ``GraphModule``; in
-            evaluation mode. It is not changed, and shares nothing with the result.
+        model: an ``nn.Module`` that ``torch.fx.symbolic_trace`` can trace, a ``GraphModule``, both
+            in evaluation mode, or an ``ExportedProgram``. It is not changed, and shares nothing
+            with the result.
         example_inputs: inputs that ``model`` accepts. Needed where ranks matter and modules do not
-            tell them (``BatchNorm1d``, ``F.batch_norm``), and for ``verify``.
-        keep: ``"auto"`` or ``"graph"``: a ``GraphModule``.
+            tell them (``BatchNorm1d``, ``F.batch_norm``), and for ``verify``. An exported program
+            knows its shapes.
+        keep: ``"module"``: the same class, deep-copied, with those folds that map onto its modules:
+            layers get new weights, a BatchNorm becomes an identity. ``"graph"``: a
+            ``GraphModule``, with every fold. ``"auto"``: the former where it holds every fold, or
+            where no graph can be had; else the latter.
         rules: ``"all"``, ``"none"`` or rule names.
         verify: compare both models on ``example_inputs``: ``True`` allows what rounding
             explains, a float sets the bound on the relative error.
 
     Returns:
-        A ``GraphModule``. Where shapes mattered, it asserts the ranks of the example inputs, and
-        those sizes that the graph fixes.
-        Folded layers keep their path (``layer1.0.conv1``), and their parameters the
-        ``requires_grad`` that they had.
+        For an ``ExportedProgram`` one in the same dialect, with the same inputs and outputs; what
+        was folded has left its state dict and signature. Else a module of the model's class, or a
+        ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their parameters
+        the ``requires_grad`` that they had. Where shapes mattered, a graph asserts the ranks of
+        the example inputs, and those sizes that the graph fixes; in the place of a BatchNorm
+        stands an identity that checks the rank.
 
     Raises:
         TrainingModeError: if ``model`` is in training mode.
         CaptureError: if ``model`` cannot be traced or copied, or a graph cannot say what it does.
         OptionError: for an option that is not valid.
-        FoldWarning: (a warning) if example inputs would let more be folded.
+        FoldWarning: (a warning) if example inputs would let more be folded, or, with
+            ``keep="module"``, folds do not map onto modules; it says which, and why.
         VerificationError: if ``verify`` finds a larger error.
     """
-    if keep == "module":
-        raise NotYetError('keep="module" is not offered yet; use keep="graph"')
-    if keep not in ("auto", "graph"):
-        raise OptionError(f"keep={keep!r} is not valid{nearest(keep, ('auto', 'graph'))}")
+    if keep not in _KEEPS:
+        raise OptionError(f"keep={keep!r} is not valid{nearest(keep, _KEEPS)}")
     chosen = parse_rules(rules)
     check_verify(verify)
     if verify and not example_inputs:
         raise OptionError("verify compares answers on example inputs; pass some after the model")
+    if isinstance(model, ExportedProgram):
+        if keep == "module":
+            raise OptionError('an ExportedProgram has no modules; leave keep="auto"')
+        program, _ = fold_exported(model, chosen)
+        if verify:
+            _verify(model.module(), program.module(), example_inputs, verify)
+        return program
     if not isinstance(model, nn.Module):
-        raise TypeError(f"bnfx.fold takes an nn.Module, not {type(model).__name__}")
+        what = type(model).__name__
+        raise TypeError(f"bnfx.fold takes an nn.Module, not {what}")
     model = unwrap(model)
     if is_training(model):
         raise TrainingModeError("the model is in training mode; call model.eval() first")
-
-    # A copy first: whatever tracing and shape propagation leave behind, they leave it there.
     if any(map(is_meta, (*model.parameters(), *model.buffers()))):
         raise CaptureError("the model is on the meta device, so its weights hold no numbers")
-    check_traceable(model)
-    traced = trace(copied(model))
-    shapeless = survey_shapeless(traced, chosen) if example_inputs else None
-    fixed = describe_shapes(traced, example_inputs) if example_inputs else frozenset()
-    rewritten = rewrite(traced, {}, form="attributes", rules=chosen)
-    folded = rewritten.module
-    shapes_matter = shapeless is not None and not shapeless.agrees(rewritten.report)
-    if rewritten.slots and shapes_matter:
-        check_shapes(folded, example_inputs, fixed)  # what folded rests on them
-    weights = rewritten.evaluate() if rewritten.slots else []
-    assert weights is not None, "a module's own parameters are no fake tensors"
-    fill(folded, {slot.name: weight for slot, weight in zip(rewritten.slots, weights, strict=True)})
+    folded, report = _fold_kept(model, example_inputs, chosen, keep)
     if verify:
         _verify(model, folded, example_inputs, verify)
-    kept = sum(map(_lacks_rank, rewritten.report.verdicts))
-    if kept and not example_inputs:
-        message = f"{kept} BatchNorms were kept, since ranks are not known; pass example inputs"
-        warnings.warn(message, FoldWarning, stacklevel=2)
+    if report is not None and not example_inputs:
+        _warn_of_ranks(report)
     return folded
+
+
+def _fold_kept(
+    model: nn.Module, inputs: Sequence[Any], rules: Sequence[Rule], keep: str
+) -> tuple[nn.Module, GraphReport | None]:
+    """The folded model in the form asked for, and the graph's report if a graph was made."""
+    if keep == "graph" or isinstance(model, fx.GraphModule):
+        return fold_graph(model, inputs, rules)
+    if keep == "module":
+        same = fold_modules(model, inputs, rules)
+        _warn_of_refused(same)
+        return same.model, None
+    try:
+        folded, report = fold_graph(model, inputs, rules)
+    except CaptureError:
+        same = fold_modules(model, inputs, rules)
+        if not same.folded:
+            raise
+        _warn_of_refused(same)
+        return same.model, None
+    same = fold_modules(model, inputs, rules)
+    return (same.model if same.holds(report) else folded), report
+
+
+def _warn_of_refused(same: SameClass) -> None:
+    whys = [f"{path}: {why}" for path, why in same.refused_norms().items()]
+    if whys:
+        shown = "; ".join(whys[:_SHOWN]) + ("; ..." if len(whys) > _SHOWN else "")
+        message = f"{len(whys)} BatchNorms stay, since their folds do not map onto modules: {shown}"
+        warnings.warn(message, FoldWarning, stacklevel=4)
+
+
+def _warn_of_ranks(report: GraphReport) -> None:
+    kept = sum(map(_lacks_rank, report.verdicts))
+    if kept:
+        message = f"{kept} BatchNorms were kept, since ranks are not known; pass example inputs"
+        warnings.warn(message, FoldWarning, stacklevel=3)
 
 
 def _lacks_rank(verdict: Verdict) -> bool:

@@ -7,7 +7,7 @@ import bnfx
 
 model = timm.create_model("repvgg_a0").eval()
 x = torch.randn(1, 3, 64, 64)
-folded = bnfx.fold(model, x)
+folded = bnfx.fold(model, x, keep="graph")
 
 with torch.no_grad():
     error = (folded(x) - model(x)).abs().max() / model(x).abs().max()

@@ -41,6 +41,7 @@ class Code(str, Enum):
     NON_FINITE = "non-finite"
     OVERFLOW = "overflow"
     UNDERFLOW = "underflow"
+    OTHER_MODULES = "other-modules"
     RULE_DISABLED = "rule-disabled"
     INTERNAL_ERROR = "internal-error"
 
@@ -183,6 +184,11 @@ MEANINGS: dict[Code, Meaning] = {
     Code.UNDERFLOW: Meaning(
         "A folded channel is so small that its dtype would lose it to subnormals.",
         "Use bfloat16 or float32, or accept the multiply-add.",
+    ),
+    Code.OTHER_MODULES: Meaning(
+        "The fold is exact in the graph, but cannot be carried out on the model's own modules "
+        '(bnfx.fold with keep="module").',
+        'Use keep="graph", or have one module own the layer and its BatchNorm, and run both.',
     ),
     Code.RULE_DISABLED: Meaning(
         "The rules chosen with rules= leave it alone.",

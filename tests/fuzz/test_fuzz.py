@@ -60,6 +60,6 @@ def test_folded_is_eager(case: tuple[Network, Shape]) -> None:
     x = torch.randn(shape, dtype=torch.float64)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("error", bnfx.RewriteWarning)
-        folded = bnfx.fold(network, x)
+        folded = bnfx.fold(network, x, keep="graph")
         actual = folded(x.clone())
     _agree(network, actual, x)

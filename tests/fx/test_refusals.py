@@ -306,7 +306,7 @@ def test_nested_graph_is_accounted_for() -> None:
 
 def test_rules_none_keeps_everything() -> None:
     model = pair()
-    folded = bnfx.fold(model, rules="none")
+    folded = bnfx.fold(model, rules="none", keep="graph")
     assert count_batch_norms(folded) == 1
     report = rewrite(fx.symbolic_trace(model), {}, form="attributes", rules=()).report
     assert codes(report) == {Code.RULE_DISABLED}

@@ -1,0 +1,143 @@
+"""What ``bnfx explain`` and ``bnfx fold`` do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from torch.export import ExportedProgram
+
+from bnfx.errors import BnfxError, CaptureError, SourceError, VerificationError
+from bnfx.explain import explain
+from bnfx.export import compile_package, export_model, save_program
+from bnfx.exported import fold_exported
+from bnfx.report import Report
+from bnfx.sources import load_model, make_inputs
+from bnfx.verify import allowed, relative_error
+
+
+def explain_source(
+    source: str, weights: Path | None, shapes: Sequence[str], dtype: str, as_json: bool
+) -> str:
+    """The report as text.
+
+    Raises:
+        BnfxError: one of those of loading and capturing.
+    """
+    model, inputs = _load(source, weights, shapes, dtype)
+    with _telling("folding"):
+        try:
+            report = explain(model, *inputs)
+        except BnfxError:
+            raise
+        except Exception as error:
+            raise CaptureError(f"the inputs do not fit the model: {_first(error)}") from error
+    return report.to_json() if as_json else str(report)
+
+
+def fold_source(
+    source: str,
+    output: Path,
+    weights: Path | None,
+    shapes: Sequence[str],
+    dtype: str,
+    as_json: bool,
+    aot: bool,
+    verify: bool,
+) -> str:
+    """Fold, compare, write; the report as text. ``output`` is written whole or not at all.
+
+    Raises:
+        BnfxError: one of those of loading, exporting and comparing.
+    """
+    if output.suffix not in (".pt2", ".onnx") or (aot and output.suffix != ".pt2"):
+        wanted = ".pt2" if aot else ".pt2 or .onnx"
+        raise SourceError(f"{output} must end in {wanted}")
+    if not output.absolute().parent.is_dir():
+        raise SourceError(f"the folder of {output} does not exist; make it first")
+    if output.is_dir():
+        raise SourceError(f"{output} is a folder")
+    model, inputs = _load(source, weights, shapes, dtype)
+    if isinstance(model, nn.Module) and not inputs:
+        raise SourceError("say what the model takes: --input 1x3x224x224")
+    with _telling("exporting"):
+        program = export_model(model, inputs)
+    with _telling("folding"):
+        folded, report = fold_exported(program)
+    inputs = inputs or (program.example_inputs or ((), {}))[0]
+    if verify and inputs:
+        with _telling("comparing"):
+            _compare(program, folded, inputs)
+    with _telling("writing"):
+        _write(folded, output, inputs, aot)
+    whole = Report((report,))
+    return whole.to_json() if as_json else f"{whole}\nwritten to {output}"
+
+
+def _load(
+    source: str, weights: Path | None, shapes: Sequence[str], dtype: str
+) -> tuple[nn.Module | ExportedProgram, tuple[Any, ...]]:
+    with _telling("loading"):
+        model = load_model(source, weights, dtype)
+        return model, make_inputs(shapes, dtype)
+
+
+def _compare(program: ExportedProgram, folded: ExportedProgram, inputs: Sequence[Any]) -> None:
+    try:
+        with torch.no_grad():
+            expected = program.module()(*inputs)
+            actual = folded.module()(*inputs)
+    except Exception as misfit:
+        raise CaptureError(f"the inputs do not fit the model: {_first(misfit)}") from misfit
+    error, bound = relative_error(actual, expected), allowed(True, expected)
+    if not error <= bound:
+        raise VerificationError(
+            f"the folded model's answer differs by {error:.1e}, more than {bound:.1e}; nothing was "
+            "written; please report it"
+        )
+
+
+def _write(program: ExportedProgram, output: Path, inputs: Sequence[Any], aot: bool) -> None:
+    if aot:
+        compile_package(program, inputs, output)
+    elif output.suffix == ".pt2":
+        save_program(program, output)
+    else:
+        _write_onnx(program, output)
+
+
+def _write_onnx(program: ExportedProgram, output: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".bnfx") as folder:
+        temporary = Path(folder) / output.name
+        try:
+            torch.onnx.export(
+                program, (), str(temporary), dynamo=True, verbose=False, external_data=False
+            )
+        except ImportError:
+            raise SourceError("ONNX needs onnxscript: pip install onnx onnxscript") from None
+        os.replace(temporary, output)
+
+
+@contextlib.contextmanager
+def _telling(step: str) -> Iterator[None]:
+    """Show on a terminal what takes time; keep torch's own remarks off it."""
+    console = Console(stderr=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not console.is_terminal:
+            yield
+            return
+        with console.status(f"{step} ..."):
+            yield
+
+
+def _first(error: Exception) -> str:
+    return "".join(str(error).strip().splitlines()[:1])

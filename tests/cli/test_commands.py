@@ -1,0 +1,249 @@
+"""bnfx explain, fold, doctor: right files, or one line and none."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from support import relative
+from typer.testing import CliRunner, Result
+
+from bnfx.cli import app
+
+ROOT = Path(__file__).parents[2]
+NET = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+    model[1].running_mean.uniform_(-1, 1)
+    model[1].running_var.uniform_(0.5, 2)
+    model[1].weight.data.uniform_(-2, 2)
+    return model
+
+def wrong():
+    return 3
+
+def broken():
+    raise RuntimeError("no such luck")
+"""
+SHAPE = ("--input", "2x3x8x8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "net.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def bnfx(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def make() -> torch.nn.Module:
+    names: dict = {}
+    exec(NET, names)
+    return names["make"]()
+
+
+def test_explain(folder: Path) -> None:
+    result = bnfx("explain", "net.py:make", *SHAPE)
+    assert result.exit_code == 0, result.output
+    assert "1 BatchNorm: 1 folded" in result.stdout
+    report = json.loads(bnfx("explain", "net.py:make", "--json", "--dtype", "float64").stdout)
+    assert report["summary"]["folded"] == 1
+    assert "20 BatchNorm: 20 folded" in bnfx("explain", "torchvision:resnet18").stdout
+    assert "BatchNorm" in bnfx("explain", "timm:resnet18", "--input", "1x3x32x32").stdout
+
+
+def test_fold_writes_a_program(folder: Path) -> None:
+    result = bnfx("fold", "net.py:make", "out.pt2", *SHAPE)
+    assert result.exit_code == 0, result.output
+    assert "written to out.pt2" in result.stdout
+    program = torch.export.load("out.pt2")
+    assert set(program.state_dict) == {"0.weight", "0.bias"}
+    model, x = make().eval(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert relative(program.module()(x), model(x)) < 1e-5
+    assert "no BatchNorm in the graph" in bnfx("explain", "out.pt2").stdout
+    again = json.loads(bnfx("fold", "out.pt2", "again.pt2", "--json").stdout)
+    assert again["summary"]["folded"] == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["again.pt2", "net.py", "out.pt2"]
+
+
+def test_fold_writes_onnx(folder: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    result = bnfx("fold", "net.py:make", "out.onnx", *SHAPE)
+    assert result.exit_code == 0, result.output
+    ops = [node.op_type for node in onnx.load("out.onnx").graph.node]
+    assert "Conv" in ops
+    assert "BatchNormalization" not in ops
+
+
+def test_weights(folder: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    other = make()
+    with torch.no_grad():
+        other[0].weight.mul_(-3)
+    torch.save(other.state_dict(), "w.pt")
+    safetensors.save_file(other.state_dict(), "w.safetensors")
+    x = torch.randn(2, 3, 8, 8)
+    for weights in ("w.pt", "w.safetensors"):
+        result = bnfx("fold", "net.py:make", "out.pt2", "--weights", weights, *SHAPE)
+        assert result.exit_code == 0, result.output
+        with torch.no_grad():
+            assert relative(torch.export.load("out.pt2").module()(x), other.eval()(x)) < 1e-5
+
+
+class Evil:
+    """Pickled code: loading it the old way makes a file."""
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ("evil",))
+
+
+def spoil(name: str) -> None:
+    """Write a file that is not what its name says."""
+    if name.startswith("cut"):
+        whole = Path("whole" + Path(name).suffix)
+        if name.endswith(".pt2"):
+            torch.export.save(torch.export.export(make(), (torch.randn(2, 3, 8, 8),)), whole)
+        elif name.endswith(".safetensors"):
+            pytest.importorskip("safetensors.torch").save_file(make().state_dict(), whole)
+        else:
+            torch.save(make().state_dict(), whole)
+        data = whole.read_bytes()
+        whole.unlink()
+        Path(name).write_bytes(data[: len(data) // 2])
+    elif name == "code.pt2":
+        program = torch.export.export(make().eval(), (torch.randn(2, 3, 8, 8),))
+        torch.export.save(program, "plain.pt2")
+        code = io.BytesIO()
+        torch.save(Evil(), code)
+        with zipfile.ZipFile("plain.pt2") as old, zipfile.ZipFile(name, "w") as new:
+            for entry in old.namelist():
+                new.writestr(
+                    entry, code.getvalue() if "sample_inputs" in entry else old.read(entry)
+                )
+        Path("plain.pt2").unlink()
+    elif name.startswith("code"):
+        torch.save({"0.weight": Evil()}, name)
+    elif name == "list.pt":
+        torch.save([1, 2], name)
+    elif name == "other.pt":
+        torch.save({"a": torch.ones(2)}, name)
+    elif name.startswith("text"):
+        Path(name).write_text("hello")
+
+
+BAD = {
+    "missing weights": (("net.py:make", "--weights", "gone.pt"), "gone.pt is no file"),
+    "cut weights": (("net.py:make", "--weights", "cut.pt"), "cut off"),
+    "cut safetensors": (("net.py:make", "--weights", "cut.safetensors"), "cut off"),
+    "pickled code": (("net.py:make", "--weights", "code.pt"), "pickled code, which is not run"),
+    "a list": (("net.py:make", "--weights", "list.pt"), "holds no state dict"),
+    "another model's": (("net.py:make", "--weights", "other.pt"), "does not fit Sequential"),
+    "text": (("net.py:make", "--weights", "text.pt"), "text.pt"),
+    "cut program": (("cut.pt2",), "no exported program, or a broken one"),
+    "text program": (("text.pt2",), "no exported program"),
+    "program with code": (("code.pt2",), "no exported program"),
+    "missing program": (("gone.pt2",), "gone.pt2 is no file"),
+    "missing file": (("gone.py:make",), "gone.py is no file"),
+    "missing function": (("net.py:mak",), "did you mean 'make'"),
+    "no module": (("net.py:wrong",), "returned a int, not an nn.Module"),
+    "failing": (("net.py:broken",), "no such luck"),
+    "no source": (("resnet18",), "use torchvision:NAME"),
+    "unknown name": (("torchvision:resnet1",), "did you mean 'resnet18'"),
+    "unknown timm": (("timm:resnet1",), "timm has no model"),
+    "bad shape": (("net.py:make", "--input", "2xa"), "is no shape"),
+    "wrong shape": (("net.py:make", "--input", "2x5x8x8"), "cannot export"),
+    "bad dtype": (("net.py:make", "--dtype", "float3"), "did you mean 'float32'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_used_is_one_line_and_leaves_nothing(case: str, folder: Path) -> None:
+    words, message = BAD[case]
+    for word in words:
+        spoil(word)
+    before = sorted(folder.iterdir())
+    shape = () if "--input" in words else SHAPE
+    result = bnfx("fold", words[0], "out.pt2", *words[1:], *shape)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
+    assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
+
+
+def test_bad_outputs(folder: Path) -> None:
+    for output, message in (
+        ("out.txt", "must end in .pt2 or .onnx"),
+        ("gone/out.pt2", "does not exist; make it first"),
+    ):
+        result = bnfx("fold", "net.py:make", output, *SHAPE)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    assert "say what the model takes" in bnfx("fold", "net.py:make", "out.pt2").stderr
+
+
+def test_doctor() -> None:
+    result = bnfx("doctor")
+    assert result.exit_code == 0
+    assert re.search(
+        r"PyTorch +torch +yes +" + re.escape(torch.__version__.split("+")[0]), result.stdout
+    )
+    findings = {found["name"]: found for found in json.loads(bnfx("doctor", "--json").stdout)}
+    assert findings["gloo"]["works"] is torch.distributed.is_gloo_available()
+    assert findings["GPU"]["works"] is torch.cuda.is_available()
+    assert all(found["detail"] for found in findings.values())
+
+
+@pytest.mark.parametrize("command", ["explain", "fold", "bench", "doctor", "demo"])
+def test_help_has_an_example(command: str) -> None:
+    result = bnfx(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: bnfx {command}" in result.stdout
+
+
+def test_completion_and_no_colours_in_a_pipe(folder: Path) -> None:
+    environment = {**os.environ, "_BNFX_COMPLETE": "complete_bash", "COMP_WORDS": "bnfx ex"}
+    run = subprocess.run(
+        [sys.executable, "-c", "from bnfx.cli import app; app(prog_name='bnfx')"],
+        env={**environment, "COMP_CWORD": "1", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.split() == ["explain"], run.stderr
+    assert "\x1b" not in bnfx("explain", "net.py:make").output
+
+
+PAGE = (ROOT / "docs/cli.md").read_text()
+COMMANDS = re.findall(r"^\$ (bnfx .*)$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_of_the_page(line: str, folder: Path) -> None:
+    """In order of the page; what one writes, another reads."""
+    if ".onnx" in line:
+        pytest.importorskip("onnxscript")
+    if "--weights" in line:
+        torch.save(make().state_dict(), "trained.pt")
+    if line == "bnfx explain folded.pt2":
+        program = torch.export.export(make().eval(), (torch.randn(1, 3, 8, 8),))
+        torch.export.save(program, "folded.pt2")
+    result = bnfx(*shlex.split(line)[1:])
+    assert result.exit_code == 0, result.output
