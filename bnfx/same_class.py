@@ -48,13 +48,16 @@ class SameClass:
     refused: dict[str, str] = field(default_factory=dict)
 
     def holds(self, report: GraphReport) -> bool:
-        """Whether it has every fold of a graph with that report."""
+        """Whether it leaves no BatchNorm, and no map, that a graph with that report took away."""
         if any(report.rewrites.get(name) for name in _GRAPH_ONLY):
             return False
-        done = {Outcome.FOLDED, Outcome.MERGED}
-        names = (v.site.name.split(":")[0] for v in report.verdicts if v.outcome in done)
         folded = set(self.folded)
-        return all(name in folded for name in names)
+        return all(
+            verdict.site.name.split(":")[0] in folded
+            for verdict in report.verdicts
+            if verdict.outcome in (Outcome.FOLDED, Outcome.MERGED)
+            or (verdict.outcome is Outcome.LOWERED and verdict.site.kind == "batch_norm")
+        )
 
     def refused_norms(self) -> dict[str, str]:
         """Of what was refused, the modules with running statistics."""

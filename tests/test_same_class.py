@@ -250,6 +250,13 @@ def test_auto_gives_a_graph_where_modules_cannot_hold_every_fold() -> None:
     agrees(folded, model)
 
 
+def test_auto_leaves_no_batch_norm_that_a_graph_lowers() -> None:
+    model = ready(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU()))
+    folded = bnfx.fold(model, X)
+    assert norms(folded) == 0
+    agrees(folded, model)
+
+
 def test_batch_norm_in_front() -> None:
     model = ready(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.ReLU()))
     folded = bnfx.fold(model, X, keep="module")

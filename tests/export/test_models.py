@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from support import randomise as signed
 from support import relative
 from torch import nn
 from torch.utils import _pytree as pytree
@@ -71,7 +72,10 @@ def test_export_round_trip(name: str) -> None:
     calls = [node for node in loaded.graph.nodes if node.op == "call_function"]
     left = sum("batch_norm" in str(node.target) for node in calls)
     assert left == report.count(Outcome.KEPT) == 0
-    assert not any("running" in key for key in loaded.state_dict)
+    # What no node reads (the auxiliary heads of inception and googlenet) is no business of a fold.
+    idle = {node.name for node in program.graph.find_nodes(op="placeholder") if not node.users}
+    kept = {spec.target for spec in program.graph_signature.input_specs if spec.arg.name in idle}
+    assert {key for key in loaded.state_dict if "running" in key} <= kept
 
 
 @pytest.mark.parametrize("name", marked(SPINE))
@@ -99,21 +103,25 @@ DETECTORS = (
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", DETECTORS)
 def test_detectors_keep_their_class(name: str) -> None:
-    model = get_model(name, weights=None, weights_backbone=None).eval()
-    x = torch.rand(1, 3, 160, 160)
+    # In float64: fitted to one picture, ssdlite's 1x1 maps amplify float32's rounding to 1e-3.
+    model = get_model(name, weights=None, weights_backbone=None).eval().double()
+    x = torch.rand(1, 3, 160, 160).double()
     randomise(model.backbone, x)
     folded = bnfx.fold(model, [x[0]])
     assert type(folded) is type(model)
     assert not any(hasattr(module, "running_var") for module in folded.modules())
     with torch.no_grad():
-        assert worst(folded.backbone(x), model.backbone(x)) < 1e-4
-    boxes = folded([x[0]])
-    assert set(boxes[0]) == {"boxes", "labels", "scores"}
+        assert worst(folded.backbone(x), model.backbone(x)) < 1e-10
     with torch.no_grad():  # what export can take of a detector
         program = torch.export.export(model.backbone, (x,))
     part = bnfx.fold(program)
     with torch.no_grad():
-        assert worst(part.module()(x), model.backbone(x)) < 1e-4
+        assert worst(part.module()(x), model.backbone(x)) < 1e-10
+    signed(model.float())  # and in float32, with statistics that are not fitted
+    same, x = bnfx.fold(model, [x[0].float()]), x.float()
+    with torch.no_grad():
+        assert worst(same.backbone(x), model.backbone(x)) < 1e-4
+    assert set(same([x[0]])[0]) == {"boxes", "labels", "scores"}
 
 
 @pytest.mark.heavy
