@@ -45,13 +45,18 @@ class Dataflow:
                 raise UnreadableFunctionError(f"a function inside captures {names}")
 
     def resolve(self, expr: Expr) -> Expr:
-        """The expression itself, or what ``let`` says that it is."""
+        """The expression itself, or what ``let`` or a tuple says that it is."""
         while True:
             if isinstance(expr, relay.Let):
                 self._bound[expr.var] = expr.value
                 expr = expr.body
             elif expr in self._bound:
                 expr = self._bound[expr]
+            elif isinstance(expr, relay.TupleGetItem):
+                whole = self.resolve(expr.tuple_value)
+                if not isinstance(whole, relay.Tuple):
+                    return expr
+                expr = whole.fields[expr.index]
             else:
                 return expr
 

@@ -38,19 +38,6 @@ def _pool(kind: str, **options: Any) -> Op:
     return lambda x: getattr(relay.nn, kind)(x, pool_size=(2, 2), strides=(2, 2), **options)
 
 
-def _dilated_past_the_input(kind: str) -> Graph:
-    """Both taps of the one window lie in the padding, on either side of the one position."""
-
-    def build(make: Make) -> Expr:
-        y = make.conv(make.input(2, 4, 1, 1), 8, 4, 1, 1, bias=True)
-        options = {"pool_size": (2, 2), "padding": (1, 1), "dilation": (2, 2)}
-        y = make.batch_norm(getattr(relay.nn, kind)(y, **options), 8, positive=True)
-        # The smallest number there is stands for "nothing": of the order of the rest.
-        return relay.clip(y, -10.0, 10.0)
-
-    return build
-
-
 def _concat(make: Make) -> Expr:
     x = make.input(2, 4, 6, 7)
     parts = [make.conv(x, 8, 4, 1, 1), make.conv(x, 2, 4, 1, 1, bias=True)]
@@ -61,6 +48,13 @@ def _concat_dead_arm(make: Make) -> Expr:
     x = make.input(2, 4, 6, 7)
     parts = [make.conv(x, 8, 4, 1, 1), relay.sigmoid(x)]
     return make.batch_norm(relay.concatenate(parts, axis=1), 12)
+
+
+def _part_of_a_tuple(make: Make) -> Expr:
+    x = make.input(2, 4, 6, 7)
+    pair = relay.Tuple([make.conv(x, 8, 4, 1, 1), relay.sigmoid(x)])
+    y = make.batch_norm(relay.nn.relu(relay.TupleGetItem(pair, 0)), 8)
+    return relay.Tuple([make.conv(y, 4, 8, 1, 1), relay.TupleGetItem(pair, 1)])
 
 
 def _concat_read_twice(make: Make) -> Expr:
@@ -162,21 +156,6 @@ CASES = [
     Case("behind-layout", _behind(lambda x: relay.layout_transform(x, "NCHW", "NHWC"), axis=3)),
     Case("behind-expand", _behind(lambda x: relay.expand_dims(x, axis=2))),
     Case("behind-squeeze", _behind(lambda x: relay.squeeze(relay.expand_dims(x, 0), [0]))),
-    *(
-        Case(
-            f"behind-{kind}-dilated-past-the-input",
-            _dilated_past_the_input(f"{kind}_pool2d"),
-            folded=0,
-            lowered=1,
-            left=3,
-            codes=(Code.NO_LINEAR_BEFORE,),
-        )
-        for kind in ("max", "avg")
-    ),
-    Case(
-        "behind-dilated-max-pool",
-        _behind(_pool("max_pool2d", dilation=(2, 2), padding=(1, 1)), positive=True),
-    ),
     Case("behind-dropout", _behind(lambda x: relay.nn.dropout(x, 0.5))),
     Case(
         "behind-mirror-pad",
@@ -233,6 +212,7 @@ CASES = [
         _in_front(lambda x: relay.strided_slice(x, [1], [5], axes=[1]), inside=4),
     ),
     Case("concat", _concat, left=2),
+    Case("part-of-a-tuple", _part_of_a_tuple),
     Case(
         "concat-dead-arm",
         _concat_dead_arm,

@@ -11,6 +11,7 @@ import cases_conv
 import cases_merge
 import cases_move
 import cases_next
+import cases_pool
 from graphs import Case, affine_ops, optimised
 
 from bnfx.tvm.relay import FoldBatchNorm
@@ -20,6 +21,7 @@ CASES: list[Case] = [
     *cases_conv.CASES,
     *cases_next.CASES,
     *cases_move.CASES,
+    *cases_pool.CASES,
     *cases_merge.CASES,
 ]
 HEAD = """# What is left of small Relay graphs
