@@ -154,9 +154,8 @@ class Values:
                 continue
             exact = self.exact(expression)
             xp: Any = array_namespace(exact)
-            if not self._reports and self._stores_plainly(expression, exact, dtypes):
-                continue
-            if 0 in exact.shape:
+            plainly = not self._reports and self._stores_plainly(expression, exact, dtypes)
+            if plainly or 0 in exact.shape:
                 continue
             sizes = xp.abs(exact)
             largest = [sizes]
