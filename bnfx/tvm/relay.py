@@ -32,6 +32,7 @@ from bnfx.passes.relay.rewrite import rewrite_module
 
 __all__ = ["FoldBatchNorm", "build", "build_hook"]
 
+EXECUTORS = ("graph", "aot", "vm")
 ReportTarget = Callable[[Report], Any] | str | os.PathLike[str] | None
 
 
@@ -97,8 +98,8 @@ def build(
         target: of ``relay.build``; ``None`` for the current target.
         params: name -> tensor, bound as constants.
         rules, report: see :class:`FoldBatchNorm`.
-        executor: of ``relay.build`` (graph or AOT); or ``"vm"`` for the Relay VM, which takes
-            shapes that are not fixed.
+        executor: ``"graph"``, ``"aot"`` or ``"vm"`` (the Relay VM, which takes shapes that are not
+            fixed), or a ``relay.backend.Executor``.
         options: other arguments of ``relay.build``.
 
     Returns:
@@ -106,7 +107,7 @@ def build(
 
     Raises:
         TypeError: if ``mod`` is no Relay module.
-        BuildError: if this TVM has no code generator for the target.
+        BuildError: if this TVM has no code generator for the target, or no such executor.
     """
     if isinstance(mod, relay.Function):
         mod = tvm.IRModule.from_expr(mod)
@@ -116,10 +117,13 @@ def build(
         raise TypeError("mod has no function main; relay.build builds that one")
     require_codegen(target)
     folded = _folded(mod, params, FoldBatchNorm(rules, report))
+    if isinstance(executor, str) and executor not in EXECUTORS:
+        raise BuildError(f"unknown executor {executor!r}; valid are {', '.join(EXECUTORS)}")
     if executor == "vm":
         return vm.compile(folded, target, **options)
     if executor is not None:
-        options["executor"] = executor
+        named = isinstance(executor, str)
+        options["executor"] = relay.backend.Executor(executor) if named else executor
     return relay.build(folded, target, **options)
 
 

@@ -125,8 +125,7 @@ def test_the_callers_pass_context_holds(module: tvm.IRModule) -> None:
 
 
 def test_the_ahead_of_time_executor(module: tvm.IRModule, tmp_path: Path) -> None:
-    executor = relay.backend.Executor("aot")
-    library = bnfx.tvm.build(module, TARGET, executor=executor)
+    library = bnfx.tvm.build(module, TARGET, executor="aot")
     library.export_library(str(tmp_path / "net.so"))
     loaded = tvm.runtime.load_module(str(tmp_path / "net.so"))
     machine = tvm.runtime.executor.AotModule(loaded["default"](tvm.cpu()))
@@ -187,6 +186,14 @@ def test_the_hook_holds_for_its_block_and_thread(module: tvm.IRModule) -> None:
     fold.report = None
     relay.build(module, TARGET)
     assert fold.report is None, "a build behind the block was folded"
+
+
+def test_executors_have_names(module: tvm.IRModule) -> None:
+    named = bnfx.tvm.build(module, TARGET, executor="graph")
+    given = bnfx.tvm.build(module, TARGET, executor=relay.backend.Executor("graph"))
+    assert relative(run(named, inputs_of(module)), run(given, inputs_of(module))) == 0
+    with pytest.raises(bnfx.BuildError, match="unknown executor 'vmm'; valid are graph, aot, vm"):
+        bnfx.tvm.build(module, TARGET, executor="vmm")
 
 
 @pytest.mark.parametrize("wrong", [None, "resnet18", 3])
