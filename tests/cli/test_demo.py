@@ -70,12 +70,18 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("demo", "--help")])
-def test_help_shows_an_example(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "example"),
+    [
+        (("--help",), "bnfx explain torchvision:resnet18 --input 1x3x224x224"),
+        (("demo", "--help"), "bnfx demo --quick"),
+    ],
+)
+def test_help_shows_an_example(arguments: tuple[str, ...], example: str) -> None:
     done = command(*arguments)
     assert done.returncode == 0
     assert done.stdout.startswith(" ".join(("Usage: bnfx", *arguments[:-1])))
-    assert "Example: bnfx demo --quick" in done.stdout
+    assert f"Example: {example}" in done.stdout
 
 
 def test_version() -> None:
