@@ -12,7 +12,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
+import safetensors.torch
 import torch
 from support import relative
 from typer.testing import CliRunner, Result
@@ -84,8 +86,6 @@ def test_fold_writes_a_program(folder: Path) -> None:
 
 
 def test_fold_writes_onnx(folder: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
     result = bnfx("fold", "net.py:make", "out.onnx", *SHAPE)
     assert result.exit_code == 0, result.output
     ops = [node.op_type for node in onnx.load("out.onnx").graph.node]
@@ -94,12 +94,11 @@ def test_fold_writes_onnx(folder: Path) -> None:
 
 
 def test_weights(folder: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.torch")
     other = make()
     with torch.no_grad():
         other[0].weight.mul_(-3)
     torch.save(other.state_dict(), "w.pt")
-    safetensors.save_file(other.state_dict(), "w.safetensors")
+    safetensors.torch.save_file(other.state_dict(), "w.safetensors")
     x = torch.randn(2, 3, 8, 8)
     for weights in ("w.pt", "w.safetensors"):
         result = bnfx("fold", "net.py:make", "out.pt2", "--weights", weights, *SHAPE)
@@ -122,7 +121,7 @@ def spoil(name: str) -> None:
         if name.endswith(".pt2"):
             torch.export.save(torch.export.export(make(), (torch.randn(2, 3, 8, 8),)), whole)
         elif name.endswith(".safetensors"):
-            pytest.importorskip("safetensors.torch").save_file(make().state_dict(), whole)
+            safetensors.torch.save_file(make().state_dict(), whole)
         else:
             torch.save(make().state_dict(), whole)
         data = whole.read_bytes()
@@ -238,8 +237,6 @@ COMMANDS = re.findall(r"^\$ (bnfx .*)$", PAGE, re.MULTILINE)
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_of_the_page(line: str, folder: Path) -> None:
     """In order of the page; what one writes, another reads."""
-    if ".onnx" in line:
-        pytest.importorskip("onnxscript")
     if "--weights" in line:
         torch.save(make().state_dict(), "trained.pt")
     if line == "bnfx explain folded.pt2":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import segmentation_models_pytorch as smp
 import timm
 import torch
 from support import randomise as signed
@@ -126,7 +127,6 @@ def test_detectors_keep_their_class(name: str) -> None:
 
 @pytest.mark.heavy
 def test_segmentation_models_pytorch() -> None:
-    smp = pytest.importorskip("segmentation_models_pytorch")
     model, x = ready(lambda: smp.Unet("resnet18", encoder_weights=None))
     folded = bnfx.fold(model, x, keep="module")
     assert type(folded) is type(model)
@@ -150,8 +150,9 @@ def test_quantisers_find_what_they_look_for() -> None:
 
 
 def test_prepare_pt2e_after_a_fold() -> None:
-    quantize = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
-    x86 = pytest.importorskip("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+    from torchao.quantization.pt2e import quantize_pt2e as quantize
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
     x = torch.randn(1, 3, 8, 8)
     randomise(model, x)
@@ -172,7 +173,6 @@ def test_the_page_runs_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """docs/export.md, with what takes a compiler or onnxscript."""
     import re
 
-    pytest.importorskip("onnxscript")
     page = (Path(__file__).parents[2] / "docs/export.md").read_text()
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

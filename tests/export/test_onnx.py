@@ -6,6 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from support import randomise, relative
@@ -13,10 +15,6 @@ from torch import nn
 from torchvision.models import get_model
 
 import bnfx
-
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
 
 
 def export_onnx(folded: Any, x: torch.Tensor, path: Path) -> tuple[list[str], torch.Tensor]:
