@@ -23,10 +23,10 @@ from bnfx.exported import fold_exported
 from bnfx.fold_graph import fold_graph
 from bnfx.options import check_verify, nearest, parse_rules
 from bnfx.passes.fx.rewrite import is_meta
-from bnfx.passes.refusals import Code
+from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
 from bnfx.passes.rules import Rule
-from bnfx.same_class import SameClass, fold_modules
+from bnfx.same_class import SameClass, fold_modules, maps_onto_modules
 from bnfx.verify import allowed, relative_error
 
 _KEEPS = ("auto", "graph", "module")
@@ -148,12 +148,15 @@ def _fold_kept(
             raise
         _warn_of_refused(same)
         return same.model, None
+    if not maps_onto_modules(report):
+        return folded, report
     same = fold_modules(model, inputs, rules)
     return (same.model if same.holds(report) else folded), report
 
 
 def _warn_of_refused(same: SameClass) -> None:
-    whys = [f"{path}: {why}" for path, why in same.refused_norms().items()]
+    refused = same.refused_norms().items()
+    whys = [f"{path}: {Refusal(Code.OTHER_MODULES, why)}" for path, why in refused]
     if whys:
         shown = "; ".join(whys[:_SHOWN]) + ("; ..." if len(whys) > _SHOWN else "")
         message = f"{len(whys)} BatchNorms stay, since their folds do not map onto modules: {shown}"

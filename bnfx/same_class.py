@@ -48,9 +48,11 @@ class SameClass:
     refused: dict[str, str] = field(default_factory=dict)
 
     def holds(self, report: GraphReport) -> bool:
-        """Whether it leaves no BatchNorm, and no map, that a graph with that report took away."""
-        if any(report.rewrites.get(name) for name in _GRAPH_ONLY):
-            return False
+        """Whether it leaves no BatchNorm, and no map, that a graph with that report took away.
+
+        Args:
+            report: of a graph that :func:`maps_onto_modules`.
+        """
         folded = set(self.folded)
         return all(
             verdict.site.name.split(":")[0] in folded
@@ -66,6 +68,11 @@ class SameClass:
             for path in self.refused
         }
         return {p: why for p, why in self.refused.items() if stats[p] is not None}
+
+
+def maps_onto_modules(report: GraphReport) -> bool:
+    """Whether nothing was merged in a graph that no module of the user's could hold."""
+    return not any(report.rewrites.get(name) for name in _GRAPH_ONLY)
 
 
 def fold_modules(

@@ -174,11 +174,12 @@ REFUSED = {
 def test_what_may_run_otherwise_is_refused_with_its_reason(case: str) -> None:
     make, words = REFUSED[case]
     model = ready(make())
-    with pytest.warns(bnfx.FoldWarning, match=words):
+    with pytest.warns(bnfx.FoldWarning, match=words) as caught:
         folded = bnfx.fold(model, X, keep="module")
     assert norms(folded) == norms(model)
     agrees(folded, model)
     assert Code.OTHER_MODULES in MEANINGS
+    assert f"{Code.OTHER_MODULES.value}: " in str(caught[0].message)
 
 
 @pytest.mark.parametrize("make", [Twice, hooked, parametrized])
