@@ -68,7 +68,8 @@ def from_torch(
     try:
         folded = bnfx.fold(model, *example_inputs)
         module = _imported(_exported(folded, example_inputs, dynamic_shapes))
-    except Exception:
+    except Exception as second:
+        log.debug("bnfx: folded before the import, it failed as well: %r", second)
         raise BuildError(f"TVM cannot import this model: {first}") from first
     log.info("bnfx: folded before the import, which failed otherwise: %r", first)
     return module
