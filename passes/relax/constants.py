@@ -14,14 +14,13 @@ import numpy as np
 from tvm import relax
 
 from bnfx.passes.algebra import Source
+from bnfx.passes.arrays import FLOATS, Arrays
 from bnfx.passes.elementwise import FUNCTIONS, Array
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.compat import Constant, TensorType, data_of, name_of
 from bnfx.passes.relax.expressions import Value, numbers
 from bnfx.passes.relax.shapes import Shapes, dtype_of
 
-# What NumPy computes with; a bfloat16 is none of its numbers.
-_FLOATS = frozenset({"float64", "float32", "float16"})
 # These take their result's type as the shape, so none of their attributes need be read.
 _RESHAPES = frozenset({"reshape", "flatten", "nn.batch_flatten", "squeeze", "expand_dims"})
 _FILLED: dict[str, Callable[..., Array]] = {
@@ -40,7 +39,7 @@ class Constants:
         self._stored: dict[Value, int] = {}  # elements of the constants that it is computed from
         self._values: dict[Value, Array | None] = {}
         self._sources: dict[Value, Source] = {}
-        self.arrays: dict[str, Array] = {}  # by source name
+        self.arrays = Arrays()
 
     def add(self, value: Value) -> bool:
         """Take note of ``value`` if it is a constant; what it reads must have come before."""
@@ -89,13 +88,11 @@ class Constants:
                 given = f"the parameter {name_of(value.expr)}"
             return Refusal(Code.NOT_A_PARAMETER, f"its {what} is {given}, not a constant")
         if value not in self._sources:
-            array = self.value(value)
-            if array is None or str(array.dtype) not in _FLOATS:
-                kind = dtype_of(value.kind) or "unknown"
-                return Refusal(Code.UNSUPPORTED_DTYPE, f"its {what} is {kind}, not real")
-            unique = name if name not in self.arrays else f"{name} ({len(self.arrays)})"
-            self.arrays[unique] = array
-            self._sources[value] = Source(unique, array.shape, str(array.dtype))
+            kind = dtype_of(value.kind) or "unknown"
+            source = self.arrays.source(self.value(value), kind, name)
+            if isinstance(source, Refusal):
+                return source
+            self._sources[value] = source
         return self._sources[value]
 
     def _step(self, value: Value) -> Any:
@@ -143,5 +140,5 @@ def _compute(value: Value, shape: Any, dtype: str | None, children: list[Any]) -
         axes = value.attrs.axes
         return np.transpose(children[0], None if axes is None else numbers(axes))
     if name == "astype":
-        return children[0].astype(dtype) if dtype in _FLOATS else None
+        return children[0].astype(dtype) if dtype in FLOATS else None
     return _FILLED[name](shape, dtype, *children)

@@ -7,17 +7,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import tvm
 from tvm import relax
 
 from bnfx.passes import pipeline
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.compat import Expr, name_of, same, tensor_types, type_of
 from bnfx.passes.relax.expressions import Dataflow, Value
 from bnfx.passes.relax.lift import lift
-from bnfx.passes.relax.lifted import Lifted
 from bnfx.passes.relax.lower import lower
 from bnfx.passes.relax.sites import Names, site_of
 from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Verdict
@@ -100,7 +97,7 @@ class _Rewriter:
         place = len(self.reports)
         nested = self._nested(flow, prefix)
         try:
-            values = _values(lifted)
+            values = lifted.constants.arrays.values()
             report = pipeline.run(lifted.graph, self._rules, values)
             changed = report.rewrites or any(map(lifted.is_rewritten, lifted.graph))
             if changed or any(not new.same_as(value.expr) for value, new in nested.items()):
@@ -128,13 +125,6 @@ class _Rewriter:
                     expr = relax.If(expr.cond, *new, expr.span)
             found[value] = expr
         return found
-
-
-def _values(lifted: Lifted) -> Values | None:
-    arrays: Mapping[str, object] = lifted.constants.arrays
-    if not arrays:
-        return None
-    return Values(lambda source: arrays[source.name], np.zeros((), "float64"))
 
 
 def _with_body(function: Expr, body: Expr) -> Expr:

@@ -13,7 +13,7 @@ import numpy as np
 from tvm import relay
 
 from bnfx.passes.algebra import Source
-from bnfx.passes.arithmetic import FLOATS
+from bnfx.passes.arrays import Arrays
 from bnfx.passes.elementwise import FUNCTIONS, Array
 from bnfx.passes.layouts import transform_order
 from bnfx.passes.refusals import Code, Refusal
@@ -65,7 +65,7 @@ class Constants:
         self._known: dict[Expr, bool] = {}
         self._values: dict[Expr, Array] = {}
         self._sources: dict[Expr, Source] = {}
-        self.arrays: dict[str, Array] = {}  # by source name
+        self.arrays = Arrays()
 
     def add(self, expr: Expr) -> bool:
         """Take note of ``expr`` if it is a constant; what it reads must have come before."""
@@ -98,12 +98,11 @@ class Constants:
             return Refusal(Code.NOT_A_PARAMETER, f"its {what} is {given}, not a constant")
         if expr not in self._sources:
             value = self.value(expr)
-            if value is None or str(value.dtype) not in FLOATS:
-                kind = "unknown" if value is None else str(value.dtype)
-                return Refusal(Code.UNSUPPORTED_DTYPE, f"its {what} is {kind}, not real")
-            unique = name if name not in self.arrays else f"{name} ({len(self.arrays)})"
-            self.arrays[unique] = value
-            self._sources[expr] = Source(unique, value.shape, str(value.dtype))
+            kind = "unknown" if value is None else str(value.dtype)
+            source = self.arrays.source(value, kind, name)
+            if isinstance(source, Refusal):
+                return source
+            self._sources[expr] = source
         return self._sources[expr]
 
     def _value_shape(self, expr: Expr) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnfx.passes.elementwise import Array
+from bnfx.passes.arrays import Arrays
 from bnfx.passes.graph import Graph, Node, Role
 from bnfx.passes.relay.expressions import Dataflow, Expr
 from bnfx.passes.stored import Stored
@@ -31,7 +31,7 @@ class Lifted:
     roles: Mapping[Node, Role]
     calls: Mapping[Node, Expr]
     stored: Mapping[Node, Stored]
-    arrays: Mapping[str, Array]
+    arrays: Arrays
 
     def is_rewritten(self, node: Node) -> bool:
         """Whether the rules gave the node another role, or put it in."""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import tvm
 from tvm import relay
 
 from bnfx.passes import pipeline
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relay.expressions import Expr, UnreadableFunctionError, op_name
 from bnfx.passes.relay.lift import lift
-from bnfx.passes.relay.lifted import Lifted
 from bnfx.passes.relay.lower import lower
 from bnfx.passes.relay.sites import Names, site_of
 from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Verdict
@@ -80,7 +77,7 @@ def _rewrite(function: Expr, prefix: str, rules: Sequence[Rule]) -> tuple[Expr, 
         functions[inner] = new
         reports += some
     try:
-        values = _values(lifted)
+        values = lifted.arrays.values()
         report = pipeline.run(lifted.graph, rules, values)
         changed = any(map(lifted.is_rewritten, lifted.graph)) or report.rewrites
         inside = any(not new.same_as(old) for old, new in functions.items())
@@ -90,13 +87,6 @@ def _rewrite(function: Expr, prefix: str, rules: Sequence[Rule]) -> tuple[Expr, 
         what = f"rule {error.rule.name}" if isinstance(error, pipeline.RuleError) else "the rewrite"
         return function, [*reports, _abandon(function, prefix, what, error)]
     return function, [report, *reports]
-
-
-def _values(lifted: Lifted) -> Values | None:
-    arrays: Mapping[str, object] = lifted.arrays
-    if not arrays:
-        return None
-    return Values(lambda source: arrays[source.name], np.zeros((), "float64"))
 
 
 def _with_body(function: Expr, body: Expr) -> Expr:
