@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
-from bnfx.passes.graph import Add, Affine, Gate, Node
+from bnfx.passes.graph import Add, Affine, Gate, Node, Role
 
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 NEGATION = BroadcastAffine(Scalar(-1.0), Scalar(0.0))
@@ -73,3 +74,43 @@ def between(op: str, before: Sequence[Node], node: Node, alpha: float = 1.0) -> 
     if op in ("add", "sub") and all(whole) and alpha != 0.0:
         return Add((1.0, -alpha if op == "sub" else alpha))
     return None
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """A role, and the data inputs that it reads."""
+
+    role: Role
+    inputs: list[Node]
+
+
+def read_affine(before: Node, node: Node, affine: BroadcastAffine | None) -> Arithmetic | None:
+    """:func:`affine_at`, if there is a map and a role."""
+    role = None if affine is None else affine_at(before, node, affine)
+    return None if role is None else Arithmetic(role, [before])
+
+
+def read_binary(
+    op: str, node: Node, left: Node | Expression, right: Node | Expression, alpha: float = 1.0
+) -> Arithmetic | None:
+    """The role of ``op(left, alpha * right)``, or ``None``.
+
+    Args:
+        op: add, sub, mul or div.
+        node: the result, with what is known of it.
+        left, right: data, or a constant as an expression.
+    """
+    if isinstance(left, Node) and isinstance(right, Node):
+        role = between(op, [left, right], node, alpha)
+        return None if role is None else Arithmetic(role, [left, right])
+    if isinstance(left, Node):
+        data, constant = left, right
+    elif isinstance(right, Node):
+        data, constant = right, left
+    else:
+        return None
+    assert isinstance(constant, Expression)
+    known = operand(constant, node.rank)
+    if known is None:
+        return None
+    return read_affine(data, node, with_constant(op, known, data is right, alpha))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
-from bnfx.passes.arithmetic import FLOATS, NEGATION, affine_at, between, operand, with_constant
-from bnfx.passes.graph import Node, Role
+from bnfx.passes.algebra import Expression, Scalar
+from bnfx.passes.arithmetic import FLOATS, NEGATION, Arithmetic, read_affine, read_binary
+from bnfx.passes.graph import Node
 
 aten = torch.ops.aten
 
@@ -57,14 +56,6 @@ _METHODS = {
 Constant = Callable[[object], Expression | None]
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """A role, and the data inputs that it reads."""
-
-    role: Role
-    inputs: tuple[fx.Node, ...]
-
-
 def read_arithmetic(
     fx_node: fx.Node, node: Node, constant: Constant, nodes: Callable[[fx.Node], Node]
 ) -> Arithmetic | None:
@@ -85,44 +76,29 @@ def read_arithmetic(
     if rest or not _is_number(alpha) or node.dtype not in FLOATS:
         return None
     if op == "neg":
-        return _affine(node, nodes, fx_node.args[0], NEGATION) if fx_node.args else None
+        (data,) = fx_node.args[:1] or (None,)
+        return read_affine(nodes(data), node, NEGATION) if isinstance(data, fx.Node) else None
     if len(fx_node.args) != 2:
         return None
-    left, right = fx_node.args
+    left, right = (_operand(value, constant, nodes) for value in fx_node.args)
+    if left is None or right is None:
+        return None
     if op == "rsub":
         op, left, right = "sub", right, left
-    factor = float(alpha)  # type: ignore[arg-type]
-    one, other = (_constant(value, node, constant) for value in (left, right))
-    if one is None and other is None:
-        if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
-            return None
-        role = between(op, [nodes(left), nodes(right)], node, factor)
-        return None if role is None else Arithmetic(role, (left, right))
-    if one is not None and other is not None:
-        return None
-    known = one if one is not None else other
-    assert known is not None
-    affine = with_constant(op, known, on_the_left=one is not None, alpha=factor)
-    return None if affine is None else _affine(node, nodes, left if one is None else right, affine)
+    return read_binary(op, node, left, right, float(alpha))  # type: ignore[arg-type]
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _constant(value: object, node: Node, constant: Constant) -> Expression | None:
-    """A constant operand, its axes those of ``node``'s value; ``None`` if it is data."""
+def _operand(
+    value: object, constant: Constant, nodes: Callable[[fx.Node], Node]
+) -> Node | Expression | None:
+    """A constant, or data; ``None`` for anything else."""
     if _is_number(value):
         return Scalar(float(value))  # type: ignore[arg-type]
     expression = constant(value)
-    return None if expression is None else operand(expression, node.rank)
-
-
-def _affine(
-    node: Node, nodes: Callable[[fx.Node], Node], data: Any, affine: BroadcastAffine
-) -> Arithmetic | None:
-    """An affine map, if its output has the shape and dtype of its input."""
-    if not isinstance(data, fx.Node):
-        return None
-    role = affine_at(nodes(data), node, affine)
-    return None if role is None else Arithmetic(role, (data,))
+    if expression is not None:
+        return expression
+    return nodes(value) if isinstance(value, fx.Node) else None

@@ -181,10 +181,10 @@ def _give_structure(
     arithmetic = read_arithmetic(fx_node, node, sources.resolve_operand, nodes.__getitem__)
     if arithmetic is not None:
         node.role = arithmetic.role
-        node.inputs = [nodes[source] for source in arithmetic.inputs]
+        node.inputs = arithmetic.inputs
         if isinstance(node.role, Affine):
             node.sites = (site_of(fx_node, "affine"),)
-            node.lays_out = must_lay_out(fx_node, arithmetic.inputs[0], module, keeps_strides=True)
+            node.lays_out = must_lay_out(fx_node, node.inputs[0].origin, module, True)
         elif isinstance(node.role, Add):
             value = value_of(fx_node)
             node.lays_out = value is not None and not is_dense(value)
