@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bnfx.errors import BuildError
-from bnfx.options import check_report, parse_rules
-from bnfx.report import Report
-from bnfx.report.output import deliver
+from bnfx.tvm.folding import Folding, Hook, ReportTarget
 from bnfx.tvm.targets import require_codegen, with_arch
 
 try:
@@ -35,11 +31,9 @@ from bnfx.tvm.runner import Runner
 
 __all__ = ["FoldBatchNorm", "Runner", "build", "build_hook", "pipeline"]
 
-ReportTarget = Callable[[Report], Any] | str | os.PathLike[str] | None
-
 
 @tvm.transform.module_pass(opt_level=0, name="bnfx.FoldBatchNorm")
-class FoldBatchNorm:
+class FoldBatchNorm(Folding):
     """A Relax module pass that folds every BatchNorm and constant affine op that it can.
 
     Usable wherever a ``tvm.transform.Pass`` is: called with a module, in a ``Sequential``, under
@@ -55,19 +49,12 @@ class FoldBatchNorm:
         report: the :class:`bnfx.Report` of the last run, ``None`` before the first.
     """
 
-    def __init__(self, rules: str | Sequence[str] = "all", report: ReportTarget = None) -> None:
-        self._rules = parse_rules(rules)
-        check_report(report)
-        self._deliver = report
-        self.report: Report | None = None
-
     def transform_module(
         self, mod: tvm.IRModule, context: tvm.transform.PassContext
     ) -> tvm.IRModule:
         """The folded module; ``mod`` is untouched."""
         rewritten = rewrite_module(mod, self._rules)
-        self.report = Report(rewritten.reports)
-        deliver(self.report, self._deliver)
+        self._tell(rewritten.reports)
         return rewritten.module
 
 
@@ -154,7 +141,7 @@ def build(
     fold: Any = FoldBatchNorm(rules, report)
     mod = fold(mod)
     given = options.pop("relax_pipeline", None)
-    with _hidden():  # the fold is done
+    with _hook.taken():  # the fold is done
         chosen = _default_pipeline(target) if given is None else given
         return tvm.compile(mod, target, relax_pipeline=chosen, **options)
 
@@ -166,7 +153,7 @@ def _bound(item: tuple[str, Any]) -> tuple[str, Any]:
     return name, value
 
 
-_hooked: ContextVar[Any] = ContextVar("bnfx_relax_hook", default=None)
+_hook: Hook[Any] = Hook("bnfx_relax_hook")
 
 
 @contextlib.contextmanager
@@ -183,12 +170,8 @@ def build_hook(
         The pass, whose ``report`` tells what the last build in the block folded.
     """
     _patch()
-    fold = FoldBatchNorm(rules, report)
-    token = _hooked.set(fold)
-    try:
+    with _hook.held(FoldBatchNorm(rules, report)) as fold:
         yield fold
-    finally:
-        _hooked.reset(token)
 
 
 @functools.cache
@@ -198,18 +181,7 @@ def _patch() -> None:
 
     @functools.wraps(built)
     def folding_build(mod: Any, *args: Any, **kwargs: Any) -> Any:
-        fold = _hooked.get()
-        with _hidden():
+        with _hook.taken() as fold:
             return built(mod if fold is None else fold(mod), *args, **kwargs)
 
     vm_build.build = relax.build = folding_build
-
-
-@contextlib.contextmanager
-def _hidden() -> Iterator[None]:
-    """Builds in this block do not see the hook."""
-    token = _hooked.set(None)
-    try:
-        yield
-    finally:
-        _hooked.reset(token)

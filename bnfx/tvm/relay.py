@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bnfx.errors import BuildError
-from bnfx.options import check_report, parse_rules
-from bnfx.report import Report
-from bnfx.report.output import deliver
+from bnfx.tvm.folding import Folding, Hook, ReportTarget
 from bnfx.tvm.targets import require_codegen
 
 try:
@@ -33,11 +29,10 @@ from bnfx.passes.relay.rewrite import rewrite_module
 __all__ = ["FoldBatchNorm", "build", "build_hook"]
 
 EXECUTORS = ("graph", "aot", "vm")
-ReportTarget = Callable[[Report], Any] | str | os.PathLike[str] | None
 
 
 @tvm.transform.module_pass(opt_level=0, name="bnfx.FoldBatchNorm", required=["InferType"])
-class FoldBatchNorm:
+class FoldBatchNorm(Folding):
     """A Relay module pass that folds every BatchNorm and constant affine op that it can.
 
     Usable wherever a ``tvm.transform.Pass`` is: called with a module, in a ``Sequential``, under
@@ -53,19 +48,12 @@ class FoldBatchNorm:
         report: the :class:`bnfx.Report` of the last run, ``None`` before the first.
     """
 
-    def __init__(self, rules: str | Sequence[str] = "all", report: ReportTarget = None) -> None:
-        self._rules = parse_rules(rules)
-        check_report(report)
-        self._deliver = report
-        self.report: Report | None = None
-
     def transform_module(
         self, mod: tvm.IRModule, context: tvm.transform.PassContext
     ) -> tvm.IRModule:
         """The folded module; ``mod`` is untouched."""
         rewritten = rewrite_module(mod, self._rules)
-        self.report = Report(rewritten.reports)
-        deliver(self.report, self._deliver)
+        self._tell(rewritten.reports)
         return rewritten.module
 
 
@@ -116,9 +104,9 @@ def build(
     if "main" not in {variable.name_hint for variable in mod.get_global_vars()}:
         raise TypeError("mod has no function main; relay.build builds that one")
     require_codegen(target)
-    folded = _folded(mod, params, FoldBatchNorm(rules, report))
     if isinstance(executor, str) and executor not in EXECUTORS:
         raise BuildError(f"unknown executor {executor!r}; valid are {', '.join(EXECUTORS)}")
+    folded = _folded(mod, params, FoldBatchNorm(rules, report))
     if executor == "vm":
         return vm.compile(folded, target, **options)
     if executor is not None:
@@ -127,7 +115,7 @@ def build(
     return relay.build(folded, target, **options)
 
 
-_hooked: ContextVar[Any] = ContextVar("bnfx_relay_hook", default=None)
+_hook: Hook[Any] = Hook("bnfx_relay_hook")
 
 
 @contextlib.contextmanager
@@ -144,12 +132,8 @@ def build_hook(
         The pass, whose ``report`` tells what the last build in the block folded.
     """
     _patch()
-    fold = FoldBatchNorm(rules, report)
-    token = _hooked.set(fold)
-    try:
+    with _hook.held(FoldBatchNorm(rules, report)) as fold:
         yield fold
-    finally:
-        _hooked.reset(token)
 
 
 @functools.cache
@@ -160,7 +144,7 @@ def _patch() -> None:
 
     @functools.wraps(build_module)
     def folding_build(self: Any, mod: Any, *args: Any, params: Any = None, **kwargs: Any) -> Any:
-        with _taken() as fold:
+        with _hook.taken() as fold:
             if fold is not None:
                 mod, params = _folded(mod, params, fold), None
             return build_module(self, mod, *args, params=params, **kwargs)
@@ -172,21 +156,10 @@ def _patch() -> None:
 
     @functools.wraps(lower)
     def folding_lower(self: Any, mod: Any, *args: Any, **kwargs: Any) -> Any:
-        with _taken() as fold:
+        with _hook.taken() as fold:
             if fold is not None:
                 mod = _folded(mod, getattr(self, "_bnfx_params", None), fold)
             return lower(self, mod, *args, **kwargs)
 
     builder.build = folding_build
     compiler.lower, compiler.set_params = folding_lower, keeping_params
-
-
-@contextlib.contextmanager
-def _taken() -> Iterator[Any]:
-    """The hook of this block, which builds inside this one do not see."""
-    fold = _hooked.get()
-    token = _hooked.set(None)
-    try:
-        yield fold
-    finally:
-        _hooked.reset(token)
