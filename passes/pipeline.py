@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +12,10 @@ from bnfx.passes.graph import Affine, Graph, GraphError, Linear, Node
 from bnfx.passes.guards import multiply_add_dtype
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
+from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Site, Verdict
 from bnfx.passes.rules import RULES, Change, Rule
+
+log = logging.getLogger("bnfx")
 
 # Reasons that only say "this rule is about another shape of graph": no news where another rule
 # has a reason, or an outcome, of its own.
@@ -28,6 +32,24 @@ class RuleError(RuntimeError):
     def __init__(self, rule: Rule, node: Node, error: Exception) -> None:
         super().__init__(f"rule {rule.name} failed at {node.name}: {error!r}")
         self.rule = rule
+
+
+def warn_of_failure(error: Exception, what: str, original: str) -> str:
+    """Tell the user that a rewrite failed, and what is used in its place; call it in ``except``.
+
+    Args:
+        what: was tried; a rule that broke is named instead.
+        original: ``"graph"`` or ``"function"``.
+
+    Returns:
+        The message.
+    """
+    if isinstance(error, RuleError):
+        what = f"rule {error.rule.name}"
+    message = f"bnfx: {what} failed and the original {original} is used: {error!r}"
+    warnings.warn(message, RewriteWarning, stacklevel=3)
+    log.warning(message, exc_info=True)
+    return message
 
 
 def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = None) -> GraphReport:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,8 +21,6 @@ from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
 from bnfx.passes.report import RewriteWarning as RewriteWarning
 from bnfx.passes.rules import RULES, Rule
-
-log = logging.getLogger("bnfx")
 
 # MPS has no float64; folding there is done in float32.
 _NO_FLOAT64 = frozenset({"mps"})
@@ -111,10 +107,7 @@ def rewrite(
             recipe = Recipe.of(module, lifted.constants, lowered.slots, values)
         return Rewritten(lowered.module, lowered.slots, values, report, recipe)
     except Exception as error:
-        what = f"rule {error.rule.name}" if isinstance(error, pipeline.RuleError) else "the rewrite"
-        message = f"bnfx: {what} failed and the original graph is used: {error!r}"
-        warnings.warn(message, RewriteWarning, stacklevel=2)
-        log.warning(message, exc_info=True)
+        message = pipeline.warn_of_failure(error, "the rewrite", "graph")
         return Rewritten(module, (), None, _abandoned(module, message))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,10 +15,8 @@ from bnfx.passes.relax.expressions import Dataflow, Value
 from bnfx.passes.relax.lift import lift
 from bnfx.passes.relax.lower import lower
 from bnfx.passes.relax.sites import Names, site_of
-from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Verdict
+from bnfx.passes.report import GraphReport, Outcome, Verdict
 from bnfx.passes.rules import RULES, Rule
-
-log = logging.getLogger("bnfx")
 
 # Functions that somebody matched for a code generator of their own, which knows them as they are.
 _OWNED = ("Primitive", "Composite", "Codegen")
@@ -103,9 +99,8 @@ class _Rewriter:
             if changed or any(not new.same_as(value.expr) for value, new in nested.items()):
                 body = lower(lifted, values, nested, self._builder)
         except Exception as error:
-            what = f"rule {error.rule.name}" if isinstance(error, pipeline.RuleError) else "writing"
             del self.reports[place:]
-            self.reports.append(_abandon(body, prefix, what, error, parameters))
+            self.reports.append(_abandon(body, prefix, "writing", error, parameters))
             return body
         self.reports.insert(place, report)
         return body
@@ -184,9 +179,7 @@ def _batch_norms(body: Expr, parameters: Sequence[Expr]) -> Iterator[Value]:
 def _abandon(
     body: Expr, prefix: str, what: str, error: Exception, parameters: Sequence[Expr] = ()
 ) -> GraphReport:
-    message = f"bnfx: {what} failed and the original function is used: {error!r}"
-    warnings.warn(message, RewriteWarning, stacklevel=2)
-    log.warning(message, exc_info=True)
+    message = pipeline.warn_of_failure(error, what, "function")
     if isinstance(body, relax.Function):
         body, parameters = body.body, body.params
     try:

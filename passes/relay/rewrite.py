@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,10 +14,8 @@ from bnfx.passes.relay.expressions import Expr, UnreadableFunctionError, op_name
 from bnfx.passes.relay.lift import lift
 from bnfx.passes.relay.lower import lower
 from bnfx.passes.relay.sites import Names, site_of
-from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Verdict
+from bnfx.passes.report import GraphReport, Outcome, Verdict
 from bnfx.passes.rules import RULES, Rule
-
-log = logging.getLogger("bnfx")
 
 # Functions that somebody matched for a code generator of their own, which knows them as they are.
 _OWNED = ("Primitive", "Composite", "Compiler", "ExternalSymbol")
@@ -84,8 +80,7 @@ def _rewrite(function: Expr, prefix: str, rules: Sequence[Rule]) -> tuple[Expr, 
         if changed or inside:
             function = _with_body(function, lower(lifted, values, functions))
     except Exception as error:
-        what = f"rule {error.rule.name}" if isinstance(error, pipeline.RuleError) else "the rewrite"
-        return function, [*reports, _abandon(function, prefix, what, error)]
+        return function, [*reports, _abandon(function, prefix, "the rewrite", error)]
     return function, [report, *reports]
 
 
@@ -132,13 +127,6 @@ def _batch_norms(function: Expr) -> Iterator[Expr]:
 
 
 def _abandon(function: Expr, prefix: str, what: str, error: Exception) -> GraphReport:
-    message = _warn(what, error)
+    message = pipeline.warn_of_failure(error, what, "function")
     report = _survey(function, prefix, Refusal(Code.INTERNAL_ERROR, message))
     return replace(report, notes=(message,))
-
-
-def _warn(what: str, error: Exception) -> str:
-    message = f"bnfx: {what} failed and the original function is used: {error!r}"
-    warnings.warn(message, RewriteWarning, stacklevel=2)
-    log.warning(message, exc_info=True)
-    return message
