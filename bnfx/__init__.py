@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from bnfx.errors import VerificationError as VerificationError
     from bnfx.explain import explain as explain
     from bnfx.fold import fold as fold
-    from bnfx.passes.fx.rewrite import RewriteWarning as RewriteWarning
     from bnfx.passes.refusals import Code as Code
     from bnfx.passes.report import Outcome as Outcome
+    from bnfx.passes.report import RewriteWarning as RewriteWarning
     from bnfx.report import Report as Report
     from bnfx.sync.convert import convert_sync_batchnorm as convert_sync_batchnorm
     from bnfx.sync.convert import revert_sync_batchnorm as revert_sync_batchnorm
@@ -52,7 +52,7 @@ _HOMES = {
     "VerificationError": "bnfx.errors",
     "explain": "bnfx.explain",
     "fold": "bnfx.fold",
-    "RewriteWarning": "bnfx.passes.fx.rewrite",
+    "RewriteWarning": "bnfx.passes.report",
     "Code": "bnfx.passes.refusals",
     "Outcome": "bnfx.passes.report",
     "Report": "bnfx.report",

@@ -19,10 +19,10 @@ from bnfx.errors import NotYetError, OptionError, SyncError
 from bnfx.inner import Inner, resolve
 from bnfx.options import Options, parse_rules
 from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
-from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten, is_meta, rewrite_captured, survey
+from bnfx.passes.fx.rewrite import Rewritten, is_meta, rewrite_captured, survey
 from bnfx.passes.fx.synchronise import Swapped
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.report import GraphReport
+from bnfx.passes.report import GraphReport, RewriteWarning
 from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch

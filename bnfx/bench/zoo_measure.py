@@ -21,8 +21,7 @@ from torch.utils import _pytree as pytree
 from bnfx.backend import bnfx
 from bnfx.bench.zoo_random import randomise
 from bnfx.bench.zoo_row import Counts, Outcomes, Row
-from bnfx.passes.fx.rewrite import RewriteWarning
-from bnfx.passes.report import Outcome
+from bnfx.passes.report import Outcome, RewriteWarning
 from bnfx.report import Report
 from bnfx.verify import relative_error
 

@@ -24,7 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.inner import Compiled, Inner
 from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
-from bnfx.passes.fx.rewrite import RewriteWarning, Rewritten
+from bnfx.passes.fx.rewrite import Rewritten
+from bnfx.passes.report import RewriteWarning
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.body import Program, compile_late
 from bnfx.weights.choice import described, forms

@@ -19,7 +19,6 @@ from bnfx.passes.fx.slots import Slot
 from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
-from bnfx.passes.report import RewriteWarning as RewriteWarning
 from bnfx.passes.rules import RULES, Rule
 
 # MPS has no float64; folding there is done in float32.
@@ -77,8 +76,9 @@ def rewrite(
 ) -> Rewritten:
     """Fold what can be folded in ``module``, which is left untouched.
 
-    If anything raises, the original module is returned and a :class:`RewriteWarning` names the rule
-    that broke: a broken rewrite never reaches the user.
+    If anything raises, the original module is returned and a
+    :class:`~bnfx.passes.report.RewriteWarning` names the rule that broke: a broken rewrite never
+    reaches the user.
 
     Args:
         module: from Dynamo, ``fx.symbolic_trace`` or ``torch.export``.
