@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from bnfx.errors import BnfxError, CaptureError, SourceError, VerificationError
 from bnfx.explain import explain
 from bnfx.export import compile_package, export_model, save_program
 from bnfx.exported import fold_exported
+from bnfx.files import whole
 from bnfx.report import Report
 from bnfx.sources import load_model, make_inputs
 from bnfx.verify import allowed, relative_error
@@ -78,8 +77,8 @@ def fold_source(
             _compare(program, folded, inputs)
     with _telling("writing"):
         _write(folded, output, inputs, aot)
-    whole = Report((report,))
-    return whole.to_json() if as_json else f"{whole}\nwritten to {output}"
+    told = Report((report,))
+    return told.to_json() if as_json else f"{told}\nwritten to {output}"
 
 
 def _load(
@@ -115,15 +114,13 @@ def _write(program: ExportedProgram, output: Path, inputs: Sequence[Any], aot: b
 
 
 def _write_onnx(program: ExportedProgram, output: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".bnfx") as folder:
-        temporary = Path(folder) / output.name
+    with whole(output) as temporary:
         try:
             torch.onnx.export(
                 program, (), str(temporary), dynamo=True, verbose=False, external_data=False
             )
         except ImportError:
             raise SourceError("ONNX needs onnxscript: pip install onnx onnxscript") from None
-        os.replace(temporary, output)
 
 
 @contextlib.contextmanager

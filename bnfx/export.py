@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch.export import ExportedProgram
 
 from bnfx.errors import CaptureError, TrainingModeError
 from bnfx.exported import fold_exported
+from bnfx.files import whole
 from bnfx.options import parse_rules
 
 
@@ -57,12 +57,10 @@ def compile_package(
         raise ValueError(f"a package's path ends in .pt2, unlike {str(path)!r}")
     program = export_model(model, args, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
     folded, _ = fold_exported(program, parse_rules(rules))
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".bnfx") as folder:
-        temporary = Path(folder) / path.name
+    with whole(path) as temporary:
         torch._inductor.aoti_compile_and_package(
             folded, package_path=str(temporary), inductor_configs=dict(inductor_configs or {})
         )
-        os.replace(temporary, path)
     return path
 
 
@@ -97,8 +95,6 @@ def export_model(
 def save_program(program: ExportedProgram, path: str | os.PathLike[str]) -> Path:
     """``torch.export.save``, to a file that appears whole or not at all."""
     path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".bnfx") as folder:
-        temporary = Path(folder) / path.with_suffix(".pt2").name
+    with whole(path, ".pt2") as temporary:
         torch.export.save(program, str(temporary))
-        os.replace(temporary, path)
     return path
