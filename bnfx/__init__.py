@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from bnfx.errors import SyncWarning as SyncWarning
     from bnfx.errors import TrainingModeError as TrainingModeError
     from bnfx.errors import VerificationError as VerificationError
-    from bnfx.explain import explain as explain
-    from bnfx.fold import fold as fold
+    from bnfx.explain_model import explain as explain
+    from bnfx.fold_model import fold as fold
     from bnfx.passes.refusals import Code as Code
     from bnfx.passes.report import Outcome as Outcome
     from bnfx.passes.report import RewriteWarning as RewriteWarning
@@ -50,8 +50,8 @@ _HOMES = {
     "SyncWarning": "bnfx.errors",
     "TrainingModeError": "bnfx.errors",
     "VerificationError": "bnfx.errors",
-    "explain": "bnfx.explain",
-    "fold": "bnfx.fold",
+    "explain": "bnfx.explain_model",
+    "fold": "bnfx.fold_model",
     "RewriteWarning": "bnfx.passes.report",
     "Code": "bnfx.passes.refusals",
     "Outcome": "bnfx.passes.report",

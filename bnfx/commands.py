@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bnfx.errors import BnfxError, CaptureError, SourceError, VerificationError
-from bnfx.explain import explain
+from bnfx.explain_model import explain
 from bnfx.export import compile_package, export_model, save_program
 from bnfx.exported import fold_exported
 from bnfx.files import whole

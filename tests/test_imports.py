@@ -104,3 +104,14 @@ def test_passes_refuses_its_own_plain_name(tmp_path: Path) -> None:
     assert message.startswith("ImportError: this package is 'bnfx.passes'")
     assert "imported as 'passes'" in message
     assert "Write 'import bnfx.passes'" in message
+
+
+def test_a_public_name_stays_what_it_is_whatever_is_imported(tmp_path: Path) -> None:
+    """Importing a submodule sets an attribute of the package: it must not be one of these names."""
+    program = (
+        "import bnfx, bnfx.commands, bnfx.fold_model\n"
+        "print(callable(bnfx.explain), callable(bnfx.fold))\n"
+        "print([n for n in bnfx.__all__ if bnfx._HOMES.get(n) == f'bnfx.{n}'])\n"
+    )
+    done = python(program, tmp_path)
+    assert done.stdout.split() == ["True", "True", "[]"], done.stderr
