@@ -11,6 +11,12 @@ from array_api_compat import array_namespace, device
 
 from bnfx.passes.algebra import BroadcastAffine, Evaluator, Expression, LinearOperator, Source
 from bnfx.passes.algebra.evaluate import Array
+from bnfx.passes.magnitudes import (
+    all_finite,
+    largest_by_channel,
+    largest_share,
+    stores_plainly,
+)
 from bnfx.passes.refusals import Code, Refusal
 
 # Elements up to which exact values are kept: the vectors of a BatchNorm, which many folds share.
@@ -113,13 +119,13 @@ class Values:
 
     def _refuse_affine(self, affine: BroadcastAffine, dtype: str | None) -> Iterator[Refusal]:
         for source in affine.sources():
-            if not _all_finite(self._read(source)):
+            if not all_finite(self._read(source)):
                 yield Refusal(Code.NON_FINITE, f"{source.name} holds NaN or infinity")
         for name, expression in (("scale", affine.scale), ("shift", affine.shift)):
             exact = self.exact(expression)
-            if not _all_finite(exact):
+            if not all_finite(exact):
                 yield Refusal(Code.NON_FINITE, f"its {name} is NaN or infinite")
-            elif dtype is not None and not _all_finite(self._cast(exact, dtype)):
+            elif dtype is not None and not all_finite(self._cast(exact, dtype)):
                 yield Refusal(Code.OVERFLOW, f"its {name} overflows {dtype}")
 
     def is_nonnegative(self, expression: Expression) -> bool:
@@ -154,23 +160,26 @@ class Values:
                 continue
             exact = self.exact(expression)
             xp: Any = array_namespace(exact)
-            plainly = not self._reports and self._stores_plainly(expression, exact, dtypes)
-            if plainly or 0 in exact.shape:
+            if 0 in exact.shape:
+                continue
+            stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
+            if not self._reports and stores_plainly(exact, stored, dtypes):
                 continue
             sizes = xp.abs(exact)
             largest = [sizes]
             if name == "weight":
-                largest = [_by_channel(v) for v in (operator.rows(sizes), operator.columns(sizes))]
-            if not all(map(_all_finite, largest)):
+                largest = [
+                    largest_by_channel(v) for v in (operator.rows(sizes), operator.columns(sizes))
+                ]
+            if not all(map(all_finite, largest)):
                 yield Refusal(Code.NON_FINITE, f"the folded {name} would be NaN or infinite")
                 continue
-            stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
             if dtypes[0] != self.dtype:
                 moved = xp.abs(xp.astype(stored, exact.dtype) - exact)
-                moved = moved if name == "bias" else _by_channel(operator.rows(moved))
-                self._rounded[expression, dtypes[0]] = _share(moved, largest[0])
+                moved = moved if name == "bias" else largest_by_channel(operator.rows(moved))
+                self._rounded[expression, dtypes[0]] = largest_share(moved, largest[0])
             for dtype in dtypes:
-                if not _all_finite(self._cast(largest[0], dtype)):
+                if not all_finite(self._cast(largest[0], dtype)):
                     yield Refusal(Code.OVERFLOW, f"the folded {name} overflows {dtype}")
                 smallest = float(xp.finfo(getattr(xp, dtype)).smallest_normal)
                 if name == "weight" and any(
@@ -179,19 +188,6 @@ class Values:
                     yield Refusal(
                         Code.UNDERFLOW, f"a channel of the folded weight underflows {dtype}"
                     )
-
-    def _stores_plainly(
-        self, expression: Expression, exact: Array, dtypes: tuple[str, ...]
-    ) -> bool:
-        """Whether every element is normal in every dtype, which is quick to see, and usual."""
-        xp: Any = array_namespace(exact)
-        stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
-        if 0 in exact.shape:
-            return True
-        magnitudes = xp.abs(stored)
-        limits = [xp.finfo(getattr(xp, dtype)) for dtype in dtypes]
-        smallest, largest = float(xp.min(magnitudes)), float(xp.max(magnitudes))
-        return all(limit.smallest_normal <= smallest and largest <= limit.max for limit in limits)
 
     def conditions(self, stored: Collection[Expression]) -> Conditions:
         """What was asked so far and found to hold.
@@ -227,24 +223,5 @@ class Values:
             exact = self.exact(expression)
             xp = array_namespace(exact)
             moved = xp.abs(xp.astype(self._cast(exact, dtype), exact.dtype) - exact)
-            self._rounded[expression, dtype] = _share(moved, xp.abs(exact))
+            self._rounded[expression, dtype] = largest_share(moved, xp.abs(exact))
         return self._rounded[expression, dtype]
-
-
-def _by_channel(rows: Array) -> Array:
-    """The largest of each channel; NaN if there is one."""
-    xp: Any = array_namespace(rows)
-    while rows.ndim > 1:  # one axis after the other: torch is many times slower at two of a view
-        rows = xp.max(rows, axis=1)
-    return rows
-
-
-def _share(moved: Array, largest: Array) -> float:
-    xp = array_namespace(moved)
-    share = moved / xp.where(largest > 0, largest, xp.ones_like(largest))
-    return float(xp.max(xp.reshape(share, (-1,))))
-
-
-def _all_finite(array: Array) -> bool:
-    xp = array_namespace(array)
-    return bool(xp.all(xp.isfinite(array)))

@@ -2,9 +2,8 @@
 
 Each call looks for the state of the very parameters that it is called with (in Dynamo, two
 instances of a class share one compiled graph), and whether they are still as they were. If so, the
-body runs; if not, the weights are filled anew first. Where the numbers at hand must not be folded
-as they were (a statistic became NaN, a scale that had to be positive is not), another form of the
-graph is compiled, a bounded number of times; where nothing may be folded, the original graph runs.
+body runs; if not, the weights are filled anew first, into the form of the graph that is right for
+them (:mod:`bnfx.weights.programs`); where nothing may be folded, the original graph runs.
 
 A call runs on one complete set of folded weights (``docs/weights.md``: what threads are promised).
 """
@@ -30,6 +29,7 @@ from bnfx.weights.arguments import Arguments
 from bnfx.weights.body import Program, compile_late
 from bnfx.weights.choice import described, forms
 from bnfx.weights.freezing import Patience
+from bnfx.weights.programs import Programs
 from bnfx.weights.snapshot import Moment, Snapshot
 from bnfx.weights.store import State, same_set
 
@@ -41,8 +41,6 @@ MAX_PARAMETER_SETS = 8
 # Times that a set is folded because something was written while it was. After that it is used as it
 # is, and folded anew by the next call.
 MAX_FILLS = 3
-# Forms of one graph that are compiled: as it was, and where numbers forbid that.
-MAX_PROGRAMS = 3
 
 
 class FoldedFunction:
@@ -66,22 +64,17 @@ class FoldedFunction:
     ) -> None:
         self._original = original
         self._arguments = Arguments.of(original, inputs)
-        self._refold = refold
         self._inner = inner
         parameters = self._arguments.parameters
         names = dict.fromkeys(source.name for source in rewritten.sources)
         self._sources = [parameters[name] for name in names if name in parameters]
         self._watched = self._sources
-        self._packs = False
-        self._programs = [self._program(rewritten)]
+        self._programs = Programs(rewritten, self._arguments, inner, refold)
         self._lock = threading.Lock()
         self._states: tuple[State, ...] = ()
         self._patience: Patience | None = None
         self._unfolded: Compiled | None = None
         self._shapes: list[torch.Tensor] | None = None
-
-    def _program(self, rewritten: Rewritten) -> Program:
-        return Program(rewritten, self._arguments, self._inner, self._packs)
 
     def compile(
         self, example_inputs: Sequence[Any], weights: list[torch.Tensor] | None, wanted: str
@@ -96,7 +89,7 @@ class FoldedFunction:
         Returns:
             The form that serves from now on, ``"live"`` or ``"frozen"``, and why.
         """
-        (program,), why = self._programs, list[str]()
+        program, why = self._programs.first, list[str]()
         if weights is None:
             extra = describe_slots(program.module, program.slots, None, example_inputs)
             program.compile(example_inputs, extra)
@@ -110,7 +103,7 @@ class FoldedFunction:
             except Exception as error:
                 if form == "plain":
                     raise
-                self._watched, self._packs = self._sources, False
+                self._watched, self._programs.packs = self._sources, False
                 what = "packing" if form == "packed" else "freezing"
                 why.append(f"{what} failed: {error}".splitlines()[0])
                 log.info("bnfx: %s failed", what, exc_info=True)
@@ -128,7 +121,8 @@ class FoldedFunction:
         example_inputs: Sequence[Any],
         weights: list[torch.Tensor],
     ) -> None:
-        self._packs = program.packs = form != "plain" and self._inner.pack is not None
+        packs = form != "plain" and self._inner.pack is not None
+        self._programs.packs = program.packs = packs
         if form != "plain":
             # Constants hold what was not folded, too.
             self._watched = list(self._arguments.parameters.values())
@@ -150,7 +144,7 @@ class FoldedFunction:
             # DDP's graph splitter compiles with fake parameters, then calls the body once to learn
             # the strides of its outputs; real calls come after that.
             if any(isinstance(args[position], FakeTensor) for position in self._sources):
-                return self._programs[0].run_plain(args, self._shapes)
+                return self._programs.first.run_plain(args, self._shapes)
             self._shapes = None
         if self._arguments.writes_to(args, self._sources):
             return self._run_original(args)
@@ -192,7 +186,7 @@ class FoldedFunction:
             for _ in range(MAX_FILLS):
                 # The moment is taken first: a write during the fold shows.
                 moment = self._moment(args)
-                program, weights = self._fill(args)
+                program, weights = self._programs.fill(args)
                 if moment.holds(tensors, scalars):
                     break
             constants = {}
@@ -203,35 +197,6 @@ class FoldedFunction:
             if state is None:
                 self._states = (fresh, *self._states)[:MAX_PARAMETER_SETS]
         return fresh
-
-    def _fill(self, args: Sequence[Any]) -> tuple[Program | None, list[torch.Tensor]]:
-        """The form of the graph that is right for these numbers, and what its slots hold."""
-        named = self._arguments.tensors(args)
-        for program in self._programs:
-            if program.recipe is None:
-                continue
-            weights = program.recipe.fill(named)
-            if weights is not None:
-                return program, weights
-        rewritten = self._rewritten_for(args)
-        if rewritten is None:
-            log.warning("bnfx: the new parameters cannot be folded; the original graph is used")
-            return None, []
-        known = [program for program in self._programs if program.is_form_of(rewritten)]
-        program = known[0] if known else self._program(rewritten)
-        program.recipe = rewritten.recipe
-        if not known:
-            self._programs.append(program)
-        weights = rewritten.evaluate()
-        assert weights is not None, "who has a recipe has numbers"
-        return program, weights
-
-    def _rewritten_for(self, args: Sequence[Any]) -> Rewritten | None:
-        """Another form of the graph, if one more may be compiled and anything folds in it."""
-        if len(self._programs) == MAX_PROGRAMS:
-            return None
-        rewritten = self._refold(self._arguments.inputs(args))
-        return rewritten if rewritten.slots and rewritten.recipe is not None else None
 
     def _freeze_again(self, state: State, args: Sequence[Any]) -> Any:
         """Freeze weights that have settled, and answer with them."""

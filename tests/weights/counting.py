@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch._dynamo.callback
 
-from bnfx.weights.function import FoldedFunction
+from bnfx.weights.programs import Programs
 
 
 class Count:
@@ -28,9 +28,9 @@ class Count:
 @contextmanager
 def counted() -> Iterator[Count]:
     count = Count()
-    original = FoldedFunction._fill
+    original = Programs.fill
 
-    def fill(self: FoldedFunction, args: object) -> object:
+    def fill(self: Programs, args: object) -> object:
         count.fills += 1
         return original(self, args)  # type: ignore[arg-type]
 
@@ -40,7 +40,7 @@ def counted() -> Iterator[Count]:
     handler = torch._dynamo.callback.callback_handler
     handler.register_start_callback(start)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FoldedFunction, "_fill", fill)
+        patch.setattr(Programs, "fill", fill)
         try:
             yield count
         finally:

@@ -105,15 +105,15 @@ def test_an_optimizer_of_another_model_changes_nothing() -> None:
     compiled = torch.compile(model, backend="bnfx", options={"inner": "eager"})
     with torch.no_grad():
         compiled(x)
-        from bnfx.weights import function as module
+        from bnfx.weights.programs import Programs
 
-        original = module.FoldedFunction._fill
+        original = Programs.fill
 
-        def counting(self: module.FoldedFunction, args: object) -> object:
+        def counting(self: Programs, args: object) -> object:
             folds.append(1)
             return original(self, args)
 
-        module.FoldedFunction._fill = counting
+        Programs.fill = counting
         try:
             sgd(fused=True)(other)
             compiled(x)
@@ -124,7 +124,7 @@ def test_an_optimizer_of_another_model_changes_nothing() -> None:
             compiled(x)
             assert folds == [1]
         finally:
-            module.FoldedFunction._fill = original
+            Programs.fill = original
 
 
 def test_refresh_after_a_write_that_leaves_no_trace() -> None:
