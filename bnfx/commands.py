@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 from torch.export import ExportedProgram
 
 from bnfx.errors import BnfxError, CaptureError, SourceError, VerificationError
 from bnfx.explain_model import explain
-from bnfx.export import compile_package, export_model, save_program
+from bnfx.export import export_model, save_program, write_package
 from bnfx.exported import fold_exported
 from bnfx.files import whole
+from bnfx.progress import progress
 from bnfx.report import Report
 from bnfx.sources import load_model, make_inputs
 from bnfx.verify import allowed, relative_error
@@ -31,8 +31,10 @@ def explain_source(
     Raises:
         BnfxError: one of those of loading and capturing.
     """
-    model, inputs = _load(source, weights, shapes, dtype)
-    with _telling("folding"):
+    with _quiet(), progress(2, lines=False) as tell:
+        tell("loading")
+        model, inputs = load_model(source, weights, dtype), make_inputs(shapes, dtype)
+        tell("folding")
         try:
             report = explain(model, *inputs)
         except BnfxError:
@@ -64,29 +66,23 @@ def fold_source(
         raise SourceError(f"the folder of {output} does not exist; make it first")
     if output.is_dir():
         raise SourceError(f"{output} is a folder")
-    model, inputs = _load(source, weights, shapes, dtype)
-    if isinstance(model, nn.Module) and not inputs:
-        raise SourceError("say what the model takes: --input 1x3x224x224")
-    with _telling("exporting"):
+    with _quiet(), progress(5, lines=False) as tell:
+        tell("loading")
+        model, inputs = load_model(source, weights, dtype), make_inputs(shapes, dtype)
+        if isinstance(model, nn.Module) and not inputs:
+            raise SourceError("say what the model takes: --input 1x3x224x224")
+        tell("exporting")
         program = export_model(model, inputs)
-    with _telling("folding"):
+        tell("folding")
         folded, report = fold_exported(program)
-    inputs = inputs or (program.example_inputs or ((), {}))[0]
-    if verify and inputs:
-        with _telling("comparing"):
+        inputs = inputs or (program.example_inputs or ((), {}))[0]
+        tell("comparing answers")
+        if verify and inputs:
             _compare(program, folded, inputs)
-    with _telling("writing"):
-        _write(folded, output, inputs, aot)
+        tell("compiling" if aot else "writing")
+        _write(folded, output, aot)
     told = Report((report,))
     return told.to_json() if as_json else f"{told}\nwritten to {output}"
-
-
-def _load(
-    source: str, weights: Path | None, shapes: Sequence[str], dtype: str
-) -> tuple[nn.Module | ExportedProgram, tuple[Any, ...]]:
-    with _telling("loading"):
-        model = load_model(source, weights, dtype)
-        return model, make_inputs(shapes, dtype)
 
 
 def _compare(program: ExportedProgram, folded: ExportedProgram, inputs: Sequence[Any]) -> None:
@@ -104,9 +100,9 @@ def _compare(program: ExportedProgram, folded: ExportedProgram, inputs: Sequence
         )
 
 
-def _write(program: ExportedProgram, output: Path, inputs: Sequence[Any], aot: bool) -> None:
+def _write(program: ExportedProgram, output: Path, aot: bool) -> None:
     if aot:
-        compile_package(program, inputs, output)
+        write_package(program, output)
     elif output.suffix == ".pt2":
         save_program(program, output)
     else:
@@ -124,16 +120,11 @@ def _write_onnx(program: ExportedProgram, output: Path) -> None:
 
 
 @contextlib.contextmanager
-def _telling(step: str) -> Iterator[None]:
-    """Show on a terminal what takes time; keep torch's own remarks off it."""
-    console = Console(stderr=True)
+def _quiet() -> Iterator[None]:
+    """Keep torch's own remarks off the terminal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if not console.is_terminal:
-            yield
-            return
-        with console.status(f"{step} ..."):
-            yield
+        yield
 
 
 def _first(error: Exception) -> str:

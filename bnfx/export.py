@@ -57,9 +57,16 @@ def compile_package(
         raise ValueError(f"a package's path ends in .pt2, unlike {str(path)!r}")
     program = export_model(model, args, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
     folded, _ = fold_exported(program, parse_rules(rules))
+    return write_package(folded, path, inductor_configs)
+
+
+def write_package(
+    program: ExportedProgram, path: Path, inductor_configs: Mapping[str, Any] | None = None
+) -> Path:
+    """Compile ``program`` as it is, with AOTInductor; the file appears whole or not at all."""
     with whole(path) as temporary:
         torch._inductor.aoti_compile_and_package(
-            folded, package_path=str(temporary), inductor_configs=dict(inductor_configs or {})
+            program, package_path=str(temporary), inductor_configs=dict(inductor_configs or {})
         )
     return path
 

@@ -19,7 +19,7 @@ from bnfx.bench.zoo_models import Entry
 from bnfx.bench.zoo_page import print_markdown
 from bnfx.bench.zoo_row import Row
 from bnfx.bench.zoo_show import print_json, print_table
-from bnfx.demo.show import progress
+from bnfx.progress import progress
 
 Form = Literal["table", "json", "markdown"]
 

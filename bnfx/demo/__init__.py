@@ -13,7 +13,8 @@ from torch._inductor.exc import InvalidCxxCompiler
 from bnfx.demo.image import image
 from bnfx.demo.measure import STEPS, Row, measure
 from bnfx.demo.models import Case
-from bnfx.demo.show import print_json, print_table, progress
+from bnfx.demo.show import print_json, print_table
+from bnfx.progress import progress
 
 __all__ = ["Row", "measure", "run"]
 

@@ -1,19 +1,17 @@
-"""Shows the demo's rows: as a table, as JSON; and its progress."""
+"""Shows the demo's rows: as a table or as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bnfx.demo.measure import Row
@@ -64,30 +62,6 @@ def summary(rows: Sequence[Row]) -> str:
         f"{kept} kept; {right}; "
         f"{inductor:.2f}x as fast as Inductor alone, {eager:.2f}x as fast as eager."
     )
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A function to call with what is done next, ``total`` times: a bar, or lines, on stderr."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        steps = iter(range(1, total + 1))
-        yield lambda what: console.print(f"[{next(steps)}/{total}] {what}", markup=False)
-        return
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        begun = iter([False] + [True] * (total - 1))
-
-        def tell(what: str) -> None:
-            bar.update(task, advance=next(begun), description=what)
-
-        yield tell
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -16,6 +16,7 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
+from elsewhere import package_error
 from support import relative
 from typer.testing import CliRunner, Result
 
@@ -83,6 +84,27 @@ def test_fold_writes_a_program(folder: Path) -> None:
     again = json.loads(bnfx("fold", "out.pt2", "again.pt2", "--json").stdout)
     assert again["summary"]["folded"] == 0
     assert sorted(path.name for path in folder.iterdir()) == ["again.pt2", "net.py", "out.pt2"]
+
+
+def test_fold_writes_a_package(folder: Path) -> None:
+    result = bnfx("fold", "net.py:make", "out.pt2", "--aot", *SHAPE)
+    assert result.exit_code == 0, result.output
+    assert package_error(folder / "out.pt2", make().eval(), torch.randn(2, 3, 8, 8)) < 1e-5
+    with zipfile.ZipFile("out.pt2") as archive:
+        assert not any(b"running_mean" in archive.read(name) for name in archive.namelist())
+    refused = bnfx("fold", "net.py:make", "out.onnx", "--aot", *SHAPE)
+    assert refused.exit_code == 2
+    assert "must end in .pt2" in refused.stderr
+
+
+def test_a_bar_moves_on_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = bnfx("fold", "net.py:make", "out.pt2", *SHAPE)
+    assert silent.stderr == ""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    result = bnfx("fold", "net.py:make", "out.pt2", *SHAPE)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"4/5.*writing", result.stderr)
+    assert result.stdout == silent.stdout
 
 
 def test_fold_writes_onnx(folder: Path) -> None:
@@ -230,13 +252,13 @@ def test_completion_and_no_colours_in_a_pipe(folder: Path) -> None:
     assert "\x1b" not in bnfx("explain", "net.py:make").output
 
 
-PAGE = (ROOT / "docs/cli.md").read_text()
-COMMANDS = re.findall(r"^\$ (bnfx .*)$", PAGE, re.MULTILINE)
+PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/cli.md"))
+COMMANDS = re.findall(r"^(?:\$ )?(bnfx .*)$", PAGES, re.MULTILINE)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_of_the_page(line: str, folder: Path) -> None:
-    """In order of the page; what one writes, another reads."""
+def test_commands_of_the_pages(line: str, folder: Path) -> None:
+    """In order of their page; what one writes, another reads."""
     if "--weights" in line:
         torch.save(make().state_dict(), "trained.pt")
     if line == "bnfx explain folded.pt2":

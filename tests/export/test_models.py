@@ -1,111 +1,55 @@
-"""The models people deploy: through export, back into their class, into packages and ONNX."""
+"""The models people deploy, back in their own class; and what quantisation finds."""
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import segmentation_models_pytorch as smp
-import timm
 import torch
+from elsewhere import worst
+from spine import DETECTORS, OTHERS, SPINE, detector
 from support import randomise as signed
-from support import relative
 from torch import nn
-from torch.utils import _pytree as pytree
-from torchvision.models import get_model
 
 import bnfx
 from bnfx.bench.zoo_random import randomise
 from bnfx.passes.fx.modules import is_batch_norm
-from bnfx.passes.report import Outcome
 
-SPINE = {
-    "resnet18": lambda: get_model("resnet18", weights=None),
-    "resnet50": lambda: get_model("resnet50", weights=None),
-    "mobilenet_v2": lambda: get_model("mobilenet_v2", weights=None),
-    "mobilenet_v3_small": lambda: get_model("mobilenet_v3_small", weights=None),
-    "mobilenet_v3_large": lambda: get_model("mobilenet_v3_large", weights=None),
-    "densenet121": lambda: get_model("densenet121", weights=None),
-    "efficientnet_b0": lambda: get_model("efficientnet_b0", weights=None),
-    "deeplabv3_resnet50": lambda: get_model("deeplabv3_resnet50", weights_backbone=None),
-    "inception_v3": lambda: get_model("inception_v3", weights=None, init_weights=False),
-    "googlenet": lambda: get_model("googlenet", weights=None, init_weights=False),
-    "repvgg_a0": lambda: timm.create_model("repvgg_a0"),
-    "timm_resnet18": lambda: timm.create_model("resnet18"),
-}
-LIGHT = ("mobilenet_v3_small", "timm_resnet18")
+MODELS = SPINE | OTHERS
+LIGHT = ("mobilenet_v3_small", "timm-resnet18")
+NAMES = [n if n in LIGHT else pytest.param(n, marks=pytest.mark.heavy) for n in MODELS]
 
 
-def marked(names: Any) -> list[Any]:
-    return [n if n in LIGHT else pytest.param(n, marks=pytest.mark.heavy) for n in names]
-
-
-def ready(make: Callable[[], nn.Module]) -> tuple[nn.Module, torch.Tensor]:
+def ready(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
-    model, x = make().eval(), torch.randn(1, 3, 128, 128)
+    model, x = make().eval(), torch.randn(shape)
     randomise(model, x)
     return model, x
 
 
-def worst(actual: Any, expected: Any) -> float:
-    ours, theirs = pytree.tree_leaves(actual), pytree.tree_leaves(expected)
-    assert len(ours) == len(theirs)
-    return max(relative(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-@pytest.mark.parametrize("name", marked(SPINE))
-def test_export_round_trip(name: str) -> None:
-    model, x = ready(SPINE[name])
-    with torch.no_grad():
-        program = torch.export.export(model, (x,))
-        expected = model(x)
-    folded, report = bnfx.fold(program), bnfx.explain(program)
-    file = io.BytesIO()
-    torch.export.save(folded, file)
-    file.seek(0)
-    loaded = torch.export.load(file)
-    with torch.no_grad():
-        assert worst(loaded.module()(x), expected) < 1e-4
-    calls = [node for node in loaded.graph.nodes if node.op == "call_function"]
-    left = sum("batch_norm" in str(node.target) for node in calls)
-    assert left == report.count(Outcome.KEPT) == 0
-    # What no node reads (the auxiliary heads of inception and googlenet) is no business of a fold.
-    idle = {node.name for node in program.graph.find_nodes(op="placeholder") if not node.users}
-    kept = {spec.target for spec in program.graph_signature.input_specs if spec.arg.name in idle}
-    assert {key for key in loaded.state_dict if "running" in key} <= kept
-
-
-@pytest.mark.parametrize("name", marked(SPINE))
+@pytest.mark.parametrize("name", NAMES)
 def test_same_class(name: str) -> None:
-    model, x = ready(SPINE[name])
+    model, x = ready(MODELS[name].build, (1, *MODELS[name].shape[1:]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bnfx.FoldWarning)
         folded = bnfx.fold(model, x, keep="module")
     assert type(folded) is type(model)
     with torch.no_grad():
         assert worst(folded(x), model(x)) < 1e-4
-    if name in ("resnet18", "resnet50", "timm_resnet18"):
+    if name in ("resnet18", "resnet50", "timm-resnet18"):
         assert type(bnfx.fold(model, x)) is type(model)
-    if name not in ("densenet121", "repvgg_a0", "inception_v3", "googlenet"):
+    if name not in ("densenet121", "timm-repvgg_a0", "inception_v3", "googlenet"):
         assert [m for m in folded.modules() if is_batch_norm(m)] == []
-
-
-DETECTORS = (
-    "fasterrcnn_mobilenet_v3_large_fpn",
-    "retinanet_resnet50_fpn",
-    "ssdlite320_mobilenet_v3_large",
-)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", DETECTORS)
 def test_detectors_keep_their_class(name: str) -> None:
     # In float64: fitted to one picture, ssdlite's 1x1 maps amplify float32's rounding to 1e-3.
-    model = get_model(name, weights=None, weights_backbone=None).eval().double()
+    model = detector(name).double()
     x = torch.rand(1, 3, 160, 160).double()
     randomise(model.backbone, x)
     folded = bnfx.fold(model, [x[0]])
@@ -113,25 +57,11 @@ def test_detectors_keep_their_class(name: str) -> None:
     assert not any(hasattr(module, "running_var") for module in folded.modules())
     with torch.no_grad():
         assert worst(folded.backbone(x), model.backbone(x)) < 1e-10
-    with torch.no_grad():  # what export can take of a detector
-        program = torch.export.export(model.backbone, (x,))
-    part = bnfx.fold(program)
-    with torch.no_grad():
-        assert worst(part.module()(x), model.backbone(x)) < 1e-10
     signed(model.float())  # and in float32, with statistics that are not fitted
     same, x = bnfx.fold(model, [x[0].float()]), x.float()
     with torch.no_grad():
         assert worst(same.backbone(x), model.backbone(x)) < 1e-4
     assert set(same([x[0]])[0]) == {"boxes", "labels", "scores"}
-
-
-@pytest.mark.heavy
-def test_segmentation_models_pytorch() -> None:
-    model, x = ready(lambda: smp.Unet("resnet18", encoder_weights=None))
-    folded = bnfx.fold(model, x, keep="module")
-    assert type(folded) is type(model)
-    with torch.no_grad():
-        assert worst(folded(x), model(x)) < 1e-4
 
 
 def test_quantisers_find_what_they_look_for() -> None:

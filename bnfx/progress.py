@@ -1,0 +1,43 @@
+"""Progress of what takes long, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+@contextmanager
+def progress(total: int, lines: bool = True) -> Iterator[Callable[[str], None]]:
+    """A function to call with what is done next, ``total`` times: it moves a bar.
+
+    Args:
+        total: number of steps.
+        lines: where stderr is no terminal, whether each step is a line; else nothing is written.
+    """
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        steps = iter(range(1, total + 1))
+
+        def tell_line(what: str) -> None:
+            if lines:
+                console.print(f"[{next(steps)}/{total}] {what}", markup=False)
+
+        yield tell_line
+        return
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        begun = iter([False] + [True] * (total - 1))
+
+        def tell(what: str) -> None:
+            bar.update(task, advance=next(begun), description=what)
+
+        yield tell
