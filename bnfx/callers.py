@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from bnfx.in_turn import references, runs_in_turn
+from bnfx.instructions import note_instructions
 
 _SETUP = frozenset({"__init__", "__setstate__", "__repr__", "extra_repr", "init_weights"})
 
@@ -56,30 +57,17 @@ class Callers:
         self.root = model
         known = {id(module) for module in model.modules()}
 
-        def enter(frame: FrameType, event: str, arg: Any) -> Any:
-            if _is_torchs(frame.f_code.co_filename) or frame.f_code.co_name == "<module>":
+        def choose(frame: FrameType) -> set[int] | None:
+            code = frame.f_code
+            if _is_torchs(code.co_filename) or code.co_name == "<module>":
                 return None
-            if "self" not in (*frame.f_code.co_varnames, *frame.f_code.co_freevars):
+            if "self" not in (*code.co_varnames, *code.co_freevars):
                 return None
             owner = id(frame.f_locals.get("self"))
-            if owner not in known:
-                return None
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-            seen = self.ran.setdefault((owner, frame.f_code), set())
+            return self.ran.setdefault((owner, code), set()) if owner in known else None
 
-            def step(frame: FrameType, event: str, arg: Any) -> Any:
-                if event == "opcode":
-                    seen.add(frame.f_lasti)
-                return step
-
-            return step
-
-        before = sys.gettrace()
-        sys.settrace(enter)
-        try:
+        with note_instructions(choose):
             yield
-        finally:
-            sys.settrace(before)
 
     def stranger(
         self, owner: nn.Module, names: Sequence[str], model: nn.Module, whole: bool = False

@@ -70,7 +70,7 @@ def _find_references(code: CodeType) -> Iterator[Reference]:
         if after[0].opname in _LOADS and after[0].argval not in _RUNS:
             continue  # conv.weight: a look, not a run
         looks = before[0].argval in ("getattr", "hasattr", "isinstance")
-        if looks and after[0].argval not in _RUNS and after[0].opname != "LOAD_FAST":
+        if looks and after[0].argval not in _RUNS and not after[0].opname.startswith("LOAD_FAST"):
             continue
         tests = after[0].argval is None and after[-1].opname == "IS_OP"
         if tests or after[0].opname.endswith("NONE"):
