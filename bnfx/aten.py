@@ -4,6 +4,8 @@
 ``run_decompositions()`` the same are ``aten.convolution``, one part of the tuple that
 ``aten._native_batch_norm_legit_no_training`` returns, and ``addmm`` or ``mm`` with a transposed
 weight. Both directions are equalities, so a node that no rule touches is written as it was.
+
+Ops that write over a value which nobody else will see become functions, and stay so.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx
+
+from bnfx.passes.fx.writes import functional_form, written_values
 
 aten = torch.ops.aten
 COMPOSED = "bnfx_composed"  # in node.meta: it stood in another form, and goes back to that
@@ -28,6 +32,18 @@ _TRANSPOSED: dict[int, Any] = {
     1: aten.conv_transpose1d.default,
     2: aten.conv_transpose2d.input,
     3: aten.conv_transpose3d.input,
+}
+_ADAPTIVE_MAX: dict[Any, Any] = {
+    aten.adaptive_max_pool1d.default: F.adaptive_max_pool1d,
+    aten.adaptive_max_pool2d.default: F.adaptive_max_pool2d,
+    aten.adaptive_max_pool3d.default: F.adaptive_max_pool3d,
+}
+_PADS: dict[Any, str] = {
+    aten.constant_pad_nd.default: "constant",
+    **dict.fromkeys((aten.reflection_pad1d.default, aten.reflection_pad2d.default), "reflect"),
+    aten.reflection_pad3d.default: "reflect",
+    **dict.fromkeys((aten.replication_pad1d.default, aten.replication_pad2d.default), "replicate"),
+    aten.replication_pad3d.default: "replicate",
 }
 _NORM: Any = aten._native_batch_norm_legit_no_training.default
 _POOL: Any = aten.max_pool2d_with_indices.default
@@ -50,7 +66,7 @@ _WRITTEN: dict[Any, Any] = {
 
 def compose(graph: fx.Graph) -> bool:
     """Say what the lifter knows, in place; whether there was anything decomposed."""
-    changed = False
+    decomposed = False
     for node in list(graph.nodes):
         form = _composed(node)
         if form is None:
@@ -58,15 +74,26 @@ def compose(graph: fx.Graph) -> bool:
         target, args = form
         node.target, node.args, node.kwargs = target, args, {}
         node.meta[COMPOSED] = True
-        changed = True
+        decomposed |= target not in _ADAPTIVE_MAX.values()  # that one has a tuple everywhere
     graph.eliminate_dead_code(is_impure_node=_stays)
-    return changed
+    return decomposed
+
+
+def functionalise(module: fx.GraphModule) -> None:
+    """Let ops that write over a value which nobody else will see make a new one; in place."""
+    for node in written_values(module.graph, module, lambda written: ()).in_place:
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            form = functional_form(node)
+            assert form is not None, "who is found to write in place has such a form"
+            node.target = form
 
 
 def _stays(node: fx.Node) -> bool:
     """Only what composing left without a reader may go: those are pure, by name."""
-    left = (_NORM, _POOL, aten.permute.default, aten.t.default)
-    return not (node.op == "call_function" and node.target in left)
+    left = (_NORM, _POOL, *_ADAPTIVE_MAX, aten.permute.default, aten.t.default)
+    part = node.target is operator.getitem and isinstance(node.args[0], fx.Node)
+    source: Any = node.args[0] if part else node
+    return not (node.op == "call_function" and source.target in left)
 
 
 def _composed(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
@@ -82,19 +109,24 @@ def _composed(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
         return _CONVS[spatial], (data, weight, bias, stride, pad, dilation, groups)
     if node.target is operator.getitem and isinstance(args[0], fx.Node) and args[1] == 0:
         source = args[0]
-        if source.target not in (_NORM, _POOL) or source.kwargs:
+        if source.target not in (_NORM, _POOL, *_ADAPTIVE_MAX) or source.kwargs:
             return None
         if any(user.args[1] != 0 and user.users for user in source.users):
             return None
         if source.target is _POOL:
             return aten.max_pool2d.default, source.args
+        if source.target in _ADAPTIVE_MAX:
+            return _ADAPTIVE_MAX[source.target], source.args
         return aten.batch_norm.default, (*source.args[:5], False, *source.args[5:], False)
+    if node.target in _PADS:
+        value = args[2] if len(args) > 2 else None
+        return aten.pad.default, (args[0], args[1], _PADS[node.target], value)
     if node.target is aten.addmm.default and (weight := _transposed(args[2])) is not None:
         if args[0].meta["val"].dim() != 1 or args[0].meta["val"].shape[0] == 1:
             return None  # broadcast, which a linear layer's bias is not
         return aten.linear.default, (args[1], weight, args[0])
     if node.target is aten.mm.default and (weight := _transposed(args[1])) is not None:
-        return aten.linear.default, (args[0], weight)
+        return aten.linear.default, (args[0], weight, None)
     return None
 
 
@@ -179,8 +211,14 @@ def _matrix_product(node: fx.Node) -> None:
         node.target, node.args = aten.addmm.default, (bias, data, turned)
 
 
-def _zero_pad(node: fx.Node) -> None:
-    node.target, node.args = aten.constant_pad_nd.default, (node.args[0], node.args[1], 0.0)
+def _pad(node: fx.Node) -> None:
+    data, widths, mode, value = _full(node, None, None, "constant", None)
+    if mode == "constant":
+        node.target, node.args = aten.constant_pad_nd.default, (data, widths, value or 0.0)
+        return
+    axes = len(widths) // 2
+    (target,) = (t for t, m in _PADS.items() if m == mode and f"_pad{axes}d" in str(t))
+    node.target, node.args = target, (data, widths)
 
 
 def _lay_out(node: fx.Node) -> None:
@@ -200,7 +238,8 @@ _BACK: dict[Any, Callable[[fx.Node], None]] = {
     aten.batch_norm.default: _first_of(_NORM),
     aten.max_pool2d.default: _first_of(_POOL),
     aten.linear.default: _matrix_product,
-    aten.pad.default: _zero_pad,
+    aten.pad.default: _pad,
+    **{function: _first_of(target) for target, function in _ADAPTIVE_MAX.items()},
     aten.contiguous.default: _lay_out,
     aten.to.dtype: _cast,
 }

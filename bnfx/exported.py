@@ -24,7 +24,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from bnfx.aten import compose, settle
+from bnfx.aten import compose, functionalise, settle
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.passes.fx.slots import Slot
@@ -52,6 +52,7 @@ def fold_exported(
         that they replace (``layer1.0.conv1.weight``).
     """
     module = _copy_graph(program)
+    functionalise(module)
     decomposed = compose(module.graph)
     rewritten = rewrite(module, _parameters(program), form="placeholders", rules=rules)
     weights = rewritten.evaluate() if rewritten.slots else []
@@ -63,6 +64,7 @@ def fold_exported(
 def survey_exported(program: ExportedProgram) -> GraphReport:
     """What :func:`fold_exported` would do."""
     module = _copy_graph(program)
+    functionalise(module)
     compose(module.graph)
     return rewrite(module, _parameters(program), form="placeholders").report
 

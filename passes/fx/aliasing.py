@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules import batchnorm, conv, pooling
 
+from bnfx.passes.fx.aten_calls import is_fresh_overload
 from bnfx.passes.fx.calls import Call, read_call
 from bnfx.passes.fx.modules import known_class
 
@@ -92,13 +93,14 @@ def written_by(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
                 if argument.alias_info is not None and argument.alias_info.is_write:
                     value = node.kwargs.get(argument.name)
                     yield from _nodes(node.args[position] if position < len(node.args) else value)
-            return
         call = read_call(node)
         if isinstance(call, Call):
             flag = "use_input_stats" if call.kind == "instance_norm" else "training"
             if "norm" in call.kind and call.arguments[flag] is not False:
                 statistics = (call.arguments["running_mean"], call.arguments["running_var"])
                 yield from (value for value in statistics if isinstance(value, fx.Node))
+        elif isinstance(target, torch._ops.OpOverload):
+            return  # its schema has told
         elif target in (F.embedding, F.embedding_bag):
             given = _given(node)
             if given.get(3, given.get("max_norm")) is not None:  # renormalises its table
@@ -182,4 +184,6 @@ def is_fresh(node: fx.Node, module: nn.Module) -> bool:
         return node.target in _FRESH_METHODS
     if isinstance(read_call(node), Call):
         return True
+    if isinstance(node.target, torch._ops.OpOverload):
+        return is_fresh_overload(node.target)
     return node.target in FRESH and not asks_in_place(node)

@@ -31,6 +31,10 @@ _BATCH_NORM_T |= {"running_mean": REQUIRED, "running_var": REQUIRED, "training":
 _BATCH_NORM_T |= {"momentum": REQUIRED, "eps": REQUIRED}
 _INSTANCE_NORM = {"input": REQUIRED, "running_mean": None, "running_var": None, "weight": None}
 _INSTANCE_NORM |= {"bias": None, "use_input_stats": True, "momentum": 0.1, "eps": 1e-5}
+_INSTANCE_NORM_C = dict.fromkeys(
+    ("input", "weight", "bias", "running_mean", "running_var", "use_input_stats"), REQUIRED
+)
+_INSTANCE_NORM_C |= dict.fromkeys(("momentum", "eps", "cudnn_enabled"), REQUIRED)
 _BATCH_NORM_C = {**_BATCH_NORM_T, "cudnn_enabled": REQUIRED}
 
 aten = torch.ops.aten
@@ -59,6 +63,7 @@ SIGNATURES: dict[Callable[..., Any], tuple[str, int, Signature]] = {
     aten.conv_transpose3d.input: ("conv_transpose", 3, _TRANSPOSED),
     aten.linear.default: ("linear", 0, _LINEAR),
     aten.batch_norm.default: ("batch_norm", 0, _BATCH_NORM_C),
+    aten.instance_norm.default: ("instance_norm", 0, _INSTANCE_NORM_C),
 }
 
 

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from bnfx.passes.fx.aten_calls import name_of_overload
+
 _ATTRIBUTES = frozenset({"data", "T", "mT"})
 _OPERATORS = frozenset(
     {operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.pow}
@@ -32,6 +34,8 @@ _PURE = """
     _weight_norm
 """
 _NAMES = frozenset(_PURE.split())
+# In ATen's words: what stands above under another name, or below.
+_OVERLOADS = frozenset({"alias", "linalg_vector_norm", "linear", "pad", "slice", "softplus"})
 _FUNCTIONAL = frozenset({F.normalize, F.pad, torch._C._nn.pad, F.linear, F.softplus, F.softmax})
 
 
@@ -51,6 +55,10 @@ def is_pure(node: fx.Node) -> bool:
     if target is F.batch_norm:  # weight standardisation: it normalises weights, and tracks nothing
         running = [node.kwargs.get("running_mean"), node.kwargs.get("running_var"), *node.args[1:3]]
         return all(value is None for value in running)
+    if (name := name_of_overload(target)) and not target._schema.is_mutable:
+        if name == "batch_norm":
+            return all(value is None for value in node.args[3:5])
+        return name in _NAMES or name in _OVERLOADS
     name = getattr(target, "__name__", "")
     owner = getattr(torch, name, None) if isinstance(name, str) else None
     return name in _NAMES and (owner is target or target is getattr(torch.linalg, name, None))

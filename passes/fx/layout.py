@@ -7,10 +7,10 @@ from torch import fx, nn
 from torch._prims_common import is_non_overlapping_and_dense_or_false
 
 from bnfx.passes.fx.aliasing import shares_memory_with
+from bnfx.passes.fx.aten_calls import VIEWS
 from bnfx.passes.fx.metadata import value_of
 
 _VIEWS = frozenset({"view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr"})
-_VIEW_FUNCTIONS = frozenset({torch.ops.aten.view.default, torch.ops.aten.as_strided.default})
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _MANY = 64  # more readers than that are not followed: somebody looks
 
@@ -42,7 +42,7 @@ def must_lay_out(
             seen.add(user)
             if len(seen) > _MANY or user.op in ("output", "call_module"):
                 return True
-            if user.target in _VIEWS or user.target in _VIEW_FUNCTIONS:
+            if user.target in _VIEWS or user.target in VIEWS:
                 return True
             stack.append(user)
     return False

@@ -8,6 +8,7 @@ import re
 import torch
 from torch import fx
 
+from bnfx.passes.fx.aten_calls import SHAPES_OF
 from bnfx.passes.movement import Dims
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
@@ -58,9 +59,9 @@ def takes_shape_of(node: fx.Node, source: fx.Node) -> bool:
 
     It is a size itself, or the tensor whose shape ``x.view_as(source)`` takes.
     """
-    return (node.op == "call_method" and node.target in ("view_as", "reshape_as")) or _is_size(
-        source
-    )
+    if node.op == "call_method" and node.target in ("view_as", "reshape_as"):
+        return True
+    return node.target in SHAPES_OF or _is_size(source)
 
 
 def _is_size(node: fx.Node) -> bool:

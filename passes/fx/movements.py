@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from bnfx.passes.algebra import average
 from bnfx.passes.fx.calls import Call
-from bnfx.passes.fx.selections import axis_of, getitem, narrow, numbers, select
+from bnfx.passes.fx.selections import axis_of, getitem, narrow, numbers, select, slice_of
 from bnfx.passes.graph import Concat, Move, Role
 from bnfx.passes.movement import (
     Dims,
@@ -193,6 +193,7 @@ _READERS: dict[str, Callable[[Call, Dims, Dims], Movement | None]] = {
     "channel_shuffle": _channel_shuffle,
     "narrow": narrow,
     "select": select,
+    "slice": slice_of,
     "getitem": getitem,
     "cat": _reshape,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bnfx.passes.fx.calls import Call
@@ -47,6 +48,16 @@ def select_at(before: Dims, axis: int, index: int) -> Select | None:
         return None
     start = index + size if index < 0 else index
     return Select(axis, start, start + 1, keep=False)
+
+
+def slice_of(call: Call, before: Dims, after: Dims) -> Movement | None:
+    """``aten.slice``: ``x[:, a:b]`` of one axis."""
+    dim, start, end, step = (call.arguments[name] for name in ("dim", "start", "end", "step"))
+    if not isinstance(dim, int) or not before:
+        return None
+    part = slice(start, end, step)
+    index = (*(slice(None),) * axis_of(dim, len(before)), part)
+    return getitem(replace(call, arguments={"index": index}), before, after)
 
 
 def getitem(call: Call, before: Dims, after: Dims) -> Movement | None:

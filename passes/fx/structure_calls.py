@@ -13,129 +13,96 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.passes.fx.calls import REQUIRED, Call, Signature, bind_arguments
+from bnfx.passes.fx import aten_calls
+from bnfx.passes.fx.calls import Call, Signature, bind_arguments
 from bnfx.passes.fx.modules import has_hooks
+from bnfx.passes.fx.signatures import (
+    ADAPTIVE_AVG,
+    ADAPTIVE_MAX,
+    AVG_POOL,
+    AVG_POOL_1D,
+    CAT,
+    DROPOUT,
+    FACTOR,
+    INTERPOLATE,
+    LEAKY,
+    MAX_POOL,
+    MEAN,
+    PAD,
+    PAIR,
+    Table,
+    signature,
+)
 from bnfx.passes.refusals import Refusal
-
-aten = torch.ops.aten
-
-
-def _signature(names: str, **defaults: Any) -> Signature:
-    required = dict.fromkeys(names.split(), REQUIRED)
-    return {"input": REQUIRED, **required, **defaults}
-
-
-_MAX_POOL = _signature(
-    "kernel_size", stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
-)
-_AVG_POOL = _signature(
-    "kernel_size",
-    stride=None,
-    padding=0,
-    ceil_mode=False,
-    count_include_pad=True,
-    divisor_override=None,
-)
-_AVG_POOL_1D = {key: value for key, value in _AVG_POOL.items() if key != "divisor_override"}
-_ADAPTIVE_AVG = _signature("output_size")
-_ADAPTIVE_MAX = _signature("output_size", return_indices=False)
-_DROPOUT = _signature("", p=0.5, training=True, inplace=False)
-_INTERPOLATE = _signature(
-    "",
-    size=None,
-    scale_factor=None,
-    mode="nearest",
-    align_corners=None,
-    recompute_scale_factor=None,
-    antialias=False,
-)
-_PAD = _signature("pad", mode="constant", value=None)
-_MEAN = _signature("", dim=None, keepdim=False, dtype=None)
-_CAT = {"tensors": REQUIRED, "dim": 0}
-_LEAKY = _signature("", negative_slope=0.01, inplace=False)
-_PAIR = _signature("dim0 dim1")
-_FACTOR = _signature("factor")
-
-Table = Mapping[Any, tuple[str, int, Signature]]
 
 # target -> (kind, spatial dimensions, signature)
 FUNCTIONS: Table = {
-    F.dropout: ("dropout", 0, _DROPOUT),
-    F.dropout1d: ("dropout", 0, _DROPOUT),
-    F.dropout2d: ("dropout", 0, _DROPOUT),
-    F.dropout3d: ("dropout", 0, _DROPOUT),
-    F.alpha_dropout: ("dropout", 0, _signature("", p=0.5, training=False, inplace=False)),
-    torch.clone: ("identity", 0, _signature("", memory_format=None)),
-    torch.permute: ("permute", 0, _signature("dims")),
-    torch.transpose: ("transpose", 0, _PAIR),
-    torch.swapaxes: ("transpose", 0, _PAIR),
-    torch.swapdims: ("transpose", 0, _PAIR),
-    F.max_pool1d: ("max_pool", 1, _MAX_POOL),
-    F.max_pool2d: ("max_pool", 2, _MAX_POOL),
-    F.max_pool3d: ("max_pool", 3, _MAX_POOL),
-    torch.max_pool1d: ("max_pool", 1, _MAX_POOL),
-    torch.max_pool2d: ("max_pool", 2, _MAX_POOL),
-    torch.max_pool3d: ("max_pool", 3, _MAX_POOL),
-    torch.avg_pool1d: ("avg_pool", 1, _AVG_POOL_1D),
-    torch._C._nn.avg_pool2d: ("avg_pool", 2, _AVG_POOL),
-    torch._C._nn.avg_pool3d: ("avg_pool", 3, _AVG_POOL),
-    torch.adaptive_avg_pool1d: ("adaptive_avg", 1, _ADAPTIVE_AVG),
-    F.adaptive_avg_pool2d: ("adaptive_avg", 2, _ADAPTIVE_AVG),
-    F.adaptive_avg_pool3d: ("adaptive_avg", 3, _ADAPTIVE_AVG),
-    F.adaptive_max_pool1d: ("adaptive_max", 1, _ADAPTIVE_MAX),
-    F.adaptive_max_pool2d: ("adaptive_max", 2, _ADAPTIVE_MAX),
-    F.adaptive_max_pool3d: ("adaptive_max", 3, _ADAPTIVE_MAX),
-    torch.mean: ("mean", 0, _MEAN),
-    torch.amax: ("amax", 0, _signature("", dim=(), keepdim=False)),
-    F.interpolate: ("interpolate", 0, _INTERPOLATE),
-    F.pad: ("pad", 0, _PAD),
-    torch._C._nn.pad: ("pad", 0, _PAD),
-    torch.pixel_shuffle: ("pixel_shuffle", 0, _FACTOR),
-    torch.pixel_unshuffle: ("pixel_unshuffle", 0, _FACTOR),
-    torch.channel_shuffle: ("channel_shuffle", 0, _FACTOR),
-    torch.cat: ("cat", 0, _CAT),
-    torch.concat: ("cat", 0, _CAT),
-    torch.narrow: ("narrow", 0, _signature("dim start length")),
-    torch.select: ("select", 0, _signature("dim index")),
-    operator.getitem: ("getitem", 0, _signature("index")),
-    F.relu: ("relu", 0, _signature("", inplace=False)),
-    torch.relu: ("relu", 0, _signature("")),
-    F.leaky_relu: ("relu", 0, _LEAKY),
-    F.prelu: ("relu", 0, _signature("weight")),
-    torch.prelu: ("relu", 0, _signature("weight")),
-    aten.relu.default: ("relu", 0, _signature("")),
-    aten.max_pool2d.default: ("max_pool", 2, _MAX_POOL),
-    aten.avg_pool2d.default: ("avg_pool", 2, _AVG_POOL),
-    aten.adaptive_avg_pool2d.default: ("adaptive_avg", 2, _ADAPTIVE_AVG),
-    aten.mean.dim: ("mean", 0, _MEAN),
-    aten.cat.default: ("cat", 0, _CAT),
-    aten.dropout.default: ("dropout", 0, _signature("p training")),
-    aten.permute.default: ("permute", 0, _signature("dims")),
-    aten.transpose.int: ("transpose", 0, _PAIR),
-    aten.pixel_shuffle.default: ("pixel_shuffle", 0, _FACTOR),
+    F.dropout: ("dropout", 0, DROPOUT),
+    F.dropout1d: ("dropout", 0, DROPOUT),
+    F.dropout2d: ("dropout", 0, DROPOUT),
+    F.dropout3d: ("dropout", 0, DROPOUT),
+    F.alpha_dropout: ("dropout", 0, signature("", p=0.5, training=False, inplace=False)),
+    torch.clone: ("identity", 0, signature("", memory_format=None)),
+    torch.permute: ("permute", 0, signature("dims")),
+    torch.transpose: ("transpose", 0, PAIR),
+    torch.swapaxes: ("transpose", 0, PAIR),
+    torch.swapdims: ("transpose", 0, PAIR),
+    F.max_pool1d: ("max_pool", 1, MAX_POOL),
+    F.max_pool2d: ("max_pool", 2, MAX_POOL),
+    F.max_pool3d: ("max_pool", 3, MAX_POOL),
+    torch.max_pool1d: ("max_pool", 1, MAX_POOL),
+    torch.max_pool2d: ("max_pool", 2, MAX_POOL),
+    torch.max_pool3d: ("max_pool", 3, MAX_POOL),
+    torch.avg_pool1d: ("avg_pool", 1, AVG_POOL_1D),
+    torch._C._nn.avg_pool2d: ("avg_pool", 2, AVG_POOL),
+    torch._C._nn.avg_pool3d: ("avg_pool", 3, AVG_POOL),
+    torch.adaptive_avg_pool1d: ("adaptive_avg", 1, ADAPTIVE_AVG),
+    F.adaptive_avg_pool2d: ("adaptive_avg", 2, ADAPTIVE_AVG),
+    F.adaptive_avg_pool3d: ("adaptive_avg", 3, ADAPTIVE_AVG),
+    F.adaptive_max_pool1d: ("adaptive_max", 1, ADAPTIVE_MAX),
+    F.adaptive_max_pool2d: ("adaptive_max", 2, ADAPTIVE_MAX),
+    F.adaptive_max_pool3d: ("adaptive_max", 3, ADAPTIVE_MAX),
+    torch.mean: ("mean", 0, MEAN),
+    torch.amax: ("amax", 0, signature("", dim=(), keepdim=False)),
+    F.interpolate: ("interpolate", 0, INTERPOLATE),
+    F.pad: ("pad", 0, PAD),
+    torch._C._nn.pad: ("pad", 0, PAD),
+    torch.pixel_shuffle: ("pixel_shuffle", 0, FACTOR),
+    torch.pixel_unshuffle: ("pixel_unshuffle", 0, FACTOR),
+    torch.channel_shuffle: ("channel_shuffle", 0, FACTOR),
+    torch.cat: ("cat", 0, CAT),
+    torch.concat: ("cat", 0, CAT),
+    torch.narrow: ("narrow", 0, signature("dim start length")),
+    torch.select: ("select", 0, signature("dim index")),
+    operator.getitem: ("getitem", 0, signature("index")),
+    F.relu: ("relu", 0, signature("", inplace=False)),
+    torch.relu: ("relu", 0, signature("")),
+    F.leaky_relu: ("relu", 0, LEAKY),
+    F.prelu: ("relu", 0, signature("weight")),
+    torch.prelu: ("relu", 0, signature("weight")),
+    **aten_calls.STRUCTURE,
 }
 # Only shapes tell what they do: same elements, in row-major order.
 RESHAPES = frozenset(
     {torch.reshape, torch.flatten, torch.unsqueeze, torch.squeeze, torch.unflatten}
-    | {aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unsqueeze.default}
-    | {aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten._unsafe_view.default}
+    | aten_calls.RESHAPES
 )
 RESHAPE_METHODS = frozenset(
     {"view", "reshape", "flatten", "unsqueeze", "squeeze", "unflatten", "view_as", "reshape_as"}
 )
 METHODS: Mapping[str, tuple[str, int, Signature]] = {
-    "contiguous": ("identity", 0, _signature("", memory_format=None)),
-    "clone": ("identity", 0, _signature("", memory_format=None)),
-    "detach": ("identity", 0, _signature("")),
-    "transpose": ("transpose", 0, _PAIR),
-    "swapaxes": ("transpose", 0, _PAIR),
-    "swapdims": ("transpose", 0, _PAIR),
-    "mean": ("mean", 0, _MEAN),
-    "amax": ("amax", 0, _signature("", dim=(), keepdim=False)),
-    "narrow": ("narrow", 0, _signature("dim start length")),
-    "select": ("select", 0, _signature("dim index")),
-    "relu": ("relu", 0, _signature("")),
-    "relu_": ("relu", 0, _signature("")),
+    "contiguous": ("identity", 0, signature("", memory_format=None)),
+    "clone": ("identity", 0, signature("", memory_format=None)),
+    "detach": ("identity", 0, signature("")),
+    "transpose": ("transpose", 0, PAIR),
+    "swapaxes": ("transpose", 0, PAIR),
+    "swapdims": ("transpose", 0, PAIR),
+    "mean": ("mean", 0, MEAN),
+    "amax": ("amax", 0, signature("", dim=(), keepdim=False)),
+    "narrow": ("narrow", 0, signature("dim start length")),
+    "select": ("select", 0, signature("dim index")),
+    "relu": ("relu", 0, signature("")),
+    "relu_": ("relu", 0, signature("")),
 }
 # exact class -> the function that it calls, and its attributes that are arguments
 MODULES: Mapping[type[nn.Module], tuple[Callable[..., Any] | None, tuple[str, ...]]] = {

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.passes.fx.aliasing import in_place_name, shares_memory_with, written_by
+from bnfx.passes.fx.aten_calls import functional_overload
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def functional_form(node: fx.Node) -> Any | None:
     if node.op == "call_function":
         if node.target in _IN_PLACE_FUNCTIONS and "inplace" in node.kwargs:
             return node.target
-        return _FUNCTIONAL_OPERATORS.get(node.target)
+        return _FUNCTIONAL_OPERATORS.get(node.target) or functional_overload(node.target)
     name = str(node.target)
     if node.op == "call_method" and in_place_name(name) and hasattr(torch.Tensor, name[:-1]):
         return name[:-1]

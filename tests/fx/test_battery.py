@@ -9,22 +9,14 @@ import copy
 
 import pytest
 import torch
-from battery import arithmetic, conv, merge, move, next_linear, shapes
 from battery.conv import Case
+from battery.every import CASES
 from support import Capture, count_batch_norms, randomise, relative
 from torch import fx
 
 import bnfx
 
 EXACT = 1e-10
-CASES: list[Case] = [
-    *conv.CASES,
-    *next_linear.CASES,
-    *arithmetic.CASES,
-    *move.CASES,
-    *merge.CASES,
-    *shapes.CASES,
-]
 ASSERTS = {"dim", "eq", "size", "_assert"}
 
 
