@@ -11,7 +11,6 @@ of everything at each call; else :func:`bnfx.refresh` is for that.
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 from collections.abc import Sequence
@@ -19,12 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
+from bnfx.weights.content import Content
 from bnfx.weights.writes import epoch, watch_optimizers, written_since
-
-_WHOLE = 4096  # elements up to which a tensor is compared whole
-_SAMPLE = 128  # elements compared of a larger one
-
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 _data_ptr = torch.Tensor.data_ptr
 _version = operator.attrgetter("_version")
@@ -33,8 +28,7 @@ _version = operator.attrgetter("_version")
 class Snapshot:
     """What tensors looked like at one moment; answers whether they still do.
 
-    Holds views of their memory, so that a freed address can't come back as another tensor's. It
-    holds no weak references: ``torch.utils.swap_tensors`` refuses tensors that have one.
+    Holds no weak references: ``torch.utils.swap_tensors`` refuses tensors that have one.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -46,9 +40,7 @@ class Snapshot:
         self._counting = [at for at, tensor in enumerate(tensors) if not tensor.is_inference()]
         self._versions = self._versions_of(tensors)
         everything = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
-        with torch.inference_mode(False), torch.no_grad():
-            self._views = [_view(tensor, everything) for tensor in tensors]
-            self._copies = [view.clone() for view in self._views]
+        self._content = Content(tensors, everything)
 
     def is_of(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the very tensors."""
@@ -70,7 +62,7 @@ class Snapshot:
 
     def same_content(self) -> bool:
         """Whether what is compared of the memory holds what it held."""
-        return all(map(torch.equal, self._views, self._copies))
+        return self._content.is_same()
 
     def _versions_of(self, tensors: Sequence[torch.Tensor]) -> list[int]:
         if len(self._counting) != len(tensors):
@@ -97,25 +89,3 @@ class Moment:
     def holds(self, tensors: Sequence[torch.Tensor], scalars: tuple[float, ...]) -> bool:
         """Whether nothing has changed since."""
         return self.scalars == scalars and self.snapshot.holds(tensors)
-
-
-def _view(tensor: torch.Tensor, whole: bool) -> torch.Tensor:
-    """A view on the tensor's memory: all of a small tensor, evenly spread elements of a large one.
-
-    Inference tensors count no versions, so they are compared whole.
-    """
-    tensor = tensor.detach()
-    count = tensor.numel()
-    dense = tensor.is_contiguous() or (
-        tensor.dim() in (4, 5)
-        and tensor.is_contiguous(
-            memory_format=torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
-        )
-    )
-    if count > _WHOLE and dense and not whole and not tensor.is_inference():
-        # A stride with no factor in common with the size meets every place of every axis in turn;
-        # else the sample might be the first tap of each filter, and nothing else.
-        stride = next(s for s in range(count // _SAMPLE, 0, -1) if math.gcd(s, count) == 1)
-        tensor = tensor.as_strided((_SAMPLE,), (stride,))
-    # As integers, so that NaN equals itself.
-    return tensor.view(_BITS[tensor.itemsize]) if tensor.itemsize in _BITS else tensor

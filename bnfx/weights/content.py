@@ -1,0 +1,103 @@
+"""The content of tensors at one moment, compared with what they hold now.
+
+A comparison of hundreds of small tensors costs by the call, not by the byte, so there are few
+calls: on the CPU, small tensors are joined as bytes and samples of large ones gathered by NumPy
+(several times as fast as ``torch.equal`` on each, ``bnfx.bench.check_cost``); on any other device
+all are joined there, and one answer comes back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+
+_WHOLE = 4096  # elements up to which a tensor is compared whole
+_SAMPLE = 128  # elements compared of a larger one
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Content:
+    """What of the content of tensors is compared: small ones whole, of large ones a sample.
+
+    It shares their memory, so that a freed address can't come back as another tensor's.
+
+    Args:
+        tensors: of any dtype, on any device.
+        everything: compare large ones whole, too.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor], everything: bool) -> None:
+        self._small: list[memoryview] = []
+        self._samples: dict[Hashable, list[np.ndarray]] = {}
+        self._joined: dict[Hashable, list[torch.Tensor]] = {}
+        self._large: list[torch.Tensor] = []
+        with torch.inference_mode(False), torch.no_grad():
+            for tensor in tensors:
+                self._watch(_view(tensor, everything))
+            self._large_were = [view.clone() for view in self._large]
+            self._joined_were = [torch.cat(views) for views in self._joined.values()]
+        self._small_were = b"".join(self._small)
+        self._samples_were = [np.concatenate(some).tobytes() for some in self._samples.values()]
+
+    def _watch(self, view: torch.Tensor) -> None:
+        if view.dim() != 1 or view.numel() > _WHOLE:
+            self._large.append(view)
+        elif not _is_on_host(view):
+            self._joined.setdefault((view.device, view.dtype), []).append(view)
+        elif view.dtype not in _BITS.values():
+            self._large.append(view)
+        else:
+            # Not view.numpy(), after which nobody may resize the tensor's storage.
+            array = np.from_dlpack(view)
+            if view.is_contiguous():
+                self._small.append(array.data)
+            else:
+                self._samples.setdefault(view.dtype, []).append(array)
+
+    def is_same(self) -> bool:
+        """Whether what is compared holds what it held."""
+        return (
+            b"".join(self._small) == self._small_were
+            and all(
+                np.concatenate(some).tobytes() == were
+                for some, were in zip(self._samples.values(), self._samples_were, strict=True)
+            )
+            and all(map(torch.equal, self._large, self._large_were))
+            and all(
+                torch.equal(torch.cat(views), were)
+                for views, were in zip(self._joined.values(), self._joined_were, strict=True)
+            )
+        )
+
+
+def _is_on_host(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def _view(tensor: torch.Tensor, whole: bool) -> torch.Tensor:
+    """A view on the tensor's memory: all of a small tensor, evenly spread elements of a large one.
+
+    Of one dimension, unless there are gaps in the tensor's memory. Inference tensors count no
+    versions, so they are compared whole.
+    """
+    tensor = tensor.detach()
+    count = tensor.numel()
+    if tensor.is_contiguous() or (
+        tensor.dim() in (4, 5)
+        and tensor.is_contiguous(
+            memory_format=torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d
+        )
+    ):
+        step = 1
+        if count > _WHOLE and not whole and not tensor.is_inference():
+            # A stride with no factor in common with the size meets every place of every axis in
+            # turn; else the sample might be the first tap of each filter, and nothing else.
+            step = next(s for s in range(count // _SAMPLE, 0, -1) if math.gcd(s, count) == 1)
+            count = _SAMPLE
+        tensor = tensor.as_strided((count,), (step,))
+    # As integers, so that NaN equals itself.
+    return tensor.view(_BITS[tensor.itemsize]) if tensor.itemsize in _BITS else tensor
