@@ -91,11 +91,17 @@ def trace(model: nn.Module, tracer: Tracer | None = None) -> fx.GraphModule:
     with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast):
         if tracer is None and any(map(nn.utils.parametrize.is_parametrized, model.modules())):
             with contextlib.suppress(Exception):  # not all can be: spectral_norm asks for a rank
-                return fx.GraphModule(model, _DeepTracer().trace(model), kind)
+                return fx.GraphModule(model, _graph(_DeepTracer(), model), kind)
         try:
-            return fx.GraphModule(model, (tracer or Tracer()).trace(model), kind)
+            return fx.GraphModule(model, _graph(tracer or Tracer(), model), kind)
         except Exception as error:
             raise CaptureError(f"torch.fx cannot trace {kind}: {error}. {_WAY_OUT}") from error
+
+
+def _graph(tracer: Tracer, model: nn.Module) -> fx.Graph:
+    graph = tracer.trace(model)
+    graph._tracer_cls = fx.Tracer  # ours would ask for bnfx where a graph is unpickled
+    return graph
 
 
 def check_traceable(model: nn.Module) -> None:

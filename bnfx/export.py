@@ -86,6 +86,8 @@ def export_model(
     """
     if isinstance(model, ExportedProgram):
         return model
+    if isinstance(args, torch.Tensor):
+        raise TypeError("args is a tuple of the model's inputs: (x,), not x")
     if model.training:
         raise TrainingModeError("the model is in training mode; call model.eval() first")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
@@ -12,25 +11,14 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from bnfx.capture import copied, is_training, unwrap
-from bnfx.errors import (
-    CaptureError,
-    FoldWarning,
-    OptionError,
-    TrainingModeError,
-    VerificationError,
-)
+from bnfx.errors import CaptureError, OptionError, TrainingModeError, VerificationError
 from bnfx.exported import fold_exported
-from bnfx.fold_graph import fold_graph
+from bnfx.fold_kept import fold_kept
 from bnfx.options import check_verify, nearest, parse_rules
 from bnfx.passes.fx.rewrite import is_meta
-from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.report import GraphReport, Outcome, Verdict
-from bnfx.passes.rules import Rule
-from bnfx.same_class import SameClass, fold_modules, maps_onto_modules
 from bnfx.verify import allowed, relative_error
 
 _KEEPS = ("auto", "graph", "module")
-_SHOWN = 3  # reasons in a warning
 
 
 @overload
@@ -79,8 +67,9 @@ def fold(
             knows its shapes.
         keep: ``"module"``: the same class, deep-copied, with those folds that map onto its modules:
             layers get new weights, a BatchNorm becomes an identity. ``"graph"``: a
-            ``GraphModule``, with every fold. ``"auto"``: the former where it holds every fold, or
-            where no graph can be had; else the latter.
+            ``GraphModule``, with every fold. ``"auto"``: the former where it holds every fold (a
+            BatchNorm that a graph, too, would only turn into a multiply-add may stay), or where no
+            graph can be had; else the latter.
         rules: ``"all"``, ``"none"`` or rule names.
         verify: compare both models on ``example_inputs``: ``True`` allows what rounding
             explains, a float sets the bound on the relative error.
@@ -97,8 +86,9 @@ def fold(
         TrainingModeError: if ``model`` is in training mode.
         CaptureError: if ``model`` cannot be traced or copied, or a graph cannot say what it does.
         OptionError: for an option that is not valid.
-        FoldWarning: (a warning) if example inputs would let more be folded, or, with
-            ``keep="module"``, folds do not map onto modules; it says which, and why.
+        FoldWarning: (a warning) if example inputs would let more be folded; if with
+            ``keep="module"`` BatchNorms stay that a graph would fold; if with ``keep="auto"`` a
+            module comes back as a graph. It says why.
         VerificationError: if ``verify`` finds a larger error.
     """
     if keep not in _KEEPS:
@@ -122,58 +112,10 @@ def fold(
         raise TrainingModeError("the model is in training mode; call model.eval() first")
     if any(map(is_meta, (*model.parameters(), *model.buffers()))):
         raise CaptureError("the model is on the meta device, so its weights hold no numbers")
-    folded, report = _fold_kept(model, example_inputs, chosen, keep)
+    folded = fold_kept(model, example_inputs, chosen, keep)
     if verify:
         _verify(model, folded, example_inputs, verify)
-    if report is not None and not example_inputs:
-        _warn_of_ranks(report)
     return folded
-
-
-def _fold_kept(
-    model: nn.Module, inputs: Sequence[Any], rules: Sequence[Rule], keep: str
-) -> tuple[nn.Module, GraphReport | None]:
-    """The folded model in the form asked for, and the graph's report if a graph was made."""
-    if keep == "graph" or isinstance(model, fx.GraphModule):
-        return fold_graph(model, inputs, rules)
-    if keep == "module":
-        same = fold_modules(model, inputs, rules)
-        _warn_of_refused(same)
-        return same.model, None
-    try:
-        folded, report = fold_graph(model, inputs, rules)
-    except CaptureError:
-        same = fold_modules(model, inputs, rules)
-        if not same.folded:
-            raise
-        _warn_of_refused(same)
-        return same.model, None
-    if not maps_onto_modules(report):
-        return folded, report
-    same = fold_modules(model, inputs, rules)
-    return (same.model if same.holds(report) else folded), report
-
-
-def _warn_of_refused(same: SameClass) -> None:
-    refused = same.refused_norms().items()
-    whys = [f"{path}: {Refusal(Code.OTHER_MODULES, why)}" for path, why in refused]
-    if whys:
-        shown = "; ".join(whys[:_SHOWN]) + ("; ..." if len(whys) > _SHOWN else "")
-        message = f"{len(whys)} BatchNorms stay, since their folds do not map onto modules: {shown}"
-        warnings.warn(message, FoldWarning, stacklevel=4)
-
-
-def _warn_of_ranks(report: GraphReport) -> None:
-    kept = sum(map(_lacks_rank, report.verdicts))
-    if kept:
-        message = f"{kept} BatchNorms were kept, since ranks are not known; pass example inputs"
-        warnings.warn(message, FoldWarning, stacklevel=3)
-
-
-def _lacks_rank(verdict: Verdict) -> bool:
-    """Whether the BatchNorm was kept, and its rank would have helped."""
-    codes = [refusal.code for refusal in verdict.refusals]
-    return verdict.outcome is Outcome.KEPT and Code.UNKNOWN_RANK in codes
 
 
 def _verify(

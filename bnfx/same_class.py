@@ -47,19 +47,18 @@ class SameClass:
     folded: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
-    def holds(self, report: GraphReport) -> bool:
-        """Whether it leaves no BatchNorm, and no map, that a graph with that report took away.
+    def missing(self, report: GraphReport) -> list[str]:
+        """Where a graph with that report folded or merged a map that is still there.
 
         Args:
-            report: of a graph that :func:`maps_onto_modules`.
+            report: of a graph in which nothing is :func:`graph_only`.
         """
-        folded = set(self.folded)
-        return all(
-            verdict.site.name.split(":")[0] in folded
+        names = [
+            verdict.site.name.split(":")[0]
             for verdict in report.verdicts
             if verdict.outcome in (Outcome.FOLDED, Outcome.MERGED)
-            or (verdict.outcome is Outcome.LOWERED and verdict.site.kind == "batch_norm")
-        )
+        ]
+        return [name for name in dict.fromkeys(names) if name not in self.folded]
 
     def refused_norms(self) -> dict[str, str]:
         """Of what was refused, the modules with running statistics."""
@@ -70,9 +69,9 @@ class SameClass:
         return {p: why for p, why in self.refused.items() if stats[p] is not None}
 
 
-def maps_onto_modules(report: GraphReport) -> bool:
-    """Whether nothing was merged in a graph that no module of the user's could hold."""
-    return not any(report.rewrites.get(name) for name in _GRAPH_ONLY)
+def graph_only(report: GraphReport) -> list[str]:
+    """The rules that made something, in a graph, which no module of the user's could hold."""
+    return [name for name in _GRAPH_ONLY if report.rewrites.get(name)]
 
 
 def fold_modules(

@@ -121,7 +121,7 @@ def check_shapes(module: fx.GraphModule, example_inputs: Sequence[Any], fixed: F
     placeholders = module.graph.find_nodes(op="placeholder")
     last = placeholders[-1]
     for position, (node, example) in enumerate(zip(placeholders, example_inputs, strict=False)):
-        what = f"this graph was folded for a {node.name} of"
+        what = f"this graph was folded for an input {node.name} of"
         if isinstance(example, (bool, int, float, str)):
             _assert_equal(last, node, example, f"{what} {example!r}")
         if not isinstance(example, torch.Tensor):

@@ -22,7 +22,7 @@ def model(forward: Forward, **layers: nn.Module) -> nn.Module:
 
 def agrees(net: nn.Module, example: tuple[int, ...], other: tuple[int, ...]) -> None:
     """Folded on one shape, and right on another, or an error that says why not."""
-    folded = bnfx.fold(net, torch.randn(example, dtype=torch.float64))
+    folded = bnfx.fold(net, torch.randn(example, dtype=torch.float64), keep="graph")
     x = torch.randn(other, dtype=torch.float64)
     with torch.no_grad():
         try:
@@ -79,7 +79,7 @@ def test_other_sizes_are_right_or_refused(
 @pytest.mark.parametrize("name", ["border", "pool-and-branches"])
 def test_what_is_folded_takes_other_sizes(name: str) -> None:
     net = NETS[name]()
-    folded = bnfx.fold(net, torch.randn(1, 4, 6, 6, dtype=torch.float64))
+    folded = bnfx.fold(net, torch.randn(1, 4, 6, 6, dtype=torch.float64), keep="graph")
     x = torch.randn(3, 4, 9, 7, dtype=torch.float64)
     with torch.no_grad():
         assert relative(folded(x), net(x)) < 1e-10
@@ -106,7 +106,7 @@ def test_numbers_among_the_inputs_are_checked() -> None:
 
     net = randomise(Sized()).eval().double()
     x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
-    folded = bnfx.fold(net, x, 5)
+    folded = bnfx.fold(net, x, 5, keep="graph")
     with torch.no_grad():
         assert relative(folded(x, 5), net(x, 5)) < 1e-10
         with pytest.raises(AssertionError, match="of 5"):

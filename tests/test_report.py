@@ -43,7 +43,7 @@ def test_counts_and_order() -> None:
 
 def test_table() -> None:
     lines = str(explained()).splitlines()
-    assert lines[0] == "4 BatchNorm: 1 folded, 1 merged, 1 lowered, 1 kept"
+    assert lines[0] == "4 BatchNorms: 1 folded, 1 merged, 1 lowered, 1 kept"
     (kept,) = (line for line in lines if " kept " in line)
     assert "no-running-statistics: it keeps no running statistics" in kept
     assert "test_report.py:" in str(explained()), "what was kept says where it stands"
@@ -106,7 +106,7 @@ def test_affine_ops_are_counted_apart_and_rewrites_added_up() -> None:
     data = report.to_dict()
     assert data["affine"] == {**dict.fromkeys(data["summary"], 0), "folded": 2}
     assert data["rewrites"] == {"move-affine": 4}
-    assert str(report).splitlines()[:2] == ["2 BatchNorm: 2 lowered", "2 affine op: 2 folded"]
+    assert str(report).splitlines()[:2] == ["2 BatchNorms: 2 lowered", "2 affine ops: 2 folded"]
     assert "1e-08" in str(report)
 
 

@@ -246,16 +246,40 @@ def test_a_fold_that_rested_on_the_rank_checks_it() -> None:
 
 def test_auto_gives_a_graph_where_modules_cannot_hold_every_fold() -> None:
     model = ready(Raw())
-    folded = bnfx.fold(model, X)
+    with pytest.warns(bnfx.FoldWarning, match="GraphModule, since Raw cannot.*Raw.raw, which"):
+        folded = bnfx.fold(model, X)
     assert isinstance(folded, torch.fx.GraphModule)
     agrees(folded, model)
 
 
-def test_auto_leaves_no_batch_norm_that_a_graph_lowers() -> None:
-    model = ready(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU()))
+def test_auto_says_which_rule_needs_a_graph() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.one(x) + self.two(x)
+
+    with pytest.warns(bnfx.FoldWarning, match="merge-parallel-linear made layers"):
+        folded = bnfx.fold(ready(Branches()), X)
+    assert isinstance(folded, torch.fx.GraphModule)
+
+
+def test_auto_keeps_the_class_where_a_graph_gains_only_a_multiply_add() -> None:
+    model = ready(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), Block()))
     folded = bnfx.fold(model, X)
-    assert norms(folded) == 0
+    assert type(folded) is nn.Sequential
+    assert norms(folded) == 1
     agrees(folded, model)
+    assert norms(bnfx.fold(model, X, keep="graph")) == 0
+
+
+def test_a_module_is_told_of_ranks_too() -> None:
+    model = ready(nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.BatchNorm1d(5)))
+    with pytest.warns(bnfx.FoldWarning, match="1 BatchNorm kept, as ranks are not known"):
+        folded = bnfx.fold(model, keep="module")
+    assert norms(folded) == 1
 
 
 def test_batch_norm_in_front() -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bnfx.passes.refusals import MEANINGS
 from bnfx.passes.report import Outcome, Verdict
+from bnfx.words import counted
 
 _WIDTH = 120
 _KINDS = {"batch_norm": "BatchNorm", "affine": "affine op"}
@@ -43,7 +44,7 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
         counts = ((outcome, sum(v.outcome is outcome for v in some)) for outcome in Outcome)
         parts = ", ".join(f"{count} {outcome.value}" for outcome, count in counts if count)
         if some:
-            lines.append(f"{len(some)} {name}: {parts}")
+            lines.append(f"{counted(len(some), name)}: {parts}")
     return "\n".join(lines)
 
 

@@ -28,6 +28,12 @@ def build(mod: Any, target: Any = None, params: Any = None, **options: Any) -> A
         TypeError: if ``mod`` is no module.
         BuildError: if this TVM cannot build the module, or not for this target.
     """
+    if hasattr(mod, "named_parameters"):
+        name = type(mod).__name__
+        raise TypeError(
+            f"bnfx.tvm.build takes a module of TVM, not the PyTorch model {name}: make one with "
+            "bnfx.tvm.from_torch(model, *example_inputs)"
+        )
     ir = importlib.import_module(f"bnfx.tvm.{_ir(mod)}")
     return ir.build(mod, target, params, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,13 +67,21 @@ def from_torch(
     except Exception as error:
         first = error
     try:
-        folded = bnfx.fold(model, *example_inputs)
+        folded = bnfx.fold(model, *example_inputs, keep="graph")
         module = _imported(_exported(folded, example_inputs, dynamic_shapes))
     except Exception as second:
         log.debug("bnfx: folded before the import, it failed as well: %r", second)
-        raise BuildError(f"TVM cannot import this model: {first}") from first
+        raise BuildError(_reason(first, example_inputs)) from first
     log.info("bnfx: folded before the import, which failed otherwise: %r", first)
     return module
+
+
+def _reason(error: Exception, inputs: Sequence[Any]) -> str:
+    """Why a model cannot be imported, and whether its inputs look odd."""
+    message = f"TVM cannot import this model: {error}"
+    if not inputs or (len(inputs) == 1 and isinstance(inputs[0], (tuple, list))):
+        message += "\nPass the model's inputs one by one: bnfx.tvm.from_torch(model, x)"
+    return message
 
 
 def _exported(model: torch.nn.Module, inputs: Any, dynamic_shapes: Any) -> Any:

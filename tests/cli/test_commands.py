@@ -67,7 +67,7 @@ def test_explain(folder: Path) -> None:
     assert "1 BatchNorm: 1 folded" in result.stdout
     report = json.loads(bnfx("explain", "net.py:make", "--json", "--dtype", "float64").stdout)
     assert report["summary"]["folded"] == 1
-    assert "20 BatchNorm: 20 folded" in bnfx("explain", "torchvision:resnet18").stdout
+    assert "20 BatchNorms: 20 folded" in bnfx("explain", "torchvision:resnet18").stdout
     assert "BatchNorm" in bnfx("explain", "timm:resnet18", "--input", "1x3x32x32").stdout
 
 

@@ -17,5 +17,5 @@ def test_tvm_relay_cpu() -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    assert "3 BatchNorm: 3 folded" in done.stdout
+    assert "3 BatchNorms: 3 folded" in done.stdout
     assert "largest difference" in done.stdout
