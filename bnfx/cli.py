@@ -135,7 +135,12 @@ _Weights = Annotated[
 ]
 _Input = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="SHAPE", help="Shape of an input: 1x3x224x224. Once for each."),
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="Shape of an input: 1x3x224x224; Nx3x224x224 leaves the first dimension open; "
+        "1x16:int64 has a dtype of its own. Once for each.",
+    ),
 ]
 _Dtype = Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
@@ -149,7 +154,10 @@ def explain(
     dtype: _Dtype = "float32",
     as_json: _Json = False,
 ) -> None:
-    """Print what becomes of each BatchNorm: folded where, or left alone why."""
+    """Say what becomes of each BatchNorm, and why some are kept.
+
+    The model is put in evaluation mode.
+    """
     with _errors("explain"):
         _require("explain", "torch")
         from bnfx.commands import explain_source
@@ -175,9 +183,10 @@ def fold(
         bool, typer.Option(help="Compare the answers before and after, on random inputs.")
     ] = True,
 ) -> None:
-    """Fold a model and write it to a file, which appears whole or not at all.
+    """Fold a model and write it to a file.
 
-    Exits with status 1, and writes nothing, if the folded model's answer differs.
+    The model is put in evaluation mode. The file appears whole or not at all. Exits with status 1,
+    and writes nothing, if the folded model's answer differs.
     """
     with _errors("fold"):
         _require("fold", "torch")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +20,10 @@ from bnfx.explain_model import explain
 from bnfx.export import export_model, save_program, write_package
 from bnfx.exported import fold_exported
 from bnfx.files import whole
+from bnfx.inputs import make_inputs
 from bnfx.progress import progress
 from bnfx.report import Report
-from bnfx.sources import load_model, make_inputs
+from bnfx.sources import load_model
 from bnfx.verify import allowed, relative_error
 
 
@@ -33,14 +37,15 @@ def explain_source(
     """
     with _quiet(), progress(2, lines=False) as tell:
         tell("loading")
-        model, inputs = load_model(source, weights, dtype), make_inputs(shapes, dtype)
+        model = load_model(source, weights, dtype)
+        inputs, _ = make_inputs(shapes, dtype)
         tell("folding")
         try:
             report = explain(model, *inputs)
         except BnfxError:
             raise
         except Exception as error:
-            raise CaptureError(f"the inputs do not fit the model: {_first(error)}") from error
+            raise CaptureError(_misfit(model, inputs, error)) from error
     return report.to_json() if as_json else str(report)
 
 
@@ -68,11 +73,12 @@ def fold_source(
         raise SourceError(f"{output} is a folder")
     with _quiet(), progress(5, lines=False) as tell:
         tell("loading")
-        model, inputs = load_model(source, weights, dtype), make_inputs(shapes, dtype)
+        model = load_model(source, weights, dtype)
+        inputs, dynamic_shapes = make_inputs(shapes, dtype)
         if isinstance(model, nn.Module) and not inputs:
             raise SourceError("say what the model takes: --input 1x3x224x224")
         tell("exporting")
-        program = export_model(model, inputs)
+        program = _export(model, inputs, dynamic_shapes)
         tell("folding")
         folded, report = fold_exported(program)
         inputs = inputs or (program.example_inputs or ((), {}))[0]
@@ -83,6 +89,38 @@ def fold_source(
         _write(folded, output, aot)
     told = Report((report,))
     return told.to_json() if as_json else f"{told}\nwritten to {output}"
+
+
+def _export(
+    model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any
+) -> ExportedProgram:
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # torch writes half a graph there
+            return export_model(model, inputs, dynamic_shapes=dynamic_shapes)
+    except CaptureError as error:
+        if _eager_error(model, inputs) is not None:
+            raise CaptureError(_misfit(model, inputs, error)) from error
+        way_out = (
+            'torch.compile(model, backend="bnfx") needs no whole graph, and bnfx.fold(model, x) '
+            "folds the parts that can be traced"
+        )
+        raise CaptureError(f"{error}; {way_out}") from error
+
+
+def _eager_error(model: Any, inputs: Sequence[Any]) -> Exception | None:
+    """What the model itself says of the inputs, which is plainer than what a compiler says."""
+    if isinstance(model, ExportedProgram):
+        return None
+    try:
+        with torch.no_grad():
+            model(*inputs)
+    except Exception as error:
+        return error
+    return None
+
+
+def _misfit(model: Any, inputs: Sequence[Any], error: Exception) -> str:
+    return f"the inputs do not fit the model: {_first(_eager_error(model, inputs) or error)}"
 
 
 def _compare(program: ExportedProgram, folded: ExportedProgram, inputs: Sequence[Any]) -> None:
@@ -122,9 +160,15 @@ def _write_onnx(program: ExportedProgram, output: Path) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch's own remarks off the terminal."""
+    disabled = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        if "TORCH_LOGS" not in os.environ:
+            logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
 
 
 def _first(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ def progress(total: int, lines: bool = True) -> Iterator[Callable[[str], None]]:
         total: number of steps.
         lines: where stderr is no terminal, whether each step is a line; else nothing is written.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=sys.stderr, highlight=False)  # whatever it is redirected to later
     if not console.is_terminal:
         steps = iter(range(1, total + 1))
 

@@ -1,11 +1,12 @@
-"""Models, weights and inputs by the words of a command line."""
+"""Models by the words of a command line."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
-import pickle
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,9 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bnfx.errors import SourceError
+from bnfx.inputs import DTYPES
 from bnfx.options import nearest
-
-_DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+from bnfx.state_dicts import check_file, load_weights
 
 
 def load_model(
@@ -40,8 +36,8 @@ def load_model(
     Raises:
         SourceError: one line on what is wrong, and the way out.
     """
-    if dtype not in _DTYPES:
-        raise SourceError(f"--dtype {dtype} is not valid{nearest(dtype, list(_DTYPES))}")
+    if dtype not in DTYPES:
+        raise SourceError(f"--dtype {dtype} is not valid: it is {', '.join(DTYPES)}")
     kind, _, name = source.rpartition(":")
     if source.endswith(".pt2"):
         if weights is not None or dtype != "float32":
@@ -57,30 +53,23 @@ def load_model(
         model = _from_file(Path(kind), name)
     else:
         raise SourceError(
-            f"{source!r} is no model: use torchvision:NAME, timm:NAME, file.py:function or file.pt2"
+            f"{source!r} is no model: use torchvision:NAME, timm:NAME, file.py:function or "
+            f"file.pt2{_guess(source)}"
         )
     if weights is not None:
-        _load_weights(model, weights)
-    return model.to(_DTYPES[dtype]).eval()
+        load_weights(model, weights)
+    return model.to(DTYPES[dtype]).eval()
 
 
-def make_inputs(shapes: Sequence[str], dtype: str) -> tuple[torch.Tensor, ...]:
-    """Random inputs of these shapes, ``1x3x224x224``.
-
-    Raises:
-        SourceError: for what is no shape.
-    """
-    random = torch.Generator().manual_seed(0)
-    inputs = []
-    for shape in shapes:
-        try:
-            sizes = [int(size) for size in shape.lower().split("x")]
-        except ValueError:
-            sizes = [-1]
-        if min(sizes) < 1:
-            raise SourceError(f"--input {shape} is no shape: write sizes with x, as 1x3x224x224")
-        inputs.append(torch.randn(sizes, generator=random).to(_DTYPES[dtype]))
-    return tuple(inputs)
+def _guess(source: str) -> str:
+    """What was meant by a source that names no place."""
+    if source.endswith(".py"):
+        return f"; did you mean {source}:make, a function of that file?"
+    for place in ("torchvision", "timm"):
+        with contextlib.suppress(SourceError):
+            (_torchvision if place == "torchvision" else _timm)(source)
+            return f"; did you mean {place}:{source}?"
+    return ""
 
 
 def _torchvision(name: str) -> nn.Module:
@@ -119,7 +108,7 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def _from_file(path: Path, name: str) -> nn.Module:
-    _check_file(path)
+    check_file(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -140,13 +129,8 @@ def _from_file(path: Path, name: str) -> nn.Module:
     return model
 
 
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise SourceError(f"{path} is no file")
-
-
 def _load_program(path: Path) -> ExportedProgram:
-    _check_file(path)
+    check_file(path)
     log = logging.getLogger("torch.export")
     level = log.level
     log.setLevel(logging.CRITICAL)  # it logs the traceback that is told in one line below
@@ -155,44 +139,17 @@ def _load_program(path: Path) -> ExportedProgram:
         with mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
             return torch.export.load(path)
     except Exception as error:
-        raise SourceError(
-            f"{path} is no exported program, or a broken one; write it anew with torch.export.save"
-        ) from error
+        if _is_package(path):
+            what = "is compiled by AOTInductor, run it with torch._inductor.aoti_load_package"
+        else:
+            what = "is no exported program, or a broken one; write it anew with torch.export.save"
+        raise SourceError(f"{path} {what}") from error
     finally:
         log.setLevel(level)
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
-    _check_file(path)
-    state = _read_state(path)
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise SourceError(f"{path} holds no state dict; save model.state_dict()")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:200]
-        raise SourceError(f"{path} does not fit {type(model).__name__}: {first}") from None
-
-
-def _read_state(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-        except ImportError:
-            raise SourceError("safetensors is not installed: pip install safetensors") from None
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise SourceError(f"{path} is no safetensors file, or cut off: {error}") from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise SourceError(
-            f"{path} holds pickled code, which is not run, or is no checkpoint; save "
-            "model.state_dict() alone"
-        ) from None
-    except Exception as error:
-        first = " ".join(str(error).split())[:120]
-        raise SourceError(f"{path} is no checkpoint, or cut off: {first}") from None
+def _is_package(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("aotinductor" in name for name in archive.namelist())

@@ -38,6 +38,16 @@ def make():
 def wrong():
     return 3
 
+class Control(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+def control():
+    return Control()
+
+def tokens():
+    return nn.Sequential(nn.Embedding(4, 6), nn.Linear(6, 5), nn.Flatten(0, 1), nn.BatchNorm1d(5))
+
 def broken():
     raise RuntimeError("no such luck")
 """
@@ -115,6 +125,19 @@ def test_fold_writes_onnx(folder: Path) -> None:
     assert "BatchNormalization" not in ops
 
 
+def test_an_open_dimension(folder: Path) -> None:
+    result = bnfx("fold", "net.py:make", "out.pt2", "--input", "Nx3x8x8")
+    assert result.exit_code == 0, result.output
+    program, model, x = torch.export.load("out.pt2"), make().eval(), torch.randn(7, 3, 8, 8)
+    with torch.no_grad():
+        assert relative(program.module()(x), model(x)) < 1e-5
+
+
+def test_inputs_of_integers(folder: Path) -> None:
+    report = bnfx("explain", "net.py:tokens", "--input", "2x3:int64", "--json")
+    assert json.loads(report.stdout)["summary"]["folded"] == 1
+
+
 def test_weights(folder: Path) -> None:
     other = make()
     with torch.no_grad():
@@ -122,7 +145,9 @@ def test_weights(folder: Path) -> None:
     torch.save(other.state_dict(), "w.pt")
     safetensors.torch.save_file(other.state_dict(), "w.safetensors")
     x = torch.randn(2, 3, 8, 8)
-    for weights in ("w.pt", "w.safetensors"):
+    wrapped = {f"module.{key}": value for key, value in other.state_dict().items()}
+    torch.save({"state_dict": wrapped}, "ddp.pt")
+    for weights in ("w.pt", "w.safetensors", "ddp.pt"):
         result = bnfx("fold", "net.py:make", "out.pt2", "--weights", weights, *SHAPE)
         assert result.exit_code == 0, result.output
         with torch.no_grad():
@@ -160,6 +185,9 @@ def spoil(name: str) -> None:
                     entry, code.getvalue() if "sample_inputs" in entry else old.read(entry)
                 )
         Path("plain.pt2").unlink()
+    elif name == "aot.pt2":
+        with zipfile.ZipFile(name, "w") as file:
+            file.writestr("aot/data/aotinductor/model/model.so", b"")
     elif name.startswith("code"):
         torch.save({"0.weight": Evil()}, name)
     elif name == "list.pt":
@@ -190,8 +218,15 @@ BAD = {
     "unknown name": (("torchvision:resnet1",), "did you mean 'resnet18'"),
     "unknown timm": (("timm:resnet1",), "timm has no model"),
     "bad shape": (("net.py:make", "--input", "2xa"), "is no shape"),
-    "wrong shape": (("net.py:make", "--input", "2x5x8x8"), "cannot export"),
-    "bad dtype": (("net.py:make", "--dtype", "float3"), "did you mean 'float32'"),
+    "wrong shape": (("net.py:make", "--input", "2x5x8x8"), "to have 3 channels, but got 5"),
+    "control flow": (("net.py:control",), "needs no whole graph"),
+    "a package": (("aot.pt2",), "is compiled by AOTInductor"),
+    "a name alone": (("resnet18",), "did you mean torchvision:resnet18?"),
+    "a file alone": (("net.py",), "did you mean net.py:make"),
+    "bad dtype": (
+        ("net.py:make", "--dtype", "float3"),
+        "float3 is not valid: it is float32, float64",
+    ),
 }
 
 
