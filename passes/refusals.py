@@ -100,7 +100,7 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     Code.UNKNOWN_RANK: Meaning(
         "The number of dimensions is not known, so the channel axes cannot be compared.",
-        "Pass example inputs: bnfx.fold(model, *example_inputs).",
+        "Pass example inputs: bnfx.fold(model, *example_inputs), or --input on the command line.",
     ),
     Code.DTYPE_CHANGE: Meaning(
         "The BatchNorm's output has another dtype than the linear operator's.",
