@@ -91,7 +91,7 @@ def _parameters(program: ExportedProgram) -> dict[str, torch.Tensor]:
     mutated = [
         _stored(program, spec.target)
         for spec in signature.output_specs
-        if spec.kind is OutputKind.BUFFER_MUTATION
+        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
     ]
     written = {memory(tensor) for tensor in mutated if isinstance(tensor, torch.Tensor)}
     found: dict[str, torch.Tensor] = {}
@@ -215,7 +215,7 @@ class _Assembly:
 
     def _module_call_graph(self, graph: fx.Graph) -> list[Any]:
         """A signature of a submodule is kept while the values that it speaks of are there."""
-        names = {node.name for node in graph.nodes}
+        names = {node.name for node in graph.nodes if self._is_where_it_was(node)}
         entries: list[Any] = copy.deepcopy(self.program.module_call_graph)
         for entry in entries:
             if entry.fqn and entry.signature is not None:
@@ -223,6 +223,12 @@ class _Assembly:
                 if any(getattr(each, "name", None) not in (None, *names) for each in spoken):
                     entry.signature = None
         return entries
+
+    def _is_where_it_was(self, node: fx.Node) -> bool:
+        """Whether it belongs to the module that the node of its name belonged to."""
+        before = self.before.get(node.name)
+        stacks = [n.meta.get("nn_module_stack") or {} for n in (node, before) if n is not None]
+        return len(stacks) == 2 and list(stacks[0]) == list(stacks[1])
 
 
 _LEADING = (InputKind.TOKEN, InputKind.PARAMETER)

@@ -1,8 +1,7 @@
 """The neutral graph: the little that rules need to know of any IR.
 
 Each node has a role. *Linear* and *Affine* carry their algebra, *Move*, *Concat*, *Add* and *Gate*
-say how an affine map crosses them; the rest is *Opaque*, every op with an argument that the lifter
-did not know too. Weights are no edges: they are :class:`~bnfx.passes.algebra.Source` leaves.
+say how an affine map crosses them; the rest is *Opaque*. Weights are no edges: they are leaves.
 
 A node stands for one value of the IR and keeps its place: a rewrite changes a node's role, puts a
 new node in front of it, or takes it out, so that the order of side effects is never disturbed.
@@ -176,6 +175,7 @@ class Graph:
                 read[:] = [source if value is node else value for value in read]
             source.users[user] = None
         node.users.clear()
+        source.pinned |= node.pinned  # who wrote to the one writes to the other
         self._stands_for[node] = source
         self._erase(node)
 

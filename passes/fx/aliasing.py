@@ -99,6 +99,8 @@ def written_by(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
             if "norm" in call.kind and call.arguments[flag] is not False:
                 statistics = (call.arguments["running_mean"], call.arguments["running_var"])
                 yield from (value for value in statistics if isinstance(value, fx.Node))
+        elif _may_track(getattr(target, "__name__", "")):
+            yield from node.all_input_nodes
         elif isinstance(target, torch._ops.OpOverload):
             return  # its schema has told
         elif target in (F.embedding, F.embedding_bag):
@@ -114,6 +116,15 @@ def written_by(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
             yield from first
         elif not _is_torch(target):
             yield from node.all_input_nodes
+
+
+def _may_track(name: str) -> bool:
+    """Whether it is a form of BatchNorm that is not read, and may update statistics: some of them
+    write to their arguments without saying so in their schema.
+    """
+    harmless = ("no_training", "no_stats", "no_update", "functional", "backward")
+    tracks = "batch_norm" in name or "instance_norm" in name
+    return tracks and not any(word in name for word in harmless)
 
 
 def _given(node: fx.Node) -> dict[int | str, Any]:

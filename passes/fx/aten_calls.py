@@ -102,6 +102,15 @@ _NEW = """
 _FRESH = frozenset(_NEW.split())
 
 
+# Functions whose result has the dtype of their first argument, if all are of one dtype. What is
+# written over it always has.
+KEEPS_DTYPE = frozenset(
+    {"abs", "add", "celu", "clamp", "clamp_max", "clamp_min", "div", "dropout", "elu", "exp"}
+    | {"hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "mul", "multiply", "neg"}
+    | {"relu", "relu6", "selu", "sigmoid", "silu", "sqrt", "sub", "subtract", "tanh"}
+)
+
+
 def name_of_overload(target: Any) -> str:
     """``"add"`` for ``aten.add.Tensor``; ``""`` for what is no overload of ATen's."""
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
@@ -117,12 +126,14 @@ def is_fresh_overload(target: Any) -> bool:
 def functional_overload(target: Any) -> Any | None:
     """``aten.add.Tensor`` for ``aten.add_.Tensor``: the same, making a new value."""
     name = name_of_overload(target)
-    if not name.endswith("_") or name.endswith("__"):
+    if not name.endswith("_") or name[:-1] not in KEEPS_DTYPE:
         return None
-    packet = getattr(aten, name[:-1], None)
-    other = getattr(packet, target._overloadname, None)
+    other = getattr(getattr(aten, name[:-1], None), target._overloadname, None)
     if other is None or other._schema.is_mutable:
         return None
-    ours, theirs = target._schema.arguments, other._schema.arguments
-    same = [argument.name for argument in ours] == [argument.name for argument in theirs]
-    return other if same else None
+    return other if _arguments(target) == _arguments(other) else None
+
+
+def _arguments(target: Any) -> list[tuple[str, str]]:
+    """Names and types, whatever is written to."""
+    return [(each.name, str(each.type)) for each in target._schema.arguments]

@@ -63,6 +63,7 @@ SIGNATURES: dict[Callable[..., Any], tuple[str, int, Signature]] = {
     aten.conv_transpose3d.input: ("conv_transpose", 3, _TRANSPOSED),
     aten.linear.default: ("linear", 0, _LINEAR),
     aten.batch_norm.default: ("batch_norm", 0, _BATCH_NORM_C),
+    aten.native_batch_norm.default: ("native_batch_norm", 0, _BATCH_NORM_T),
     aten.instance_norm.default: ("instance_norm", 0, _INSTANCE_NORM_C),
 }
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.passes.fx.aliasing import in_place_name, shares_memory_with, written_by
-from bnfx.passes.fx.aten_calls import functional_overload
+from bnfx.passes.fx.aten_calls import KEEPS_DTYPE, functional_overload
+from bnfx.passes.fx.metadata import value_of
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def _only_overwrites(node: fx.Node, written: list[fx.Node], own: set[fx.Node]) -
         and first in own
         and "out" not in node.kwargs
         and (node.op == "call_module" or functional_form(node) is not None)
+        and _is_of_one_dtype(node)
     )
 
 
@@ -115,6 +116,11 @@ def functional_form(node: fx.Node) -> Any | None:
             return node.target
         return _FUNCTIONAL_OPERATORS.get(node.target) or functional_overload(node.target)
     name = str(node.target)
-    if node.op == "call_method" and in_place_name(name) and hasattr(torch.Tensor, name[:-1]):
-        return name[:-1]
-    return None
+    is_known = in_place_name(name) and name[:-1] in KEEPS_DTYPE
+    return name[:-1] if node.op == "call_method" and is_known else None
+
+
+def _is_of_one_dtype(node: fx.Node) -> bool:
+    """Whether all tensors that the node reads are of one dtype, as far as that is known."""
+    values = map(value_of, node.all_input_nodes)
+    return len({value.dtype for value in values if value is not None}) <= 1

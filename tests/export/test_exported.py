@@ -212,3 +212,30 @@ def test_statistics_that_another_op_updates_are_not_folded() -> None:
         assert relative(folded(x), expected) < 1e-12
     codes = {r.code for verdict in bnfx.explain(program).verdicts for r in verdict.refusals}
     assert codes == {Code.TRAINING_MODE, Code.MUTATED_IN_GRAPH}
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.conv(x))
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.conv, self.bn = Inner(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.conv(self.inner(x)))
+
+
+@pytest.mark.parametrize("kept", [("inner",), ("inner.conv",), ("inner.bn", "conv")])
+def test_a_folded_program_unflattens(kept: tuple[str, ...]) -> None:
+    model, x = randomise(Outer().double()).eval(), torch.randn(2, 3, 6, 6).double()
+    program = torch.export.export(model, (x,), preserve_module_call_signature=kept)
+    again = torch.export.unflatten(bnfx.fold(program))
+    with torch.no_grad():
+        assert relative(again(x), model(x)) < 1e-12
