@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
+import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
@@ -17,10 +18,12 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.in_turn import references, runs_in_turn
+from bnfx.in_turn import codes_in, references, runs_in_turn, takes_once
 from bnfx.instructions import note_instructions
 
-_SETUP = frozenset({"__init__", "__setstate__", "__repr__", "extra_repr", "init_weights"})
+_WRAPPED = ("fget", "fset", "func", "__func__", "__wrapped__")
+_SETUP = frozenset({"_load_from_state_dict", "_save_to_state_dict", "load_state_dict"})
+_SETUP |= frozenset({"__init__", "__setstate__", "__repr__", "extra_repr", "init_weights"})
 
 
 @dataclass
@@ -70,7 +73,12 @@ class Callers:
             yield
 
     def stranger(
-        self, owner: nn.Module, names: Sequence[str], model: nn.Module, whole: bool = False
+        self,
+        owner: nn.Module,
+        names: Sequence[str],
+        model: nn.Module,
+        whole: bool = False,
+        listed: bool = False,
     ) -> str | None:
         """A place in the model's code that could run ``owner``'s children ``names`` otherwise.
 
@@ -79,13 +87,17 @@ class Callers:
             names: the attributes that lead to them: a layer and its BatchNorm.
             model: all classes of its modules are read.
             whole: the names lead to a container of both, so that running it is running both.
+            listed: the container stands in a list, which the names lead to.
 
         Returns:
             ``Class.method``, or ``None`` if all code that names them has run, or runs both in turn.
         """
         for kind in dict.fromkeys(map(type, model.modules())):
             for function in _functions(kind):
-                if self._is_strange(function, owner, names, isinstance(owner, kind), whole):
+                own = isinstance(owner, kind)
+                if listed and own and takes_once(function.__code__):
+                    continue
+                if self._is_strange(function, owner, names, own, whole):
                     return f"{kind.__name__}.{function.__name__}"
         return None
 
@@ -93,7 +105,7 @@ class Callers:
         self, function: Any, owner: nn.Module, names: Sequence[str], own: bool, whole: bool
     ) -> bool:
         ran = own and (id(owner), function.__code__) in self.ran
-        for code in _codes(function.__code__):
+        for code in codes_in(function.__code__):
             for reference in references(code):
                 if not reference.may_be(names) or (reference.by_self and not own):
                     continue
@@ -127,16 +139,23 @@ def _functions(kind: type) -> Iterator[Any]:
         if base is nn.Module or base is object or base.__module__.startswith("torch.nn"):
             continue
         for name, value in vars(base).items():
-            value = getattr(value, "fget", None) or getattr(value, "__func__", value)
-            if inspect.isfunction(value) and name not in _SETUP:
-                yield value
+            if name not in _SETUP:
+                yield from _unwrapped(value)
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
+def _unwrapped(value: Any) -> Iterator[Any]:
+    """The functions in a method, a property, a decorated function, and other descriptors."""
+    stack, seen = [value], set()
+    while stack:
+        current = stack.pop()
+        if current is None or id(current) in seen or isinstance(current, type):
+            continue
+        seen.add(id(current))
+        stack += [getattr(current, name, None) for name in _WRAPPED]
+        if inspect.isfunction(current):
+            yield current
+            cells = (cell for cell in current.__closure__ or () if cell != types.CellType())
+            stack += [c.cell_contents for c in cells if inspect.isfunction(c.cell_contents)]
 
 
 def _is_torchs(filename: str) -> bool:

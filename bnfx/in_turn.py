@@ -6,6 +6,7 @@ import ast
 import dis
 import inspect
 import itertools
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,15 @@ from typing import Any
 
 _RUNS = frozenset({"forward", "__call__", "_conv_forward"})
 _LOADS = ("LOAD_ATTR", "LOAD_METHOD")
+# What gives children of any name.
+_ALL = frozenset({"children", "named_children", "get_submodule", "_modules", "__getattr__"})
+_ALL |= {"__dict__", "vars", "attrgetter"}
+_ANY = frozenset({""})
+_PAIR = re.compile("(?:LOAD|STORE)_FAST")
+# What a fold changes, and what may be asked of it all the same.
+_NUMBERS = frozenset({"weight", "bias", "running_mean", "running_var"})
+_HARMLESS = frozenset({"dtype", "device", "shape", "size", "dim", "ndim", "numel", "requires_grad"})
+_HARMLESS |= {"requires_grad_", "grad", "is_cuda", "data"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Reference:
         offset: of the instruction.
         by_self: whether it is one of ``self``.
         is_call: whether it is called on the spot.
-        words: the strings in the code, of which ``getattr`` may make a name.
+        words: how a name that ``getattr`` computes may begin.
     """
 
     name: str
@@ -53,8 +63,10 @@ def references(code: CodeType) -> list[Reference]:
 
 def _find_references(code: CodeType) -> Iterator[Reference]:
     skipped = ("CACHE", "EXTENDED_ARG", "NOP", "PUSH_NULL", "PRECALL")
-    steps = [step for step in dis.get_instructions(code) if step.opname not in skipped]
-    words = frozenset(_words(code))
+    steps = [
+        s for step in dis.get_instructions(code) if step.opname not in skipped for s in _plain(step)
+    ]
+    is_setup = any("init" in name or "reset" in name for name in (code.co_name, *code.co_names))
     for position, step in enumerate(steps):
         before, after = steps[max(position - 2, 0) : position], steps[position + 1 : position + 3]
         of_self = step.argval == "getattr" and len(after) == 2 and _is_self(after[0])
@@ -62,13 +74,23 @@ def _find_references(code: CodeType) -> Iterator[Reference]:
             rest = [step.opname for step in steps[position + 2 : position + 5]]
             while rest and rest[0] == "LOAD_CONST":  # the name, and a default
                 rest.pop(0)
-            is_plain = bool(rest) and rest[0].startswith("CALL") and after[1].opname == "LOAD_CONST"
+            literal = after[1].opname == "LOAD_CONST"
+            is_plain = bool(rest) and rest[0].startswith("CALL") and literal
             name = after[1].argval if is_plain else ""
-            yield Reference(str(name), step.offset, True, words=words)
+            begins = _begins(code, after[1])
+            yield Reference(str(name), step.offset, True, words=begins)
+        elif step.argval == "getattr" and len(after) == 2 and after[1].opname in _LOADS:
+            chain = itertools.dropwhile(_is_load, steps[position + 2 :])
+            first = next(chain)  # of another module
+            yield Reference("", step.offset, False, words=_begins(code, first))
+        if step.argval in _ALL and step.opname in (*_LOADS, "LOAD_GLOBAL"):
+            yield Reference("", step.offset, bool(before) and _is_self(before[-1]), words=_ANY)
         if step.opname not in _LOADS or not before or not after:
             continue
         if after[0].opname in _LOADS and after[0].argval not in _RUNS:
-            continue  # conv.weight: a look, not a run
+            looks = after[0].argval not in _NUMBERS or is_setup or after[-1].argval in _HARMLESS
+            if looks or after[-1].opname in ("STORE_ATTR", "POP_TOP"):
+                continue  # conv.weight.dtype: a look, not a run
         looks = before[0].argval in ("getattr", "hasattr", "isinstance")
         if looks and after[0].argval not in _RUNS and not after[0].opname.startswith("LOAD_FAST"):
             continue
@@ -79,17 +101,64 @@ def _find_references(code: CodeType) -> Iterator[Reference]:
         yield Reference(str(step.argval), step.offset, _is_self(before[-1]), called)
 
 
-def _is_self(step: dis.Instruction) -> bool:
-    """Whether the last thing that the instruction puts on the stack is ``self``."""
-    value = step.argval
-    return bool(value == "self" or (isinstance(value, tuple) and value[-1:] == ("self",)))
-
-
-def _words(code: CodeType) -> Iterator[str]:
+def codes_in(code: CodeType) -> Iterator[CodeType]:
+    """The code, and that of functions and comprehensions in it."""
+    yield code
     for constant in code.co_consts:
-        for word in constant if isinstance(constant, tuple) else (constant,):
-            if isinstance(word, str) and word:
-                yield word
+        if isinstance(constant, CodeType):
+            yield from codes_in(constant)
+
+
+def takes_once(code: CodeType) -> bool:
+    """Whether a function goes through one thing at most: what stands in a list, it runs whole."""
+    steps = [step for each in codes_in(code) for step in dis.get_instructions(each)]
+    words = {str(step.argval) for step in steps}
+    if words & {*_ALL, "getattr"}:
+        return False
+    taking = {"FOR_ITER", "BINARY_SUBSCR"}
+    if not words & {"enumerate", "zip", "items"}:  # these give pairs by themselves
+        taking.add("UNPACK_SEQUENCE")
+    subscripts = sum(step.opname == "BINARY_OP" and step.argrepr == "[]" for step in steps)
+    return sum(step.opname in taking for step in steps) + subscripts <= 1
+
+
+def _is_load(step: dis.Instruction) -> bool:
+    return step.opname in _LOADS
+
+
+def _plain(step: dis.Instruction) -> list[dis.Instruction]:
+    """From 3.13 on, one instruction may load or store two variables: as two."""
+    if not isinstance(step.argval, tuple) or "_FAST_" not in step.opname:
+        return [step]
+    names = [
+        "STORE_FAST" if "STORE" in part else "LOAD_FAST" for part in _PAIR.findall(step.opname)
+    ]
+    return [
+        step._replace(opname=name, argval=value)
+        for name, value in zip(names, step.argval, strict=True)
+    ]
+
+
+def _is_self(step: dis.Instruction) -> bool:
+    return bool(step.argval == "self")
+
+
+def _begins(code: CodeType, step: dis.Instruction) -> frozenset[str]:
+    """How a name may begin, which ``step`` begins to compute: ``"layer"`` for ``f"layer{i}"``.
+
+    One of the function's own variables may be any string that stands in the function; of an
+    argument, or of something from outside, nothing is known.
+    """
+    if step.opname == "LOAD_CONST":
+        strings = [step.argval]
+    elif step.argval in code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]:
+        strings = [
+            c for value in code.co_consts for c in (value if type(value) is tuple else [value])
+        ]
+    else:
+        strings = [""]
+    strings = [s for s in strings if isinstance(s, str)]
+    return frozenset(re.split("[{%]", string)[0] for string in strings) or _ANY
 
 
 def runs_in_turn(function: Any, names: Sequence[str]) -> bool:
@@ -102,7 +171,11 @@ def runs_in_turn(function: Any, names: Sequence[str]) -> bool:
     except (OSError, SyntaxError, TypeError):
         return False
     first, last = names[0], names[-1]
-    uses = sum(isinstance(node, ast.Attribute) and node.attr in names for node in ast.walk(tree))
+    uses = sum(
+        (isinstance(node, ast.Attribute) and node.attr in names)
+        or (isinstance(node, ast.Constant) and node.value in names)
+        for node in ast.walk(tree)
+    )
     pairs = 0
     for node in ast.walk(tree):
         if _call_of(node, last) and any(_call_of(argument, first) for argument in node.args):  # type: ignore[attr-defined]
@@ -114,7 +187,7 @@ def runs_in_turn(function: Any, names: Sequence[str]) -> bool:
                     _is_pair(one, two, first, last) for one, two in itertools.pairwise(statements)
                 )
         pairs += _lists_in_turn(node, tree, first, last)
-    return uses == 2 * pairs
+    return 0 < uses == 2 * pairs
 
 
 def _lists_in_turn(node: ast.AST, tree: ast.AST, first: str, last: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from torch import fx, nn
@@ -13,7 +14,8 @@ from bnfx.passes.fx.modules import has_hooks, known_class
 from bnfx.passes.fx.sources import ATTRIBUTE_PREFIX, memory
 from bnfx.units import Unit, scope_of
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# Where torch keeps what it registers
+_REGISTERS = frozenset(vars(nn.Module()))
 
 
 class Links:
@@ -30,6 +32,7 @@ class Links:
         self, path: str, whole: nn.Module, traced: fx.GraphModule, callers: Callers
     ) -> None:
         self._traced = traced
+        self._path = path
         self._root = callers.root
         self._whole = whole if path else self._root
         self._callers = callers
@@ -39,6 +42,7 @@ class Links:
         )
         places = self._whole.named_modules(remove_duplicate=False)
         self._homes = Counter(id(module) for _, module in places)
+        self._homes.update(id(module) for module in _held_aside(self._whole))
         owned: Counter[Any] = Counter()
         for module in set(self._whole.modules()):
             tensors = (*module._parameters.values(), *module._buffers.values())
@@ -116,7 +120,7 @@ class Links:
 
     def refuse_pair(self, layer: str, unit: Unit) -> str | None:
         """Why the layer and the map's module might run without each other."""
-        ours, theirs = self._owner(layer), self._owner(unit.path)
+        ours, theirs = self._owner(layer, self._root), self._owner(unit.path, self._root)
         if ours[0] != theirs[0]:
             return f"{layer} and {unit.path} belong to different modules, which run by themselves"
         if not self._callers.together(layer, unit.path):
@@ -125,25 +129,43 @@ class Links:
         owner, names = ours[0], list(dict.fromkeys(order))
         if not _comes_first(self._traced, layer, unit):
             names.reverse()
+        owner, listed = f"{self._path}.{owner}".strip("."), False
         while True:
-            module = self._root.get_submodule(owner)
+            module = self._whole.get_submodule(owner)
             if not isinstance(module, nn.Sequential):
                 break
             if not owner:
                 return None
-            owner, name = self._owner(owner)
-            names = [name]
-        place = self._callers.stranger(module, names, self._root, len(names) == 1)
+            above, name = self._owner(owner)
+            owner, names, listed = above, [name], above != owner.rpartition(".")[0]
+        place = self._callers.stranger(module, names, self._whole, len(names) == 1, listed)
         if place is not None:
             return f"{place}, which was not traced, may run {' or '.join(names)} by itself"
         return None
 
-    def _owner(self, path: str) -> tuple[str, str]:
+    def _owner(self, path: str, root: nn.Module | None = None) -> tuple[str, str]:
         """The nearest module above that has a forward, and its attribute that leads here."""
+        root = self._whole if root is None else root
         owner, _, name = path.rpartition(".")
-        while owner and isinstance(self._root.get_submodule(owner), (nn.ModuleList, nn.ModuleDict)):
+        while owner and type(root.get_submodule(owner)) in (nn.ModuleList, nn.ModuleDict):
             owner, _, name = owner.rpartition(".")
         return owner, name
+
+
+def _held_aside(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules that a module of the model holds in a plain attribute, or a method of which it does:
+    whoever reads that may run them.
+    """
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name in _REGISTERS:
+                continue
+            inside = value.values() if isinstance(value, dict) else value
+            several = isinstance(value, (list, tuple, set, dict))
+            for each in inside if several else (value,):
+                owner = each if isinstance(each, nn.Module) else getattr(each, "__self__", None)
+                if isinstance(owner, nn.Module) and owner is not module:
+                    yield owner
 
 
 def _comes_first(traced: fx.GraphModule, layer: str, unit: Unit) -> bool:

@@ -80,7 +80,8 @@ def fold_modules(
     """Fold what maps onto modules, in a copy of ``model``.
 
     A model that cannot be traced whole is traced in parts: each largest submodule that can be, as
-    a detector's backbone. A fold is inside one part, so it does not matter who calls the part.
+    a detector's backbone. A fold is inside one part; what is above it was not traced, and its code
+    is read for who might run a layer of the part by itself.
 
     Args:
         model: in evaluation mode; not changed.

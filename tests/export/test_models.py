@@ -25,9 +25,7 @@ NAMES = [n if n in LIGHT else pytest.param(n, marks=pytest.mark.heavy) for n in 
 
 def ready(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
-    model, x = make().eval(), torch.randn(shape)
-    randomise(model, x)
-    return model, x
+    return signed(make()).eval(), torch.randn(shape)
 
 
 @pytest.mark.parametrize("name", NAMES)
