@@ -199,7 +199,8 @@ class _Assembly:
             if targets:
                 owner, dot, last = targets[0].rpartition(".")
                 renamed = part if last in ("weight", "bias") else f"{last}_{part}"
-                return targets[0] if part == "weight" else f"{owner}{dot}{renamed}"
+                keeps = part == "weight" and last != "bias"  # else the weight was computed
+                return targets[0] if keeps else f"{owner}{dot}{renamed}"
         return slot.name
 
     def _output_specs(self, graph: fx.Graph) -> list[Any]:

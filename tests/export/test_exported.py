@@ -142,6 +142,18 @@ def test_lowered_batch_norms_are_aten() -> None:
             assert relative(folded.module()(x), model(x)) < 1e-6
 
 
+def test_a_computed_weight_has_its_layers_name() -> None:
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+    model = randomise(nn.Sequential(conv, nn.BatchNorm2d(4)).double()).eval()
+    x = torch.randn(2, 3, 6, 6).double()
+    folded = bnfx.fold(torch.export.export(model, (x,)))
+    state = folded.state_dict
+    assert state["0.weight"].shape == (4, 3, 3, 3)
+    assert state["0.bias"].shape == (4,)
+    with torch.no_grad():
+        assert relative(reload(folded).module()(x), model(x)) < 1e-12
+
+
 def test_a_weight_read_elsewhere_keeps_its_value() -> None:
     class Reading(nn.Module):
         def __init__(self) -> None:
