@@ -38,15 +38,23 @@ _ADAPTIVE_MAX: dict[Any, Any] = {
     aten.adaptive_max_pool2d.default: F.adaptive_max_pool2d,
     aten.adaptive_max_pool3d.default: F.adaptive_max_pool3d,
 }
-_PADS: dict[Any, str] = {
-    aten.constant_pad_nd.default: "constant",
-    **dict.fromkeys((aten.reflection_pad1d.default, aten.reflection_pad2d.default), "reflect"),
-    aten.reflection_pad3d.default: "reflect",
-    **dict.fromkeys((aten.replication_pad1d.default, aten.replication_pad2d.default), "replicate"),
-    aten.replication_pad3d.default: "replicate",
+# (mode, padded axes) of ``aten.pad`` -> what it is decomposed to
+_PADS: dict[tuple[str, int], Any] = {
+    ("reflect", 1): aten.reflection_pad1d.default,
+    ("reflect", 2): aten.reflection_pad2d.default,
+    ("reflect", 3): aten.reflection_pad3d.default,
+    ("replicate", 1): aten.replication_pad1d.default,
+    ("replicate", 2): aten.replication_pad2d.default,
+    ("replicate", 3): aten.replication_pad3d.default,
 }
+_CONSTANT_PAD: Any = aten.constant_pad_nd.default
+_PAD_MODES = {target: mode for (mode, _), target in _PADS.items()} | {_CONSTANT_PAD: "constant"}
 _NORM: Any = aten._native_batch_norm_legit_no_training.default
-_POOL: Any = aten.max_pool2d_with_indices.default
+# what returns a tuple -> what returns its first part alone
+_POOLS: dict[Any, Any] = {
+    aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
+    **_ADAPTIVE_MAX,
+}
 # What the writer of graphs calls, in ATen's words.
 _WRITTEN: dict[Any, Any] = {
     torch.mul: aten.mul.Tensor,
@@ -90,7 +98,7 @@ def functionalise(module: fx.GraphModule) -> None:
 
 def _stays(node: fx.Node) -> bool:
     """Only what composing left without a reader may go: those are pure, by name."""
-    left = (_NORM, _POOL, *_ADAPTIVE_MAX, aten.permute.default, aten.t.default)
+    left = (_NORM, *_POOLS, aten.permute.default, aten.t.default)
     part = node.target is operator.getitem and isinstance(node.args[0], fx.Node)
     source: Any = node.args[0] if part else node
     return not (node.op == "call_function" and source.target in left)
@@ -109,18 +117,16 @@ def _composed(node: fx.Node) -> tuple[Any, tuple[Any, ...]] | None:
         return _CONVS[spatial], (data, weight, bias, stride, pad, dilation, groups)
     if node.target is operator.getitem and isinstance(args[0], fx.Node) and args[1] == 0:
         source = args[0]
-        if source.target not in (_NORM, _POOL, *_ADAPTIVE_MAX) or source.kwargs:
+        if source.target not in (_NORM, *_POOLS) or source.kwargs:
             return None
         if any(user.args[1] != 0 and user.users for user in source.users):
             return None
-        if source.target is _POOL:
-            return aten.max_pool2d.default, source.args
-        if source.target in _ADAPTIVE_MAX:
-            return _ADAPTIVE_MAX[source.target], source.args
+        if source.target in _POOLS:
+            return _POOLS[source.target], source.args
         return aten.batch_norm.default, (*source.args[:5], False, *source.args[5:], False)
-    if node.target in _PADS:
+    if node.target in _PAD_MODES:
         value = args[2] if len(args) > 2 else None
-        return aten.pad.default, (args[0], args[1], _PADS[node.target], value)
+        return aten.pad.default, (args[0], args[1], _PAD_MODES[node.target], value)
     if node.target is aten.addmm.default and (weight := _transposed(args[2])) is not None:
         if args[0].meta["val"].dim() != 1 or args[0].meta["val"].shape[0] == 1:
             return None  # broadcast, which a linear layer's bias is not
@@ -214,11 +220,9 @@ def _matrix_product(node: fx.Node) -> None:
 def _pad(node: fx.Node) -> None:
     data, widths, mode, value = _full(node, None, None, "constant", None)
     if mode == "constant":
-        node.target, node.args = aten.constant_pad_nd.default, (data, widths, value or 0.0)
-        return
-    axes = len(widths) // 2
-    (target,) = (t for t, m in _PADS.items() if m == mode and f"_pad{axes}d" in str(t))
-    node.target, node.args = target, (data, widths)
+        node.target, node.args = _CONSTANT_PAD, (data, widths, value or 0.0)
+    else:
+        node.target, node.args = _PADS[mode, len(widths) // 2], (data, widths)
 
 
 def _lay_out(node: fx.Node) -> None:
@@ -236,10 +240,9 @@ _BACK: dict[Any, Callable[[fx.Node], None]] = {
     **{target: _convolution(rank, False) for rank, target in _CONVS.items()},
     **{target: _convolution(rank, True) for rank, target in _TRANSPOSED.items()},
     aten.batch_norm.default: _first_of(_NORM),
-    aten.max_pool2d.default: _first_of(_POOL),
     aten.linear.default: _matrix_product,
     aten.pad.default: _pad,
-    **{function: _first_of(target) for target, function in _ADAPTIVE_MAX.items()},
+    **{alone: _first_of(whole) for whole, alone in _POOLS.items()},
     aten.contiguous.default: _lay_out,
     aten.to.dtype: _cast,
 }

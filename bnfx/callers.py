@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from types import CodeType, FrameType
+from types import CellType, CodeType, FrameType
 from typing import Any
 
 from torch import nn
@@ -154,7 +153,7 @@ def _unwrapped(value: Any) -> Iterator[Any]:
         stack += [getattr(current, name, None) for name in _WRAPPED]
         if inspect.isfunction(current):
             yield current
-            cells = (cell for cell in current.__closure__ or () if cell != types.CellType())
+            cells = (cell for cell in current.__closure__ or () if cell != CellType())
             stack += [c.cell_contents for c in cells if inspect.isfunction(c.cell_contents)]
 
 

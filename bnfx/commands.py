@@ -45,7 +45,7 @@ def explain_source(
         except BnfxError:
             raise
         except Exception as error:
-            raise CaptureError(_misfit(model, inputs, error)) from error
+            raise CaptureError(_misfit(_eager_error(model, inputs) or error)) from error
     return report.to_json() if as_json else str(report)
 
 
@@ -98,8 +98,8 @@ def _export(
         with contextlib.redirect_stderr(io.StringIO()):  # torch writes half a graph there
             return export_model(model, inputs, dynamic_shapes=dynamic_shapes)
     except CaptureError as error:
-        if _eager_error(model, inputs) is not None:
-            raise CaptureError(_misfit(model, inputs, error)) from error
+        if (eager := _eager_error(model, inputs)) is not None:
+            raise CaptureError(_misfit(eager)) from error
         way_out = (
             'torch.compile(model, backend="bnfx") needs no whole graph, and bnfx.fold(model, x) '
             "folds the parts that can be traced"
@@ -119,8 +119,8 @@ def _eager_error(model: Any, inputs: Sequence[Any]) -> Exception | None:
     return None
 
 
-def _misfit(model: Any, inputs: Sequence[Any], error: Exception) -> str:
-    return f"the inputs do not fit the model: {_first(_eager_error(model, inputs) or error)}"
+def _misfit(error: Exception) -> str:
+    return f"the inputs do not fit the model: {_first(error)}"
 
 
 def _compare(program: ExportedProgram, folded: ExportedProgram, inputs: Sequence[Any]) -> None:
@@ -129,7 +129,7 @@ def _compare(program: ExportedProgram, folded: ExportedProgram, inputs: Sequence
             expected = program.module()(*inputs)
             actual = folded.module()(*inputs)
     except Exception as misfit:
-        raise CaptureError(f"the inputs do not fit the model: {_first(misfit)}") from misfit
+        raise CaptureError(_misfit(misfit)) from misfit
     error, bound = relative_error(actual, expected), allowed(True, expected)
     if not error <= bound:
         raise VerificationError(

@@ -51,9 +51,7 @@ def fold_exported(
         A program that shares no tensor with the original. Folded weights have the names of those
         that they replace (``layer1.0.conv1.weight``).
     """
-    module = _copy_graph(program)
-    functionalise(module)
-    decomposed = compose(module.graph)
+    module, decomposed = _readable(program)
     rewritten = rewrite(module, _parameters(program), form="placeholders", rules=rules)
     weights = rewritten.evaluate() if rewritten.slots else []
     assert weights is not None, "an exported program's parameters are no fake tensors"
@@ -63,17 +61,17 @@ def fold_exported(
 
 def survey_exported(program: ExportedProgram) -> GraphReport:
     """What :func:`fold_exported` would do."""
-    module = _copy_graph(program)
-    functionalise(module)
-    compose(module.graph)
+    module, _ = _readable(program)
     return rewrite(module, _parameters(program), form="placeholders").report
 
 
-def _copy_graph(program: ExportedProgram) -> fx.GraphModule:
+def _readable(program: ExportedProgram) -> tuple[fx.GraphModule, bool]:
+    """A copy of the graph in the lifter's words, and whether it was decomposed."""
     module = fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
     module.meta = copy.copy(program.graph_module.meta)
     name_placeholders(module.graph, _input_names(program))
-    return module
+    functionalise(module)
+    return module, compose(module.graph)
 
 
 def _input_names(program: ExportedProgram) -> list[str]:
@@ -228,8 +226,12 @@ class _Assembly:
     def _is_where_it_was(self, node: fx.Node) -> bool:
         """Whether it belongs to the module that the node of its name belonged to."""
         before = self.before.get(node.name)
-        stacks = [n.meta.get("nn_module_stack") or {} for n in (node, before) if n is not None]
-        return len(stacks) == 2 and list(stacks[0]) == list(stacks[1])
+        return before is not None and _stack(node) == _stack(before)
+
+
+def _stack(node: fx.Node) -> list[str]:
+    """The modules that the node stands in, from the outside."""
+    return list(node.meta.get("nn_module_stack") or {})
 
 
 _LEADING = (InputKind.TOKEN, InputKind.PARAMETER)

@@ -69,20 +69,8 @@ def _find_references(code: CodeType) -> Iterator[Reference]:
     is_setup = any("init" in name or "reset" in name for name in (code.co_name, *code.co_names))
     for position, step in enumerate(steps):
         before, after = steps[max(position - 2, 0) : position], steps[position + 1 : position + 3]
-        of_self = step.argval == "getattr" and len(after) == 2 and _is_self(after[0])
-        if of_self and after[1].opname not in _LOADS:
-            rest = [step.opname for step in steps[position + 2 : position + 5]]
-            while rest and rest[0] == "LOAD_CONST":  # the name, and a default
-                rest.pop(0)
-            literal = after[1].opname == "LOAD_CONST"
-            is_plain = bool(rest) and rest[0].startswith("CALL") and literal
-            name = after[1].argval if is_plain else ""
-            begins = _begins(code, after[1])
-            yield Reference(str(name), step.offset, True, words=begins)
-        elif step.argval == "getattr" and len(after) == 2 and after[1].opname in _LOADS:
-            chain = itertools.dropwhile(_is_load, steps[position + 2 :])
-            first = next(chain)  # of another module
-            yield Reference("", step.offset, False, words=_begins(code, first))
+        if step.argval == "getattr" and len(after) == 2:
+            yield from _by_getattr(code, steps[position:])
         if step.argval in _ALL and step.opname in (*_LOADS, "LOAD_GLOBAL"):
             yield Reference("", step.offset, bool(before) and _is_self(before[-1]), words=_ANY)
         if step.opname not in _LOADS or not before or not after:
@@ -99,6 +87,20 @@ def _find_references(code: CodeType) -> Iterator[Reference]:
             continue
         called = step.opname == "LOAD_METHOD" or "NULL" in step.argrepr
         yield Reference(str(step.argval), step.offset, _is_self(before[-1]), called)
+
+
+def _by_getattr(code: CodeType, steps: Sequence[dis.Instruction]) -> Iterator[Reference]:
+    """What ``getattr``, the first step, takes of ``self``, or of what an attribute leads to."""
+    function, owner, first = steps[:3]
+    if _is_load(first):
+        name = next(itertools.dropwhile(_is_load, steps[2:]))
+        yield Reference("", function.offset, False, words=_begins(code, name))
+    elif _is_self(owner):
+        # The name, perhaps a default, and the call: it is not computed.
+        behind = itertools.dropwhile(_is_constant, steps[2:5])
+        plain = _is_constant(first) and any(s.opname.startswith("CALL") for s in [*behind][:1])
+        found = str(first.argval) if plain else ""
+        yield Reference(found, function.offset, True, words=_begins(code, first))
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:
@@ -126,6 +128,10 @@ def _is_load(step: dis.Instruction) -> bool:
     return step.opname in _LOADS
 
 
+def _is_constant(step: dis.Instruction) -> bool:
+    return step.opname == "LOAD_CONST"
+
+
 def _plain(step: dis.Instruction) -> list[dis.Instruction]:
     """From 3.13 on, one instruction may load or store two variables: as two."""
     if not isinstance(step.argval, tuple) or "_FAST_" not in step.opname:
@@ -149,7 +155,7 @@ def _begins(code: CodeType, step: dis.Instruction) -> frozenset[str]:
     One of the function's own variables may be any string that stands in the function; of an
     argument, or of something from outside, nothing is known.
     """
-    if step.opname == "LOAD_CONST":
+    if _is_constant(step):
         strings = [step.argval]
     elif step.argval in code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]:
         strings = [

@@ -120,7 +120,7 @@ class Links:
 
     def refuse_pair(self, layer: str, unit: Unit) -> str | None:
         """Why the layer and the map's module might run without each other."""
-        ours, theirs = self._owner(layer, self._root), self._owner(unit.path, self._root)
+        ours, theirs = (self._owner(f"{self._path}.{p}".strip(".")) for p in (layer, unit.path))
         if ours[0] != theirs[0]:
             return f"{layer} and {unit.path} belong to different modules, which run by themselves"
         if not self._callers.together(layer, unit.path):
@@ -129,7 +129,7 @@ class Links:
         owner, names = ours[0], list(dict.fromkeys(order))
         if not _comes_first(self._traced, layer, unit):
             names.reverse()
-        owner, listed = f"{self._path}.{owner}".strip("."), False
+        listed = False
         while True:
             module = self._whole.get_submodule(owner)
             if not isinstance(module, nn.Sequential):
@@ -143,11 +143,12 @@ class Links:
             return f"{place}, which was not traced, may run {' or '.join(names)} by itself"
         return None
 
-    def _owner(self, path: str, root: nn.Module | None = None) -> tuple[str, str]:
-        """The nearest module above that has a forward, and its attribute that leads here."""
-        root = self._whole if root is None else root
+    def _owner(self, path: str) -> tuple[str, str]:
+        """Of a path in the whole model: the nearest module above that has a forward, and its
+        attribute that leads here.
+        """
         owner, _, name = path.rpartition(".")
-        while owner and type(root.get_submodule(owner)) in (nn.ModuleList, nn.ModuleDict):
+        while owner and type(self._whole.get_submodule(owner)) in (nn.ModuleList, nn.ModuleDict):
             owner, _, name = owner.rpartition(".")
         return owner, name
 

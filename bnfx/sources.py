@@ -65,10 +65,16 @@ def _guess(source: str) -> str:
     """What was meant by a source that names no place."""
     if source.endswith(".py"):
         return f"; did you mean {source}:make, a function of that file?"
-    for place in ("torchvision", "timm"):
-        with contextlib.suppress(SourceError):
-            (_torchvision if place == "torchvision" else _timm)(source)
-            return f"; did you mean {place}:{source}?"
+    with contextlib.suppress(ImportError):
+        from torchvision import models
+
+        if source in models.list_models():
+            return f"; did you mean torchvision:{source}?"
+    with contextlib.suppress(ImportError):
+        import timm
+
+        if timm.is_model(source):
+            return f"; did you mean timm:{source}?"
     return ""
 
 

@@ -25,12 +25,7 @@ class Network(NamedTuple):
 
 
 def tv(name: str, **options: object) -> Build:
-    return lambda: getattr(torchvision.models, name)(weights=None, **options)
-
-
-def segmentation(name: str) -> Build:
-    build = getattr(torchvision.models.segmentation, name)
-    return lambda: build(weights=None, weights_backbone=None)
+    return lambda: torchvision.models.get_model(name, weights=None, **options)
 
 
 SPINE: dict[str, Network] = {
@@ -47,9 +42,9 @@ SPINE: dict[str, Network] = {
     "regnet_y_400mf": Network(tv("regnet_y_400mf"), IMAGE, 53),
     "convnext_tiny": Network(tv("convnext_tiny"), IMAGE, 0),
     "densenet121": Network(tv("densenet121"), IMAGE, 59),
-    "deeplabv3_resnet50": Network(segmentation("deeplabv3_resnet50"), IMAGE, 60),
-    "fcn_resnet50": Network(segmentation("fcn_resnet50"), IMAGE, 54),
-    "r3d_18": Network(lambda: torchvision.models.video.r3d_18(weights=None), VIDEO, 20),
+    "deeplabv3_resnet50": Network(tv("deeplabv3_resnet50", weights_backbone=None), IMAGE, 60),
+    "fcn_resnet50": Network(tv("fcn_resnet50", weights_backbone=None), IMAGE, 54),
+    "r3d_18": Network(tv("r3d_18"), VIDEO, 20),
 }
 
 OTHERS: dict[str, Network] = {
@@ -70,7 +65,7 @@ DETECTORS = (
 
 
 def detector(name: str) -> nn.Module:
-    return torchvision.models.get_model(name, weights=None, weights_backbone=None).eval()
+    return tv(name, weights_backbone=None)().eval()
 
 
 class Dense(nn.Module):

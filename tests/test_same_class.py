@@ -7,8 +7,10 @@ import pickle
 import warnings
 
 import pytest
+import timm
 import torch
 from support import randomise, relative
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 import bnfx
@@ -296,9 +298,6 @@ def test_batch_norm_in_front() -> None:
 
 
 def test_timms_activation_stays() -> None:
-    timm = pytest.importorskip("timm")
-    from timm.layers import BatchNormAct2d
-
     conv = nn.Conv2d(3, 4, 3)
     model = ready(nn.Sequential(conv, BatchNormAct2d(4, act_layer=nn.LeakyReLU)))
     folded = bnfx.fold(model, X, keep="module")

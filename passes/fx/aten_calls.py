@@ -11,21 +11,26 @@ import torch
 
 from bnfx.passes.fx.signatures import (
     ADAPTIVE_AVG,
+    AMAX,
     AVG_POOL,
     AVG_POOL_1D,
     CAT,
+    DIMS,
     FACTOR,
+    LAYOUT,
     MAX_POOL,
     MEAN,
+    NARROW,
     PAD,
     PAIR,
+    PLAIN,
+    SELECT,
+    WEIGHT,
     Table,
     signature,
 )
 
 aten = torch.ops.aten
-
-_LAYOUT = signature("", memory_format=None)
 
 
 def _resize(mode: str, *corners: str) -> Any:
@@ -33,16 +38,16 @@ def _resize(mode: str, *corners: str) -> Any:
 
 
 STRUCTURE: Table = {
-    aten.alias.default: ("identity", 0, signature("")),
-    aten.clone.default: ("identity", 0, _LAYOUT),
-    aten.contiguous.default: ("identity", 0, _LAYOUT),
-    aten.detach.default: ("identity", 0, signature("")),
+    aten.alias.default: ("identity", 0, PLAIN),
+    aten.clone.default: ("identity", 0, LAYOUT),
+    aten.contiguous.default: ("identity", 0, LAYOUT),
+    aten.detach.default: ("identity", 0, PLAIN),
     aten.dropout.default: ("dropout", 0, signature("p training")),
     aten.feature_dropout.default: ("dropout", 0, signature("p training")),
     aten.alpha_dropout.default: ("dropout", 0, signature("p training")),
-    aten.relu.default: ("relu", 0, signature("")),
+    aten.relu.default: ("relu", 0, PLAIN),
     aten.leaky_relu.default: ("relu", 0, signature("", negative_slope=0.01)),
-    aten.prelu.default: ("relu", 0, signature("weight")),
+    aten.prelu.default: ("relu", 0, WEIGHT),
     aten.max_pool1d.default: ("max_pool", 1, MAX_POOL),
     aten.max_pool2d.default: ("max_pool", 2, MAX_POOL),
     aten.max_pool3d.default: ("max_pool", 3, MAX_POOL),
@@ -55,7 +60,7 @@ STRUCTURE: Table = {
     aten._adaptive_avg_pool2d.default: ("adaptive_avg", 2, ADAPTIVE_AVG),
     aten._adaptive_avg_pool3d.default: ("adaptive_avg", 3, ADAPTIVE_AVG),
     aten.mean.dim: ("mean", 0, MEAN),
-    aten.amax.default: ("amax", 0, signature("", dim=(), keepdim=False)),
+    aten.amax.default: ("amax", 0, AMAX),
     aten.upsample_nearest1d.vec: _resize("nearest"),
     aten.upsample_nearest2d.vec: _resize("nearest"),
     aten.upsample_nearest3d.vec: _resize("nearest"),
@@ -70,14 +75,14 @@ STRUCTURE: Table = {
     aten.pixel_shuffle.default: ("pixel_shuffle", 0, FACTOR),
     aten.pixel_unshuffle.default: ("pixel_unshuffle", 0, FACTOR),
     aten.channel_shuffle.default: ("channel_shuffle", 0, FACTOR),
-    aten.permute.default: ("permute", 0, signature("dims")),
+    aten.permute.default: ("permute", 0, DIMS),
     aten.transpose.int: ("transpose", 0, PAIR),
     aten.swapaxes.default: ("transpose", 0, PAIR),
     aten.swapdims.default: ("transpose", 0, PAIR),
     aten.cat.default: ("cat", 0, CAT),
     aten.concat.default: ("cat", 0, CAT),
-    aten.narrow.default: ("narrow", 0, signature("dim start length")),
-    aten.select.int: ("select", 0, signature("dim index")),
+    aten.narrow.default: ("narrow", 0, NARROW),
+    aten.select.int: ("select", 0, SELECT),
     aten.slice.Tensor: ("slice", 0, signature("", dim=0, start=None, end=None, step=1)),
 }
 RESHAPES = frozenset(

@@ -10,7 +10,7 @@ from bnfx.passes.fx.aliasing import shares_memory_with
 from bnfx.passes.fx.aten_calls import VIEWS
 from bnfx.passes.fx.metadata import value_of
 
-_VIEWS = frozenset({"view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr"})
+_LOOKS = frozenset({"view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr"}) | VIEWS
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _MANY = 64  # more readers than that are not followed: somebody looks
 
@@ -42,7 +42,7 @@ def must_lay_out(
             seen.add(user)
             if len(seen) > _MANY or user.op in ("output", "call_module"):
                 return True
-            if user.target in _VIEWS or user.target in VIEWS:
+            if user.target in _LOOKS:
                 return True
             stack.append(user)
     return False

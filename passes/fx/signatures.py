@@ -12,6 +12,7 @@ Table = Mapping[Any, tuple[str, int, Signature]]
 
 
 def signature(names: str, **defaults: Any) -> Signature:
+    """``input``, the required ``names``, and those with a default, in order."""
     required = dict.fromkeys(names.split(), REQUIRED)
     return {"input": REQUIRED, **required, **defaults}
 
@@ -44,5 +45,12 @@ PAD = signature("pad", mode="constant", value=None)
 MEAN = signature("", dim=None, keepdim=False, dtype=None)
 CAT = {"tensors": REQUIRED, "dim": 0}
 LEAKY = signature("", negative_slope=0.01, inplace=False)
+PLAIN = signature("")
+LAYOUT = signature("", memory_format=None)
+AMAX = signature("", dim=(), keepdim=False)
+DIMS = signature("dims")
+WEIGHT = signature("weight")
+NARROW = signature("dim start length")
+SELECT = signature("dim index")
 PAIR = signature("dim0 dim1")
 FACTOR = signature("factor")
