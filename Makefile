@@ -50,7 +50,7 @@ check: $(STAMP)  ## ruff (lint and format) and mypy (strict)
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## write docs/refusals.md anew from the table of codes
-	$(BIN)/python -m bnfx.report.refusals > docs/refusals.md.new && mv docs/refusals.md.new docs/refusals.md
+	$(BIN)/python -m bnfx.report.refusals_page > docs/refusals.md.new && mv docs/refusals.md.new docs/refusals.md
 
 docs-relay: $(RELAY_STAMP)  ## write docs/tvm_relay_ops.md anew: ops that are left of small graphs
 	PYTHONPATH=tests/relay $(RELAY_BIN)/python tests/relay/op_counts.py > docs/tvm_relay_ops.md.new

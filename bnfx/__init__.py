@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from bnfx.errors import SyncWarning as SyncWarning
     from bnfx.errors import TrainingModeError as TrainingModeError
     from bnfx.errors import VerificationError as VerificationError
-    from bnfx.explain_model import explain as explain
-    from bnfx.fold_model import fold as fold
+    from bnfx.folding.explain import explain as explain
+    from bnfx.folding.fold import fold as fold
     from bnfx.passes.refusals import Code as Code
     from bnfx.passes.report import Outcome as Outcome
     from bnfx.passes.report import RewriteWarning as RewriteWarning
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bnfx.sync.convert import revert_sync_batchnorm as revert_sync_batchnorm
     from bnfx.sync.functional import sync_batch_norm as sync_batch_norm
     from bnfx.sync.module import SyncBatchNorm as SyncBatchNorm
-    from bnfx.weights.writes import refresh as refresh
+    from bnfx.weights.unmarked_writes import refresh as refresh
 
 _HOMES = {
     "BnfxError": "bnfx.errors",
@@ -50,8 +50,8 @@ _HOMES = {
     "SyncWarning": "bnfx.errors",
     "TrainingModeError": "bnfx.errors",
     "VerificationError": "bnfx.errors",
-    "explain": "bnfx.explain_model",
-    "fold": "bnfx.fold_model",
+    "explain": "bnfx.folding.explain",
+    "fold": "bnfx.folding.fold",
     "RewriteWarning": "bnfx.passes.report",
     "Code": "bnfx.passes.refusals",
     "Outcome": "bnfx.passes.report",
@@ -60,7 +60,7 @@ _HOMES = {
     "convert_sync_batchnorm": "bnfx.sync.convert",
     "revert_sync_batchnorm": "bnfx.sync.convert",
     "sync_batch_norm": "bnfx.sync.functional",
-    "refresh": "bnfx.weights.writes",
+    "refresh": "bnfx.weights.unmarked_writes",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -16,19 +16,20 @@ from torch import fx
 from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 
 from bnfx.errors import NotYetError, OptionError, SyncError
-from bnfx.inner import Inner, resolve
+from bnfx.folding.verify import disagreement
+from bnfx.inner.base import Inner
+from bnfx.inner.resolve import resolve
 from bnfx.options import Options, parse_rules
 from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
 from bnfx.passes.fx.rewrite import Rewritten, is_meta, rewrite_captured, survey
-from bnfx.passes.fx.synchronise import Swapped
+from bnfx.passes.fx.training.synchronise import Swapped
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, RewriteWarning
 from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch
-from bnfx.sync.graph import synchronised
+from bnfx.sync.graph_calls import synchronised
 from bnfx.sync.overlap import overlapping
-from bnfx.verify import disagreement
 from bnfx.weights.function import FoldedFunction
 from bnfx.weights.traced import compile_traced, trace
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bnfx.errors import CaptureError, TrainingModeError
-from bnfx.exported import fold_exported
-from bnfx.files import whole
+from bnfx.folding.programs.exported import fold_exported
 from bnfx.options import parse_rules
+from bnfx.report.files import whole
 
 
 def compile_package(

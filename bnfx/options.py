@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bnfx.errors import NotYetError, OptionError
-from bnfx.passes.rules import RULES, Rule
+from bnfx.passes.rules.ordered import RULES
+from bnfx.passes.rules.rule import Rule
 
 REPORT_SUFFIXES = (".json", ".txt")
 
@@ -33,8 +34,8 @@ class Options:
         process_group: whose ranks share statistics; ``None`` for the default group.
         rules: ``"all"``, ``"none"``, or the names of the rules to apply.
         verify: compare with the unfolded graph at compile time, and use that one if the answers
-            differ; ``True`` allows what rounding explains (see :func:`bnfx.verify.allowed`), a
-            float sets the bound on the relative error.
+            differ; ``True`` allows what rounding explains (:func:`bnfx.folding.verify.allowed`),
+            a float sets the bound on the relative error.
         report: where the :class:`bnfx.Report` goes: a callable, or a ``.json`` or ``.txt`` path.
 
     Raises:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnfx.passes.algebra import BroadcastAffine, LinearOperator
-from bnfx.passes.movement import Dims, Movement
+from bnfx.passes.crossing import Dims, Movement
 from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import Site
 

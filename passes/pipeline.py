@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bnfx.passes.graph import Affine, Graph, GraphError, Linear, Node
-from bnfx.passes.guards import multiply_add_dtype
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Site, Verdict
-from bnfx.passes.rules import RULES, Change, Rule
+from bnfx.passes.rules.guards import multiply_add_dtype
+from bnfx.passes.rules.ordered import RULES
+from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.values import Values
 
 log = logging.getLogger("bnfx")
 

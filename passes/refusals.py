@@ -92,7 +92,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.COSTS_MORE: Meaning(
         "The rewrite is exact, but would take more work than it saves (at the border of a padded "
         "convolution, for example).",
-        "None needed; the cost function is in passes/cost.py.",
+        "None needed; the cost function is in passes/rules/cost.py.",
     ),
     Code.DYNAMIC_SHAPE: Meaning(
         "The rewrite needs a size that is not fixed when compiling.",

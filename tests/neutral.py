@@ -19,12 +19,12 @@ from bnfx.passes.algebra import (
     Scalar,
     Source,
 )
+from bnfx.passes.crossing import Movement
 from bnfx.passes.graph import Add, Affine, Concat, Gate, Graph, Linear, Move, Node, Opaque, Role
-from bnfx.passes.movement import Movement
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import GraphReport, Site, Verdict
-from bnfx.passes.rules import Rule
+from bnfx.passes.rules.rule import Rule
+from bnfx.passes.values import Values
 
 Array = npt.NDArray[Any]
 

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from neutral import Model
 
 from bnfx.passes.algebra import BroadcastAffine, Conv, Dense, Evaluator, LinearOperator
-from bnfx.passes.graph import Add, Affine, Concat, Gate, Linear, Move, Node, Opaque
-from bnfx.passes.movement import (
+from bnfx.passes.crossing import (
     Homogeneous,
     Identity,
     Movement,
@@ -22,8 +21,9 @@ from bnfx.passes.movement import (
     Sequence,
     Window,
 )
+from bnfx.passes.graph import Add, Affine, Concat, Gate, Linear, Move, Node, Opaque
 from bnfx.passes.report import GraphReport
-from bnfx.passes.rules import Rule
+from bnfx.passes.rules.rule import Rule
 
 Tensor = torch.Tensor
 Functions = dict[str, Callable[..., Tensor]]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.passes.fx.calls import Call, read_call
-from bnfx.passes.fx.modules import is_batch_norm
+from bnfx.passes.fx.calls.call import Call, read_call
+from bnfx.passes.fx.calls.modules import is_batch_norm
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

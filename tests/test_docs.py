@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bnfx.passes.refusals import MEANINGS, Code
-from bnfx.report.refusals import markdown
+from bnfx.report.refusals_page import markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]

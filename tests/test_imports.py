@@ -37,7 +37,7 @@ def loaded(statement: str, cwd: Path) -> set[str]:
         "import bnfx.passes.graph",
         "import bnfx.passes.rules",
         "import bnfx.passes.pipeline",
-        "import bnfx.passes.pipeline, bnfx.passes.rules, bnfx.passes.graph, bnfx.passes.numerics",
+        "import bnfx.passes.pipeline, bnfx.passes.rules, bnfx.passes.graph, bnfx.passes.values",
         "import bnfx.tvm; dir(bnfx.tvm)",
     ],
 )
@@ -63,7 +63,7 @@ def test_rules_run_where_torch_cannot_be_imported(tmp_path: Path) -> None:
         "import numpy as np\n"
         "from bnfx.passes import pipeline\n"
         "from bnfx.passes.graph import Graph\n"
-        "from bnfx.passes.numerics import Values\n"
+        "from bnfx.passes.values import Values\n"
         "from bnfx.passes.algebra import Source\n"
         "values = Values(lambda source: np.float32([2]), np.float32([0]))\n"
         "print(values.stored(Source('w', (1,), 'float32') * 3, 'float16'))\n"
@@ -109,7 +109,7 @@ def test_passes_refuses_its_own_plain_name(tmp_path: Path) -> None:
 def test_a_public_name_stays_what_it_is_whatever_is_imported(tmp_path: Path) -> None:
     """Importing a submodule sets an attribute of the package: it must not be one of these names."""
     program = (
-        "import bnfx, bnfx.commands, bnfx.fold_model\n"
+        "import bnfx, bnfx.cli.commands, bnfx.folding.fold\n"
         "print(callable(bnfx.explain), callable(bnfx.fold))\n"
         "print([n for n in bnfx.__all__ if bnfx._HOMES.get(n) == f'bnfx.{n}'])\n"
     )

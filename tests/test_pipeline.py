@@ -15,9 +15,6 @@ from bnfx.passes.pipeline import RuleError
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome, Site
 from bnfx.passes.rules import (
-    RULES,
-    Change,
-    Rule,
     fold_affine_into_linear,
     fold_affine_into_next_linear,
     lower_batch_norm,
@@ -26,6 +23,8 @@ from bnfx.passes.rules import (
     merge_serial_linear,
     move_affine,
 )
+from bnfx.passes.rules.ordered import RULES
+from bnfx.passes.rules.rule import Change, Rule
 
 FOLD, MERGE, LOWER = fold_affine_into_linear.RULE, merge_affines.RULE, lower_batch_norm.RULE
 MOVE, NEXT = move_affine.RULE, fold_affine_into_next_linear.RULE

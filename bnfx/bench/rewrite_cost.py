@@ -27,7 +27,7 @@ from bnfx.passes import pipeline
 from bnfx.passes.fx import Rewritten
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import lift
-from bnfx.passes.fx.lower import lower
+from bnfx.passes.fx.lowering.lower import lower
 from bnfx.passes.fx.rewrite import make_values, rewrite_captured
 
 MODELS = ("resnet18", "resnet50", "resnet152")

@@ -22,7 +22,7 @@ from rich.table import Table
 from tvm import relax
 
 import bnfx.tvm
-from bnfx.bench.zoo_random import randomise
+from bnfx.bench.zoo.random_norms import randomise
 from bnfx.tvm.inspection import launches
 from bnfx.tvm.relax import FoldBatchNorm, Runner
 

@@ -32,7 +32,7 @@ from torch import nn
 
 from bnfx.demo.image import image
 from bnfx.demo.measure import interleaved_ms
-from bnfx.passes.fx.modules import is_batch_norm
+from bnfx.passes.fx.calls.modules import is_batch_norm
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2")
 BATCHES = (1, 8)

@@ -10,11 +10,11 @@ from typing import Any
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InvalidCxxCompiler
 
+from bnfx.demo.comparison import print_json, print_table
 from bnfx.demo.image import image
 from bnfx.demo.measure import STEPS, Row, measure
-from bnfx.demo.models import Case
-from bnfx.demo.show import print_json, print_table
-from bnfx.progress import progress
+from bnfx.demo.networks import Case
+from bnfx.report.progress import progress
 
 __all__ = ["Row", "measure", "run"]
 

@@ -14,9 +14,9 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from bnfx.backend import bnfx
+from bnfx.folding.verify import relative_error
 from bnfx.passes.report import Outcome
 from bnfx.report import Report
-from bnfx.verify import relative_error
 
 MAX_ERROR = 1e-4  # relative, float32: rounding, and another order of summation
 MAX_ERROR_FLOAT64 = 1e-10  # relative: leaves no room for anything but rounding

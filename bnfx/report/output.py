@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bnfx.files import whole
 from bnfx.report import Report
+from bnfx.report.files import whole
 
 log = logging.getLogger("bnfx")
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bnfx.passes.refusals import MEANINGS
 from bnfx.passes.report import Outcome, Verdict
-from bnfx.words import counted
+from bnfx.report.wording import counted
 
 _WIDTH = 120
 _KINDS = {"batch_norm": "BatchNorm", "affine": "affine op"}

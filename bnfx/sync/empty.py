@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from bnfx.inner import Inner
-from bnfx.passes.fx.synchronise import Swapped
+from bnfx.inner.base import Inner
+from bnfx.passes.fx.training.synchronise import Swapped
 
 
 def for_batch(inner: Inner, swapped: Swapped, example_inputs: Sequence[Any]) -> Inner:

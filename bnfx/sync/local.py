@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnfx.passes.fx.modules import register_batch_norm
+from bnfx.passes.fx.calls.modules import register_batch_norm
 
 
 class BatchNorm(_BatchNorm):

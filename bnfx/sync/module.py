@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnfx.passes.fx.modules import register_batch_norm
+from bnfx.passes.fx.calls.modules import register_batch_norm
 from bnfx.sync.diagnosis import note_evaluation
 from bnfx.sync.functional import Layer, normalise
 from bnfx.sync.group import is_recomputing, peers_of

@@ -6,9 +6,9 @@ import functools
 
 from torch import fx
 
-from bnfx.inner import GraphPass, Inner
-from bnfx.passes.fx import overlap
-from bnfx.passes.fx.synchronise import Swapped
+from bnfx.inner.base import GraphPass, Inner
+from bnfx.passes.fx.training import late_waits
+from bnfx.passes.fx.training.synchronise import Swapped
 
 
 @functools.cache
@@ -21,10 +21,10 @@ def _graph_pass() -> GraphPass | None:
 
     class Overlap(CustomGraphPass):
         def __call__(self, graph: fx.Graph) -> None:
-            overlap.overlap(graph)
+            late_waits.overlap(graph)
 
         def uuid(self) -> object:
-            return get_hash_for_files((overlap.__file__,))
+            return get_hash_for_files((late_waits.__file__,))
 
     return Overlap()
 

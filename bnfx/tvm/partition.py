@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.fx.passes.split_module import split_module
 
-from bnfx.passes.fx.bind import attribute, bind
+from bnfx.passes.fx.lowering.bind import attribute, bind
 
 
 class Unsupported(Exception):  # noqa: N818 - it is caught where it is raised from

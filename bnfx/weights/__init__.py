@@ -5,7 +5,7 @@ call looks whether one did: :class:`~bnfx.weights.snapshot.Snapshot` is that loo
 depends on the form that the weights have in the compiled body:
 
 - *live*: inputs, filled anew; the body stays. On CPU under Inductor they are inputs in the layout
-  that oneDNN packs weights into (:mod:`bnfx.weights.packing`), elsewhere plain tensors.
+  that oneDNN packs weights into (:mod:`bnfx.inner.packing`), elsewhere plain tensors.
 - *frozen*: constants. The live body serves until the weights have settled, then they are frozen
   again, a bounded number of times (:mod:`bnfx.weights.freezing`).
 - *traced*: the graph computes them at each call, so nothing can be stale
@@ -13,6 +13,6 @@ depends on the form that the weights have in the compiled body:
 """
 
 from bnfx.weights.snapshot import Snapshot
-from bnfx.weights.writes import refresh
+from bnfx.weights.unmarked_writes import refresh
 
 __all__ = ["Snapshot", "refresh"]

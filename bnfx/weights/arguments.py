@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.passes.fx.aliasing import mutated_leaves
 from bnfx.passes.fx.dynamo import GraphInputs, has_constant_output
-from bnfx.passes.fx.sources import PLAIN, memory
+from bnfx.passes.fx.memory.aliasing import mutated_leaves
+from bnfx.passes.fx.parameters.sources import PLAIN, memory
 
 # oneDNN has no float64, and Inductor fails to prepack it.
 _PACKABLE = frozenset({torch.float32, torch.bfloat16, torch.float16})

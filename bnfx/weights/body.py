@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.inner import Compiled, Inner
-from bnfx.passes.fx.bind import BOUND_PREFIX, bind
+from bnfx.inner.base import Compiled, Inner
+from bnfx.inner.packing import Packed, serve
+from bnfx.passes.fx.lowering.bind import BOUND_PREFIX, bind
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments
-from bnfx.weights.packing import Packed, serve
 from bnfx.weights.store import State
 
 log = logging.getLogger("bnfx")
@@ -190,7 +190,7 @@ def compile_bound(
     """The same for a graph whose weights are bound, which Dynamo makes inputs again.
 
     Args:
-        module: from :func:`bnfx.passes.fx.bind.bind`.
+        module: from :func:`bnfx.passes.fx.lowering.bind.bind`.
         compile_: takes a graph whose weights are bound, the name that each was bound by there and
             here, and its other inputs.
     """

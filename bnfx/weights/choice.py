@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from bnfx.inner import Inner
+from bnfx.inner.base import Inner
 
 _REASONS = {"packed": "inputs, packed for oneDNN", "frozen": "constants", "plain": "inputs"}
 

@@ -21,7 +21,7 @@ from torch import fx
 from torch._dynamo.exc import RestartAnalysis
 from torch._subclasses.fake_tensor import FakeTensor
 
-from bnfx.inner import Compiled, Inner
+from bnfx.inner.base import Compiled, Inner
 from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.passes.report import RewriteWarning

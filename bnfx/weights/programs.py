@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bnfx.inner import Inner
+from bnfx.inner.base import Inner
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments

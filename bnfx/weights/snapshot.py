@@ -4,9 +4,9 @@ No single sign shows every write. Identity shows another tensor, ``data_ptr`` sh
 ``_version`` shows in-place writes that autograd sees. Fused optimizers, eager BatchNorm training,
 collectives and ``p.data.mul_()`` move none of these; they show in the *content*: small tensors
 (all BatchNorm vectors) are compared whole, large ones on a sample, and a hook sees each optimizer
-step (:mod:`bnfx.weights.writes`). A write that touches a few elements of a large tensor through
-``.data`` or a foreign library shows nowhere, unless ``BNFX_CHECK_CONTENT=1`` asks for a comparison
-of everything at each call; else :func:`bnfx.refresh` is for that.
+step (:mod:`bnfx.weights.unmarked_writes`). A write that touches a few elements of a large tensor
+through ``.data`` or a foreign library shows nowhere, unless ``BNFX_CHECK_CONTENT=1`` asks for a
+comparison of everything at each call; else :func:`bnfx.refresh` is for that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from bnfx.weights.content import Content
-from bnfx.weights.writes import epoch, watch_optimizers, written_since
+from bnfx.weights.unmarked_writes import epoch, watch_optimizers, written_since
 
 _data_ptr = torch.Tensor.data_ptr
 _version = operator.attrgetter("_version")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bnfx.weights.packing import Packed
+from bnfx.inner.packing import Packed
 from bnfx.weights.snapshot import Moment
 
 if TYPE_CHECKING:

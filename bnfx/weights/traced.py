@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import fx
 
-from bnfx.inner import Compiled, Inner
+from bnfx.inner.base import Compiled, Inner
 from bnfx.passes.fx.dynamo import GraphInputs, describe_tables
 from bnfx.passes.fx.rewrite import Rewritten, rewrite_traced
 from bnfx.passes.report import Outcome
-from bnfx.passes.rules import Rule
+from bnfx.passes.rules.rule import Rule
 
 _TOO_DEAR = frozenset({"merge-serial-linear", "merge-parallel-linear"})
 

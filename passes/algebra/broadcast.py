@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfx.passes.algebra.affine import ChannelAffine
-from bnfx.passes.algebra.arrange import Slice as Part
-from bnfx.passes.algebra.arrange import broadcast_to, embed, permute
 from bnfx.passes.algebra.expression import Expression, Scalar, Shape, Source
+from bnfx.passes.algebra.rearrange import Slice as Part
+from bnfx.passes.algebra.rearrange import broadcast_to, embed, permute
 
 _ONE, _ZERO = Scalar(1.0), Scalar(0.0)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from bnfx.passes.algebra.arrange import Concat, Eye, MatMul, Permute, Slice, Sum, Table
 from bnfx.passes.algebra.expression import (
     Elementwise,
     Expression,
@@ -22,6 +21,7 @@ from bnfx.passes.algebra.expression import (
     Scalar,
     Source,
 )
+from bnfx.passes.algebra.rearrange import Concat, Eye, MatMul, Permute, Slice, Sum, Table
 
 # Arrays are duck-typed by the array-API standard; numpy and torch share no base class.
 Array = Any

@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bnfx.passes.algebra.arrange import MatMul, Table, broadcast_to, permute, total
 from bnfx.passes.algebra.evaluate import Array, Evaluator
 from bnfx.passes.algebra.expression import Expression, Scalar, Shape
+from bnfx.passes.algebra.rearrange import MatMul, Table, broadcast_to, permute, total
 
 Self = TypeVar("Self", bound="LinearOperator")
 # Output index, input index, weight index: one product of the sum that defines the operator.

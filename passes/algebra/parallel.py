@@ -11,11 +11,11 @@ import math
 from dataclasses import replace
 
 from bnfx.passes.algebra.affine import ChannelAffine
-from bnfx.passes.algebra.arrange import Eye, broadcast_to, pad
 from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
 from bnfx.passes.algebra.expression import Expression, Ones, Scalar, Shape
 from bnfx.passes.algebra.linear import LinearOperator
+from bnfx.passes.algebra.rearrange import Eye, broadcast_to, pad
 from bnfx.passes.algebra.spatial import Padding
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from bnfx.passes.algebra.arrange import MatMul, permute
 from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
 from bnfx.passes.algebra.expression import Expression, Shape
 from bnfx.passes.algebra.linear import LinearOperator
 from bnfx.passes.algebra.parallel import regrouped
+from bnfx.passes.algebra.rearrange import MatMul, permute
 
 
 @dataclass(frozen=True)

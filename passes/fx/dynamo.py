@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch._guards import detect_fake_mode
 
-from bnfx.passes.fx.slots import Slot
+from bnfx.passes.fx.lowering.slots import Slot
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import torch
 from torch import fx
 
 from bnfx.passes.algebra import BroadcastAffine
-from bnfx.passes.fx.aliasing import module_writes, mutated_leaves
-from bnfx.passes.fx.arithmetic import read_arithmetic
-from bnfx.passes.fx.calls import Call, read_call
-from bnfx.passes.fx.constants import Constants
-from bnfx.passes.fx.layout import is_dense, must_lay_out
+from bnfx.passes.fx.calls.call import Call, read_call
+from bnfx.passes.fx.calls.modules import BATCH_NORM_RANK, read_module
+from bnfx.passes.fx.calls.structure import read_structure, squeezes
+from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves
+from bnfx.passes.fx.memory.strides import is_dense, must_lay_out
+from bnfx.passes.fx.memory.writes import Writes, writes_itself, written_values
 from bnfx.passes.fx.metadata import (
     dims_of,
     dtype_name,
@@ -24,14 +25,13 @@ from bnfx.passes.fx.metadata import (
     takes_shape_of,
     value_of,
 )
-from bnfx.passes.fx.modules import BATCH_NORM_RANK, read_module
-from bnfx.passes.fx.movements import read_movement
-from bnfx.passes.fx.operators import read_affine, read_operator
+from bnfx.passes.fx.parameters.computed import Constants
+from bnfx.passes.fx.parameters.sources import Sources
+from bnfx.passes.fx.roles.arithmetic import read_arithmetic
+from bnfx.passes.fx.roles.movements import read_movement
+from bnfx.passes.fx.roles.operators import read_affine, read_operator
+from bnfx.passes.fx.roles.splits import is_split, split_part
 from bnfx.passes.fx.sites import names_batch_norm, nested_sites, site_of
-from bnfx.passes.fx.sources import Sources
-from bnfx.passes.fx.splits import is_split, split_part
-from bnfx.passes.fx.structure_calls import read_structure, squeezes
-from bnfx.passes.fx.writes import Writes, writes_itself, written_values
 from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node, Opaque, Role
 from bnfx.passes.refusals import Code, Refusal
 
@@ -46,7 +46,7 @@ class Lifted:
         roles: the role that each node had before the rules ran.
         tensors: the parameters that the graph's sources stand for, and what is computed from them.
         constants: the fx nodes that compute from parameters alone.
-        in_place: see :class:`~bnfx.passes.fx.aliasing.Writes`.
+        in_place: see :class:`~bnfx.passes.fx.memory.aliasing.Writes`.
     """
 
     graph: Graph
@@ -83,7 +83,7 @@ def lift(
 
     Args:
         module: untouched.
-        parameters, scalars, others: see :class:`~bnfx.passes.fx.sources.Sources`.
+        parameters, scalars, others: see :class:`~bnfx.passes.fx.parameters.sources.Sources`.
     """
     mutated: list[fx.Node | torch.Tensor] = [*mutated_leaves(module.graph, module)]
     mutated += module_writes(module.graph, module)

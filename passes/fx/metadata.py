@@ -8,8 +8,8 @@ import re
 import torch
 from torch import fx
 
-from bnfx.passes.fx.aten_calls import SHAPES_OF
-from bnfx.passes.movement import Dims
+from bnfx.passes.crossing import Dims
+from bnfx.passes.fx.calls.aten import SHAPES_OF
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _SUBSCRIPT = re.compile(r"""\[['"]?([^\]'"]+)['"]?\]""")

@@ -13,13 +13,14 @@ from bnfx.passes import pipeline
 from bnfx.passes.algebra import Source
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import lift
-from bnfx.passes.fx.lower import Form, lower
-from bnfx.passes.fx.refill import Recipe
-from bnfx.passes.fx.slots import Slot
-from bnfx.passes.numerics import Values
+from bnfx.passes.fx.lowering.lower import Form, lower
+from bnfx.passes.fx.lowering.recipe import Recipe
+from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
-from bnfx.passes.rules import RULES, Rule
+from bnfx.passes.rules.ordered import RULES
+from bnfx.passes.rules.rule import Rule
+from bnfx.passes.values import Values
 
 # MPS has no float64; folding there is done in float32.
 _NO_FLOAT64 = frozenset({"mps"})
@@ -82,10 +83,10 @@ def rewrite(
 
     Args:
         module: from Dynamo, ``fx.symbolic_trace`` or ``torch.export``.
-        parameters, scalars, others: see :class:`~bnfx.passes.fx.sources.Sources`.
-        form: see :mod:`bnfx.passes.fx.lower`.
+        parameters, scalars, others: see :class:`~bnfx.passes.fx.parameters.sources.Sources`.
+        form: see :mod:`bnfx.passes.fx.lowering.lower`.
         rules: in order of preference.
-        signs, fixed: see :class:`~bnfx.passes.numerics.Values`.
+        signs, fixed: see :class:`~bnfx.passes.values.Values`.
     """
     try:
         lifted = lift(module, parameters, scalars or {}, others or {})

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from bnfx.passes.fx.slots import Slot, Slots
+from bnfx.passes.fx.lowering.slots import Slot, Slots
 
 
 def empty_slot(slot: Slot) -> torch.Tensor:

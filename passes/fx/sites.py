@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import fx
 
+from bnfx.passes.fx.calls.modules import is_batch_norm
 from bnfx.passes.fx.metadata import location_of, name_of
-from bnfx.passes.fx.modules import is_batch_norm
 from bnfx.passes.report import Site
 
 

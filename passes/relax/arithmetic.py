@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bnfx.passes.algebra import Expression
-from bnfx.passes.arithmetic import FLOATS, NEGATION, Arithmetic, read_affine, read_binary
 from bnfx.passes.graph import Node
+from bnfx.passes.lifting.affine_arithmetic import (
+    FLOATS,
+    NEGATION,
+    Arithmetic,
+    read_affine,
+    read_binary,
+)
 from bnfx.passes.relax.expressions import Value
 
 _BINARY = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div"}

@@ -14,12 +14,12 @@ import numpy as np
 from tvm import relax
 
 from bnfx.passes.algebra import Source
-from bnfx.passes.arrays import FLOATS, Arrays
-from bnfx.passes.elementwise import FUNCTIONS, Array
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.compat import Constant, TensorType, data_of, name_of
 from bnfx.passes.relax.expressions import Value, numbers
 from bnfx.passes.relax.shapes import Shapes, dtype_of
+from bnfx.passes.tvm.constant_arrays import FLOATS, Arrays
+from bnfx.passes.tvm.elementwise import FUNCTIONS, Array
 
 # These take their result's type as the shape, so none of their attributes need be read.
 _RESHAPES = frozenset({"reshape", "flatten", "nn.batch_flatten", "squeeze", "expand_dims"})

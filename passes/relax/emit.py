@@ -7,8 +7,8 @@ from typing import Any
 from tvm import relax
 
 from bnfx.passes.algebra import Conv, ConvTranspose, Dense, LinearOperator
-from bnfx.passes.layouts import SPATIAL
 from bnfx.passes.relax.compat import Expr
+from bnfx.passes.tvm.layouts import SPATIAL
 
 _CONVS = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
 # Not each of these is in every TVM.

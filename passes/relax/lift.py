@@ -7,8 +7,8 @@ from collections.abc import Callable
 from tvm import relax
 
 from bnfx.passes.algebra import BroadcastAffine, Source
+from bnfx.passes.crossing import Identity
 from bnfx.passes.graph import Affine, Graph, Move, Node, Opaque
-from bnfx.passes.movement import Identity
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.arithmetic import ARITHMETIC, read_arithmetic
 from bnfx.passes.relax.compat import TensorType
@@ -20,7 +20,7 @@ from bnfx.passes.relax.movements import read_movement, split_part
 from bnfx.passes.relax.operators import LINEAR, read_batch_norm, read_operator, with_bias
 from bnfx.passes.relax.shapes import Shapes, dtype_of, rank_of
 from bnfx.passes.relax.sites import Names, site_of
-from bnfx.passes.stored import Stored
+from bnfx.passes.tvm.weight_layouts import Stored
 
 # Only the shape and dtype of their input matter.
 _METADATA = frozenset({"shape_of", "zeros_like", "ones_like", "size"})

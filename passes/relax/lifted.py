@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bnfx.passes.graph import Graph, Node, Role
 from bnfx.passes.relax.constants import Constants
 from bnfx.passes.relax.expressions import Dataflow, Value
-from bnfx.passes.stored import Stored
+from bnfx.passes.tvm.weight_layouts import Stored
 
 
 @dataclass(frozen=True)

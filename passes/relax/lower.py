@@ -9,16 +9,16 @@ import numpy as np
 from tvm import relax
 
 from bnfx.passes.algebra import BroadcastAffine, Dense, Expression, Scalar
-from bnfx.passes.algebra.arrange import permute
+from bnfx.passes.algebra.rearrange import permute
 from bnfx.passes.graph import Affine, Linear, Node
-from bnfx.passes.guards import multiply_add_dtype
-from bnfx.passes.numerics import Values
 from bnfx.passes.relax.blocks import Blocks
 from bnfx.passes.relax.compat import Constant, Expr, call, constant
 from bnfx.passes.relax.effects import must_run
 from bnfx.passes.relax.emit import write_operator
 from bnfx.passes.relax.expressions import Value, operands, rebuilt
 from bnfx.passes.relax.lifted import Lifted
+from bnfx.passes.rules.guards import multiply_add_dtype
+from bnfx.passes.values import Values
 
 
 def lower(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bnfx.passes.graph import Concat, Move, Node, Role
-from bnfx.passes.layouts import channels_last
-from bnfx.passes.movement import (
+from bnfx.passes.crossing import (
     Dims,
     Homogeneous,
     Identity,
@@ -17,9 +15,11 @@ from bnfx.passes.movement import (
     Select,
     Window,
 )
-from bnfx.passes.pools import Pool, depth_to_space, spatial_axes
+from bnfx.passes.graph import Concat, Move, Node, Role
+from bnfx.passes.lifting.ops import Pool, depth_to_space, spatial_axes
 from bnfx.passes.relax.compat import Expr, number
 from bnfx.passes.relax.expressions import Value, numbers
+from bnfx.passes.tvm.layouts import channels_last
 
 Reader = Callable[[Value, Dims, Dims], Movement | None]
 

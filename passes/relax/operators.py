@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnfx.passes.algebra import BroadcastAffine, ChannelAffine, Dense, LinearOperator, Source
-from bnfx.passes.algebra.arrange import permute
+from bnfx.passes.algebra.rearrange import permute
 from bnfx.passes.graph import Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.expressions import Value, numbers
-from bnfx.passes.stored import Stored, Written, read_convolution
+from bnfx.passes.tvm.weight_layouts import Stored, Written, read_convolution
 
 Refusals = tuple[Refusal, ...]
 Lookup = Callable[[Value, str], Source | Refusal]

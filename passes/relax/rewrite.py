@@ -16,7 +16,8 @@ from bnfx.passes.relax.lift import lift
 from bnfx.passes.relax.lower import lower
 from bnfx.passes.relax.sites import Names, site_of
 from bnfx.passes.report import GraphReport, Outcome, Verdict
-from bnfx.passes.rules import RULES, Rule
+from bnfx.passes.rules.ordered import RULES
+from bnfx.passes.rules.rule import Rule
 
 # Functions that somebody matched for a code generator of their own, which knows them as they are.
 _OWNED = ("Primitive", "Composite", "Codegen")

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm import relax
 
-from bnfx.passes.movement import Dims
+from bnfx.passes.crossing import Dims
 from bnfx.passes.relax.compat import TensorType, Type, same, simplify
 from bnfx.passes.relax.expressions import static
 

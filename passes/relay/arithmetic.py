@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bnfx.passes.algebra import Expression
-from bnfx.passes.arithmetic import (
+from bnfx.passes.graph import Node
+from bnfx.passes.lifting.affine_arithmetic import (
     FLOATS,
     NEGATION,
     Arithmetic,
@@ -13,7 +14,6 @@ from bnfx.passes.arithmetic import (
     read_binary,
     with_constant,
 )
-from bnfx.passes.graph import Node
 from bnfx.passes.relay.expressions import Expr, op_name
 
 _BINARY = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div"}

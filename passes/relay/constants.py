@@ -13,11 +13,11 @@ import numpy as np
 from tvm import relay
 
 from bnfx.passes.algebra import Source
-from bnfx.passes.arrays import Arrays
-from bnfx.passes.elementwise import FUNCTIONS, Array
-from bnfx.passes.layouts import transform_order
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relay.expressions import Dataflow, Expr, numbers, op_name, static, type_of
+from bnfx.passes.tvm.constant_arrays import Arrays
+from bnfx.passes.tvm.elementwise import FUNCTIONS, Array
+from bnfx.passes.tvm.layouts import transform_order
 
 
 def _expand_dims(attrs: Any, value: Array) -> Array:

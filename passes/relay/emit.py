@@ -10,9 +10,9 @@ import tvm
 from tvm import relay
 
 from bnfx.passes.algebra import Conv, ConvTranspose
-from bnfx.passes.layouts import SPATIAL, kernel_order
 from bnfx.passes.relay.expressions import Expr
-from bnfx.passes.stored import Stored
+from bnfx.passes.tvm.layouts import SPATIAL, kernel_order
+from bnfx.passes.tvm.weight_layouts import Stored
 
 _CONVS = {1: relay.nn.conv1d, 2: relay.nn.conv2d, 3: relay.nn.conv3d}
 _TRANSPOSED = {

@@ -17,7 +17,7 @@ from bnfx.passes.relay.movements import pad_movement, read_movement, split_part
 from bnfx.passes.relay.operators import LINEAR, read_batch_norm, read_operator
 from bnfx.passes.relay.shapes import Shapes
 from bnfx.passes.relay.sites import Names, site_of
-from bnfx.passes.stored import Stored
+from bnfx.passes.tvm.weight_layouts import Stored
 
 # Only the shape and dtype of their input matter.
 _METADATA = frozenset({"shape_of", "zeros_like", "ones_like", "ndarray_size"})

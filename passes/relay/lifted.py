@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnfx.passes.arrays import Arrays
 from bnfx.passes.graph import Graph, Node, Role
 from bnfx.passes.relay.expressions import Dataflow, Expr
-from bnfx.passes.stored import Stored
+from bnfx.passes.tvm.constant_arrays import Arrays
+from bnfx.passes.tvm.weight_layouts import Stored
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from tvm import relay
 
 from bnfx.passes.algebra import BroadcastAffine, Conv, ConvTranspose, Expression, Scalar
 from bnfx.passes.graph import Affine, Linear, Node
-from bnfx.passes.guards import multiply_add_dtype
-from bnfx.passes.numerics import Values
 from bnfx.passes.relay.emit import constant, usual_kernel, write_convolution, write_dense
 from bnfx.passes.relay.expressions import Expr, operands, rebuilt
 from bnfx.passes.relay.lifted import Lifted
+from bnfx.passes.rules.guards import multiply_add_dtype
+from bnfx.passes.values import Values
 
 
 def lower(lifted: Lifted, values: Values | None, functions: Mapping[Expr, Expr]) -> Expr:

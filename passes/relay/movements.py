@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bnfx.passes.graph import Concat, Move, Node, Role
-from bnfx.passes.layouts import transform_order
-from bnfx.passes.movement import (
+from bnfx.passes.crossing import (
     Dims,
     Homogeneous,
     Identity,
@@ -18,8 +16,10 @@ from bnfx.passes.movement import (
     Select,
     Window,
 )
-from bnfx.passes.pools import Pool, depth_to_space, spatial_axes
+from bnfx.passes.graph import Concat, Move, Node, Role
+from bnfx.passes.lifting.ops import Pool, depth_to_space, spatial_axes
 from bnfx.passes.relay.expressions import Expr, numbers, op_name, static
+from bnfx.passes.tvm.layouts import transform_order
 
 Reader = Callable[[Any, Dims, Dims], Movement | None]
 

@@ -12,11 +12,11 @@ from bnfx.passes.algebra import (
     LinearOperator,
     Source,
 )
-from bnfx.passes.algebra.arrange import permute
+from bnfx.passes.algebra.rearrange import permute
 from bnfx.passes.graph import Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relay.expressions import Expr, numbers, op_name, type_of
-from bnfx.passes.stored import Stored, Written, read_convolution
+from bnfx.passes.tvm.weight_layouts import Stored, Written, read_convolution
 
 Refusals = tuple[Refusal, ...]
 Lookup = Callable[[Expr, str], Source | Refusal]

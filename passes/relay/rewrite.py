@@ -15,7 +15,8 @@ from bnfx.passes.relay.lift import lift
 from bnfx.passes.relay.lower import lower
 from bnfx.passes.relay.sites import Names, site_of
 from bnfx.passes.report import GraphReport, Outcome, Verdict
-from bnfx.passes.rules import RULES, Rule
+from bnfx.passes.rules.ordered import RULES
+from bnfx.passes.rules.rule import Rule
 
 # Functions that somebody matched for a code generator of their own, which knows them as they are.
 _OWNED = ("Primitive", "Composite", "Compiler", "ExternalSymbol")

@@ -14,10 +14,10 @@ from typing import Any
 
 from tvm import relay
 
+from bnfx.passes.crossing import Dims
 from bnfx.passes.graph import Node
-from bnfx.passes.layouts import transform_order
-from bnfx.passes.movement import Dims
 from bnfx.passes.relay.expressions import Expr, numbers, op_name, static
+from bnfx.passes.tvm.layouts import transform_order
 
 # The output has the shape of the first input.
 _SAME = frozenset(

@@ -18,11 +18,11 @@ from dataclasses import replace
 
 from bnfx.passes.algebra import ChannelAffine
 from bnfx.passes.graph import Affine, Graph, Linear, Node
-from bnfx.passes.guards import refuse_pair, take_out
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
-from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules.guards import refuse_pair, take_out
+from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.values import Values
 
 
 def match(node: Node) -> bool:

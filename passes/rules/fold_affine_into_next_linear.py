@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bnfx.passes.crossing import BlockedError
 from bnfx.passes.graph import Affine, Graph, Linear, Node
-from bnfx.passes.movement import BlockedError
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
-from bnfx.passes.routes import forward
-from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules.routes.forward import forward
+from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.values import Values
 
 
 def match(node: Node) -> bool:

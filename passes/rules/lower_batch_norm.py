@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bnfx.passes.graph import Affine, Graph, Node
-from bnfx.passes.guards import refuse_multiply_add
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import Outcome
-from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules.guards import refuse_multiply_add
+from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.values import Values
 
 
 def match(node: Node) -> bool:

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.graph import Affine, Graph, Node, Opaque
-from bnfx.passes.guards import merging_pays, refuse_multiply_add, refuse_pair, take_out
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
-from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules.guards import merging_pays, refuse_multiply_add, refuse_pair, take_out
+from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.values import Values
 
 
 def match(node: Node) -> bool:

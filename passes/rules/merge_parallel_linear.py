@@ -18,15 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bnfx.passes import cost
 from bnfx.passes.algebra import BroadcastAffine, LinearOperator, Scalar, diagonal, summed
+from bnfx.passes.crossing import Window
 from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node
-from bnfx.passes.guards import behind_identities, original
-from bnfx.passes.movement import Window
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
-from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules import cost
+from bnfx.passes.rules.guards import behind_identities, original
+from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.values import Values
 
 
 @dataclass(frozen=True)

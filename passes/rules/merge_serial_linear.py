@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bnfx.passes import cost
 from bnfx.passes.algebra import BroadcastAffine, Product, composed
 from bnfx.passes.graph import Affine, Graph, Linear, Node
-from bnfx.passes.guards import behind_identities, refuse_multiply_add
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
-from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules import cost
+from bnfx.passes.rules.guards import behind_identities, refuse_multiply_add
+from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.values import Values
 
 
 def match(node: Node) -> bool:

@@ -12,20 +12,23 @@ leaves
 
 The map goes back to what made its input or, failing that, on to all that reads its output; in
 either direction only if every branch ends in a linear operator or an affine map, so that one op is
-gone (:mod:`bnfx.passes.routes`). Exact in real arithmetic; each absorbed weight is rounded once.
+gone (:mod:`bnfx.passes.rules.routes`). Exact in real arithmetic; each absorbed weight is rounded
+once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bnfx.passes.crossing import BlockedError
 from bnfx.passes.graph import Affine, Graph, Node
-from bnfx.passes.movement import BlockedError
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
-from bnfx.passes.routes import Route, backward, forward
-from bnfx.passes.rules.base import Change, Rule
+from bnfx.passes.rules.routes.back import backward
+from bnfx.passes.rules.routes.forward import forward
+from bnfx.passes.rules.routes.route import Route
+from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.values import Values
 
 
 def match(node: Node) -> bool:

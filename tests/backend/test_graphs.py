@@ -14,7 +14,9 @@ from support import Capture, randomise, relative
 from torch import nn
 
 import bnfx
-from bnfx.passes.rules import RULES, base, lower_batch_norm
+from bnfx.passes.rules import lower_batch_norm
+from bnfx.passes.rules.ordered import RULES
+from bnfx.passes.rules.rule import Rule
 
 
 class Net(nn.Module):
@@ -225,7 +227,7 @@ def _raise(*args: Any) -> Any:
 
 
 def test_a_rule_that_raises_never_reaches_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = base.Rule("broken-rule", lower_batch_norm.match, lower_batch_norm.refuse, _raise)
+    broken = Rule("broken-rule", lower_batch_norm.match, lower_batch_norm.refuse, _raise)
     monkeypatch.setattr("bnfx.options.RULES", (*RULES[:-1], broken))
     model = randomise(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3))).eval()
     x, capture = torch.randn(2, 3, 6, 7), Capture()

@@ -16,7 +16,7 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
-from elsewhere import package_error
+from runtimes import package_error
 from support import relative
 from typer.testing import CliRunner, Result
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 import bnfx
 from bnfx import cli, demo
+from bnfx.demo.comparison import print_json, print_table, summary
 from bnfx.demo.image import draw, image
 from bnfx.demo.measure import STEPS, Row, measure
-from bnfx.demo.models import Case, cases, randomise
-from bnfx.demo.show import print_json, print_table, summary
+from bnfx.demo.networks import Case, cases, randomise
 
 RIGHT = Row("tiny", 3, 1, 1, 1, 1e-7, 1e-15, 3.0, 2.0, 1.0)
 

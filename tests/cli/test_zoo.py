@@ -15,14 +15,14 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from typer.testing import CliRunner
 
 from bnfx import cli
-from bnfx.bench import zoo
-from bnfx.bench.zoo_measure import measure
-from bnfx.bench.zoo_models import Entry, entries
-from bnfx.bench.zoo_page import print_markdown
-from bnfx.bench.zoo_random import randomise
-from bnfx.bench.zoo_row import Counts, Outcomes, Row
-from bnfx.bench.zoo_show import print_json, print_table, summary
-from bnfx.bench.zoo_timm import BATCH_NORM, TIMM
+from bnfx.bench.zoo import run as zoo
+from bnfx.bench.zoo.assess import measure
+from bnfx.bench.zoo.catalogue import Entry, entries
+from bnfx.bench.zoo.page import print_markdown
+from bnfx.bench.zoo.random_norms import randomise
+from bnfx.bench.zoo.row import Counts, Outcomes, Row
+from bnfx.bench.zoo.show import print_json, print_table, summary
+from bnfx.bench.zoo.timm_models import BATCH_NORM, TIMM
 
 SHAPE = (2, 3, 8, 8)
 # model: BatchNorms that fold

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from spine import OTHERS, SPINE
+from deployed_models import OTHERS, SPINE
 from support import Capture, randomise, relative
 from torch import nn
 
-from bnfx.passes.fx.modules import is_batch_norm
+from bnfx.passes.fx.calls.modules import is_batch_norm
 
 MODELS = SPINE | OTHERS
 

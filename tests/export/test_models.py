@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from elsewhere import worst
-from spine import DETECTORS, OTHERS, SPINE, detector
+from deployed_models import DETECTORS, OTHERS, SPINE, detector
+from runtimes import worst
 from support import randomise as signed
 from torch import nn
 
 import bnfx
-from bnfx.bench.zoo_random import randomise
-from bnfx.passes.fx.modules import is_batch_norm
+from bnfx.bench.zoo.random_norms import randomise
+from bnfx.passes.fx.calls.modules import is_batch_norm
 
 MODELS = SPINE | OTHERS
 LIGHT = ("mobilenet_v3_small", "timm-resnet18")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from elsewhere import run_onnx
+from runtimes import run_onnx
 from support import randomise, relative
 from torch import nn
 

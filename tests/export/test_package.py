@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from elsewhere import package_error
+from runtimes import package_error
 from support import randomise
 from torch import nn
 from torch.export import Dim

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from elsewhere import package_error, run_onnx, worst
-from spine import DETECTORS, OTHERS, SPINE, Dense, detector
+from deployed_models import DETECTORS, OTHERS, SPINE, Dense, detector
+from runtimes import package_error, run_onnx, worst
 from support import randomise
 from torch import nn
 from torch.export import ExportedProgram

@@ -10,7 +10,7 @@ from torch import fx
 from torch.distributed import _functional_collectives  # noqa: F401  (registers what is traced)
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from bnfx.passes.fx.overlap import overlap
+from bnfx.passes.fx.training.late_waits import overlap
 
 aten, ops = torch.ops.aten, torch.ops._c10d_functional
 BOTH, INPUT, REST = [True, True, True], [True, False, False], [False, True, True]

@@ -16,7 +16,7 @@ from support import randomise
 from torch import fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from bnfx.passes.fx.synchronise import Swapped, in_training, synchronise
+from bnfx.passes.fx.training.synchronise import Swapped, in_training, synchronise
 
 
 def stand_in(layers: Sequence[Any], token: Any, **constants: Any) -> tuple[Any, ...]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from neutral import Model
 
-from bnfx.passes import cost
 from bnfx.passes.algebra import BroadcastAffine, ConvTranspose, Scalar, Source
 from bnfx.passes.graph import Opaque
+from bnfx.passes.rules import cost
 
 ONE, ZERO = Scalar(1.0), Scalar(0.0)
 C = Source("c", (1, 4), "float32")

@@ -10,8 +10,8 @@ from neutral import Model
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bnfx.passes.algebra import BroadcastAffine, Conv, ConvTranspose, Dense, LinearOperator, Source
+from bnfx.passes.crossing import Identity
 from bnfx.passes.graph import Affine, Linear, Move, Opaque
-from bnfx.passes.movement import Identity
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules.fold_affine_into_linear import RULE
 

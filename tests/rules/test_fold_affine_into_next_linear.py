@@ -11,11 +11,11 @@ from neutral_run import check_same
 from numpy.testing import assert_array_equal
 
 from bnfx.passes.algebra import ConvTranspose
+from bnfx.passes.crossing import Identity
 from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
-from bnfx.passes.movement import Identity
 from bnfx.passes.report import Outcome
-from bnfx.passes.rules import RULES
 from bnfx.passes.rules.fold_affine_into_next_linear import RULE
+from bnfx.passes.rules.ordered import RULES
 
 SIGNED = {"gamma": [0, -1, 2, -3]}
 

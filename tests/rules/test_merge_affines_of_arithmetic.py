@@ -10,8 +10,8 @@ from neutral import Model
 from neutral_run import check_same
 
 from bnfx.passes.algebra import BroadcastAffine, Source
+from bnfx.passes.crossing import Identity
 from bnfx.passes.graph import Affine, Move, Node, Opaque
-from bnfx.passes.movement import Identity
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome, Site
 from bnfx.passes.rules.merge_affines import RULE

@@ -10,8 +10,8 @@ from neutral import Model
 from neutral_run import check_same
 
 from bnfx.passes.algebra import Conv, average, summed
+from bnfx.passes.crossing import Window
 from bnfx.passes.graph import Linear, Node, Opaque
-from bnfx.passes.movement import Window
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules import fold_affine_into_linear
 from bnfx.passes.rules.merge_parallel_linear import RULE

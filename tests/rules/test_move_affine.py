@@ -10,8 +10,7 @@ from neutral import Model
 from neutral_run import check_same
 from numpy.testing import assert_array_equal
 
-from bnfx.passes.graph import Affine, Concat, Gate, Linear, Move, Node, Opaque
-from bnfx.passes.movement import (
+from bnfx.passes.crossing import (
     Homogeneous,
     Identity,
     Movement,
@@ -22,6 +21,7 @@ from bnfx.passes.movement import (
     Sequence,
     Window,
 )
+from bnfx.passes.graph import Affine, Concat, Gate, Linear, Move, Node, Opaque
 from bnfx.passes.report import Outcome, Verdict
 from bnfx.passes.rules.move_affine import RULE
 

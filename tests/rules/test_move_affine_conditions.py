@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from neutral import Model
-from rules.ways import MAXIMUM, MEAN, POSITIVE, back, back_code, conv, on, on_code, reasons
+from rules.move_cases import MAXIMUM, MEAN, POSITIVE, back, back_code, conv, on, on_code, reasons
 
+from bnfx.passes.crossing import Homogeneous, Movement, Pad, Reshape, Window
 from bnfx.passes.graph import Concat, Opaque
-from bnfx.passes.movement import Homogeneous, Movement, Pad, Reshape, Window
-from bnfx.passes.numerics import Values
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.routes import backward, forward
 from bnfx.passes.rules.move_affine import RULE
+from bnfx.passes.rules.routes.back import backward
+from bnfx.passes.rules.routes.forward import forward
+from bnfx.passes.values import Values
 
 
 @pytest.mark.parametrize("way", ["back", "on"])

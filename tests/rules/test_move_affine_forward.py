@@ -10,8 +10,8 @@ from neutral import Model
 from neutral_run import check_same
 from numpy.testing import assert_array_equal
 
+from bnfx.passes.crossing import Homogeneous, Movement, Pad, Permute, Reshape, Select, Window
 from bnfx.passes.graph import Affine, Linear, Node, Opaque
-from bnfx.passes.movement import Homogeneous, Movement, Pad, Permute, Reshape, Select, Window
 from bnfx.passes.report import GraphReport, Outcome
 from bnfx.passes.rules.move_affine import RULE
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from neutral import Model
-from rules.ways import MEAN, back, back_code, conv, on, on_code, reasons
+from rules.move_cases import MEAN, back, back_code, conv, on, on_code, reasons
 
+from bnfx.passes.crossing import Movement, Reshape, Select
 from bnfx.passes.graph import Opaque
-from bnfx.passes.movement import Movement, Reshape, Select
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.rules.move_affine import RULE
 

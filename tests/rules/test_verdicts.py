@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from neutral import Model
 
+from bnfx.passes.crossing import Homogeneous
 from bnfx.passes.graph import Opaque
-from bnfx.passes.movement import Homogeneous
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules import (
-    RULES,
     fold_affine_into_linear,
     lower_batch_norm,
     merge_affines,
     merge_parallel_linear,
 )
+from bnfx.passes.rules.ordered import RULES
 
 FOLD, MERGE, LOWER = fold_affine_into_linear.RULE, merge_affines.RULE, lower_batch_norm.RULE
 PARALLEL = merge_parallel_linear.RULE

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import bnfx
-from bnfx.inner import resolve
+from bnfx.inner.resolve import resolve
 from bnfx.options import Options
-from bnfx.passes.fx.synchronise import Swapped
+from bnfx.passes.fx.training.synchronise import Swapped
 from bnfx.passes.report import Site
 from bnfx.sync import overlap
 

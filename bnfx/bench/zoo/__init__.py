@@ -1,0 +1,1 @@
+"""The zoo: every model through bnfx, and what became of it."""

@@ -1,0 +1,3 @@
+"""The command line ``bnfx``."""
+
+from bnfx.cli.main import app as app

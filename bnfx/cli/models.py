@@ -1,0 +1,161 @@
+"""Models by the words of a command line."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from bnfx.cli.checkpoints import check_file, load_weights
+from bnfx.cli.inputs import DTYPES
+from bnfx.errors import SourceError
+from bnfx.options import nearest
+
+
+def load_model(
+    source: str, weights: Path | None = None, dtype: str = "float32"
+) -> nn.Module | ExportedProgram:
+    """The model that ``source`` names, in evaluation mode.
+
+    Args:
+        source: ``torchvision:NAME``, ``timm:NAME``, ``path.py:factory`` or ``x.pt2``. No weights
+            are downloaded.
+        weights: a state dict.
+        dtype: its floating-point parameters become that.
+
+    Raises:
+        SourceError: one line on what is wrong, and the way out.
+    """
+    if dtype not in DTYPES:
+        raise SourceError(f"--dtype {dtype} is not valid: it is {', '.join(DTYPES)}")
+    kind, _, name = source.rpartition(":")
+    if source.endswith(".pt2"):
+        if weights is not None or dtype != "float32":
+            raise SourceError(
+                "an exported program has its own weights: leave out --weights, --dtype"
+            )
+        return _load_program(Path(source))
+    if kind == "torchvision":
+        model = _torchvision(name)
+    elif kind == "timm":
+        model = _timm(name)
+    elif kind.endswith(".py"):
+        model = _from_file(Path(kind), name)
+    else:
+        raise SourceError(
+            f"{source!r} is no model: use torchvision:NAME, timm:NAME, file.py:function or "
+            f"file.pt2{_guess(source)}"
+        )
+    if weights is not None:
+        load_weights(model, weights)
+    return model.to(DTYPES[dtype]).eval()
+
+
+def _guess(source: str) -> str:
+    """What was meant by a source that names no place."""
+    if source.endswith(".py"):
+        return f"; did you mean {source}:make, a function of that file?"
+    with contextlib.suppress(ImportError):
+        from torchvision import models
+
+        if source in models.list_models():
+            return f"; did you mean torchvision:{source}?"
+    with contextlib.suppress(ImportError):
+        import timm
+
+        if timm.is_model(source):
+            return f"; did you mean timm:{source}?"
+    return ""
+
+
+def _torchvision(name: str) -> nn.Module:
+    try:
+        from torchvision import models
+    except ImportError:
+        raise SourceError("torchvision is not installed: pip install torchvision") from None
+    known = models.list_models()
+    if name not in known:
+        raise SourceError(f"torchvision has no model {name!r}{_near(name, known)}")
+    arguments = {"weights_backbone": None} if _has_backbone(models.get_model_builder(name)) else {}
+    model: nn.Module = models.get_model(name, weights=None, **arguments)
+    return model
+
+
+def _has_backbone(builder: Callable[..., Any]) -> bool:
+    import inspect
+
+    return "weights_backbone" in inspect.signature(builder).parameters
+
+
+def _timm(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise SourceError("timm is not installed: pip install timm") from None
+    if not timm.is_model(name):
+        raise SourceError(f"timm has no model {name!r}{_near(name, timm.list_models())}")
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    hint = nearest(name, known)
+    return hint if "did you mean" in hint else ""
+
+
+def _from_file(path: Path, name: str) -> nn.Module:
+    check_file(path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SourceError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise SourceError(f"{path} has no function {name!r}{_near(name, names)}")
+    try:
+        model = factory()
+    except Exception as error:
+        raise SourceError(f"{path}:{name}() failed: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise SourceError(f"{path}:{name}() returned a {type(model).__name__}, not an nn.Module")
+    return model
+
+
+def _load_program(path: Path) -> ExportedProgram:
+    check_file(path)
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # it logs the traceback that is told in one line below
+    try:
+        # torch.export.load unpickles what it finds in the archive, unless it is told this way.
+        with mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
+            return torch.export.load(path)
+    except Exception as error:
+        if _is_package(path):
+            what = "is compiled by AOTInductor, run it with torch._inductor.aoti_load_package"
+        else:
+            what = "is no exported program, or a broken one; write it anew with torch.export.save"
+        raise SourceError(f"{path} {what}") from error
+    finally:
+        log.setLevel(level)
+
+
+def _is_package(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("aotinductor" in name for name in archive.namelist())

@@ -1,0 +1,1 @@
+"""``bnfx.fold`` and ``bnfx.explain``: from a model to its folded form."""

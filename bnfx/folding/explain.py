@@ -1,0 +1,93 @@
+"""``bnfx.explain``: what becomes of each BatchNorm of a model, and why."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from bnfx.folding.capture import copied, trace, unwrap
+from bnfx.folding.programs.exported import survey_exported
+from bnfx.passes.fx import rewrite
+from bnfx.passes.fx.calls.modules import is_batch_norm
+from bnfx.passes.fx.dynamo import GraphInputs
+from bnfx.passes.fx.rewrite import rewrite_captured
+from bnfx.passes.report import GraphReport
+from bnfx.report import Report
+
+_collected: contextvars.ContextVar[list[GraphReport] | None] = contextvars.ContextVar(
+    "bnfx_explain", default=None
+)
+# Dynamo stops compiling code that it has compiled too often, and would show nothing from then on.
+_NO_LIMIT = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20}
+
+
+def explain(model: nn.Module | ExportedProgram, *example_inputs: Any) -> Report:
+    """What bnfx would do with each BatchNorm of ``model``: folded where, or left alone why.
+
+    With example inputs, a copy of the model runs once, in eager mode under ``torch.no_grad()``, and
+    is captured as ``torch.compile`` captures it: a graph break gives two graphs. Without, it is
+    traced by ``torch.fx``, which knows no shapes. Neither model nor inputs are changed.
+
+    Args:
+        model: in evaluation mode, or each BatchNorm's verdict will be ``training-mode``. Of an
+            ``ExportedProgram``, the graph is read as it is, and inputs are not needed.
+        example_inputs: inputs that ``model`` accepts.
+
+    Returns:
+        The report. A BatchNorm module that no captured graph runs is named in its notes.
+
+    Raises:
+        CaptureError: if the model cannot be copied, or, without example inputs, not be traced.
+    """
+    if isinstance(model, ExportedProgram):
+        return Report((survey_exported(model),))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"bnfx.explain takes an nn.Module, not {type(model).__name__}")
+    module: nn.Module = copied(unwrap(model))
+    if not example_inputs:
+        return Report((rewrite(trace(module), {}, form="attributes").report,))
+    collected: list[GraphReport] = []
+    token = _collected.set(collected)
+    try:
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(),
+            torch._dynamo.config.patch(_NO_LIMIT),
+        ):
+            torch.compile(module, backend=_explaining)(*copied(example_inputs))
+    finally:
+        _collected.reset(token)
+    return Report((*collected, *_unseen(module, collected)))
+
+
+def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+    """A backend that looks at the graph each time it runs, so a cached one is explained too."""
+
+    def run(*args: Any) -> Any:
+        collected = _collected.get()
+        if collected is not None:
+            inputs = GraphInputs.of(module, args)
+            collected.append(rewrite_captured(module, inputs).report)
+        return module(*args)
+
+    return run
+
+
+def _unseen(model: nn.Module, graphs: Sequence[GraphReport]) -> Iterator[GraphReport]:
+    """A note on the BatchNorm modules that stand in no graph."""
+    seen = {verdict.site.name.split(":")[0] for graph in graphs for verdict in graph.verdicts}
+    missing = [
+        name for name, module in model.named_modules() if is_batch_norm(module) and name not in seen
+    ]
+    if missing:
+        yield GraphReport(
+            notes=(
+                "in no captured graph, because these inputs do not reach it or because Dynamo "
+                f"runs the code around it uncompiled: {', '.join(missing)}",
+            )
+        )

@@ -1,0 +1,134 @@
+"""``bnfx.fold``: the folded model, as a module, a graph or an exported program."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from bnfx.errors import CaptureError, OptionError, TrainingModeError, VerificationError
+from bnfx.folding.capture import copied, is_training, unwrap
+from bnfx.folding.keep import fold_kept
+from bnfx.folding.programs.exported import fold_exported
+from bnfx.folding.verify import allowed, relative_error
+from bnfx.options import check_verify, nearest, parse_rules
+from bnfx.passes.fx.rewrite import is_meta
+
+_KEEPS = ("auto", "graph", "module")
+
+
+@overload
+def fold(
+    model: ExportedProgram,
+    *example_inputs: Any,
+    keep: str = ...,
+    rules: str | Sequence[str] = ...,
+    verify: bool | float = ...,
+) -> ExportedProgram: ...
+@overload
+def fold(
+    model: nn.Module,
+    *example_inputs: Any,
+    keep: Literal["graph"],
+    rules: str | Sequence[str] = ...,
+    verify: bool | float = ...,
+) -> fx.GraphModule: ...
+@overload
+def fold(
+    model: nn.Module,
+    *example_inputs: Any,
+    keep: str = ...,
+    rules: str | Sequence[str] = ...,
+    verify: bool | float = ...,
+) -> nn.Module: ...
+def fold(
+    model: nn.Module | ExportedProgram,
+    *example_inputs: Any,
+    keep: str = "auto",
+    rules: str | Sequence[str] = "all",
+    verify: bool | float = False,
+) -> nn.Module | ExportedProgram:
+    """A copy of ``model`` in evaluation with its BatchNorms folded into neighbouring weights.
+
+    ``y = gamma * (W x + b - mean) / sqrt(var + eps) + beta`` becomes ``y = W' x + b'``, evaluated
+    in float64 and rounded once to the weights' dtype. What cannot be proved exact is left as it is;
+    :func:`bnfx.explain` says why.
+
+    Args:
+        model: an ``nn.Module`` that ``torch.fx.symbolic_trace`` can trace, a ``GraphModule``, both
+            in evaluation mode, or an ``ExportedProgram``. It is not changed, and shares nothing
+            with the result.
+        example_inputs: inputs that ``model`` accepts. Needed where ranks matter and modules do not
+            tell them (``BatchNorm1d``, ``F.batch_norm``), and for ``verify``. An exported program
+            knows its shapes.
+        keep: ``"module"``: the same class, deep-copied, with those folds that map onto its modules:
+            layers get new weights, a BatchNorm becomes an identity. ``"graph"``: a
+            ``GraphModule``, with every fold. ``"auto"``: the former where it holds every fold (a
+            BatchNorm that a graph, too, would only turn into a multiply-add may stay), or where no
+            graph can be had; else the latter.
+        rules: ``"all"``, ``"none"`` or rule names.
+        verify: compare both models on ``example_inputs``: ``True`` allows what rounding
+            explains, a float sets the bound on the relative error.
+
+    Returns:
+        For an ``ExportedProgram`` one in the same dialect, with the same inputs and outputs; what
+        was folded has left its state dict and signature. Else a module of the model's class, or a
+        ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their parameters
+        the ``requires_grad`` that they had. Where shapes mattered, a graph asserts the ranks of
+        the example inputs, and those sizes that the graph fixes; in the place of a BatchNorm
+        stands an identity that checks the rank.
+
+    Raises:
+        TrainingModeError: if ``model`` is in training mode.
+        CaptureError: if ``model`` cannot be traced or copied, or a graph cannot say what it does.
+        OptionError: for an option that is not valid.
+        FoldWarning: (a warning) if example inputs would let more be folded; if with
+            ``keep="module"`` BatchNorms stay that a graph would fold; if with ``keep="auto"`` a
+            module comes back as a graph. It says why.
+        VerificationError: if ``verify`` finds a larger error.
+    """
+    if keep not in _KEEPS:
+        raise OptionError(f"keep={keep!r} is not valid{nearest(keep, _KEEPS)}")
+    chosen = parse_rules(rules)
+    check_verify(verify)
+    if verify and not example_inputs:
+        raise OptionError("verify compares answers on example inputs; pass some after the model")
+    if isinstance(model, ExportedProgram):
+        if keep == "module":
+            raise OptionError('an ExportedProgram has no modules; leave keep="auto"')
+        program, _ = fold_exported(model, chosen)
+        if verify:
+            _verify(model.module(), program.module(), example_inputs, verify)
+        return program
+    if not isinstance(model, nn.Module):
+        what = type(model).__name__
+        raise TypeError(f"bnfx.fold takes an nn.Module, not {what}")
+    model = unwrap(model)
+    if is_training(model):
+        raise TrainingModeError("the model is in training mode; call model.eval() first")
+    if any(map(is_meta, (*model.parameters(), *model.buffers()))):
+        raise CaptureError("the model is on the meta device, so its weights hold no numbers")
+    folded = fold_kept(model, example_inputs, chosen, keep)
+    if verify:
+        _verify(model, folded, example_inputs, verify)
+    return folded
+
+
+def _verify(
+    model: nn.Module, folded: nn.Module, example_inputs: Sequence[Any], verify: bool | float
+) -> None:
+    with torch.no_grad(), torch.random.fork_rng():
+        state = torch.random.get_rng_state()
+        expected = copied(model)(*copy.deepcopy(example_inputs))
+        torch.random.set_rng_state(state)
+        actual = folded(*copy.deepcopy(example_inputs))
+    error, bound = relative_error(actual, expected), allowed(verify, expected)
+    if not error <= bound:
+        raise VerificationError(
+            f"the folded model's answer differs by {error:.1e}, more than {bound:.1e}; "
+            "raise verify= if the model amplifies rounding, else please report it"
+        )

@@ -1,0 +1,177 @@
+"""Modules that a graph says are affine maps, and what is left of one when the map is gone.
+
+A unit is the innermost module in which an affine map is computed: a BatchNorm, a FrozenBatchNorm
+that is arithmetic in its forward, timm's BatchNormAct2d with an activation behind the map. Nothing
+is known by name: what a module computes was traced.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from bnfx.passes.fx.calls.modules import BATCH_NORM_RANK, known_class
+from bnfx.passes.fx.lift import Lifted
+from bnfx.passes.graph import Affine
+
+
+class RankChecked(nn.Identity):
+    """What stands for a BatchNorm whose fold was right for this rank of inputs, and this only."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input itself.
+
+        Raises:
+            ValueError: if it has another rank.
+        """
+        if input.dim() != self.rank:
+            message = f"this BatchNorm was folded for inputs of {self.rank} dimensions"
+            raise ValueError(f"{message}, not {input.dim()}")
+        return input
+
+    def extra_repr(self) -> str:
+        """The rank."""
+        return f"rank={self.rank}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One module with an affine map.
+
+    Args:
+        path: its qualified name.
+        maps: the affine nodes of all its calls.
+        children: names of the children that run behind the map, in order.
+        rank: of its input, where the module does not check it itself.
+    """
+
+    path: str
+    maps: tuple[fx.Node, ...]
+    children: tuple[str, ...]
+    rank: int | None
+
+
+def scope_of(node: fx.Node) -> str:
+    """The path of the innermost module that the node stands in; ``""`` for the root."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def find_units(module: fx.GraphModule, lifted: Lifted) -> dict[str, Unit | str]:
+    """Every unit of a traced module by path, or why the module that has the map is none."""
+    maps: dict[str, list[fx.Node]] = {}
+    for fx_node, node in lifted.nodes.items():
+        if isinstance(node.role, Affine):
+            maps.setdefault(scope_of(fx_node), []).append(fx_node)
+    return {path: _read_unit(module, lifted, path, some) for path, some in maps.items()}
+
+
+def _read_unit(
+    module: fx.GraphModule, lifted: Lifted, path: str, maps: Sequence[fx.Node]
+) -> Unit | str:
+    if not path:
+        return "the map is computed by the model itself, not by a module of its own"
+    first = lifted.nodes[maps[0]]
+    leaf = maps[0].op == "call_module"
+    if leaf:
+        kind = known_class(module.get_submodule(path))
+        rank = None if kind in BATCH_NORM_RANK else first.rank
+        return Unit(path, tuple(maps), (), rank)
+    inside = [n for n in module.graph.nodes if scope_of(n) == path or _below(n, path)]
+    # Calls of one module stand one after the other, and end with the last node of the map's chain.
+    behind: list[str] | None = None
+    for nodes in _by_call(inside, lifted):
+        names = _read_call(nodes, lifted, path)
+        if isinstance(names, str):
+            return names
+        if behind is not None and names != behind:
+            return "its calls differ"
+        behind = names
+    return Unit(path, tuple(maps), tuple(behind or ()), first.rank)
+
+
+def _below(node: fx.Node, path: str) -> bool:
+    return scope_of(node).startswith(path + ".")
+
+
+def _by_call(inside: Sequence[fx.Node], lifted: Lifted) -> list[list[fx.Node]]:
+    """The nodes of each call: consecutive in the graph."""
+    position = {node: place for place, node in enumerate(inside[0].graph.nodes)} if inside else {}
+    calls: list[list[fx.Node]] = []
+    for node in inside:
+        if calls and position[node] == position[calls[-1][-1]] + 1:
+            calls[-1].append(node)
+        else:
+            calls.append([node])
+    return calls
+
+
+def _read_call(nodes: Sequence[fx.Node], lifted: Lifted, path: str) -> list[str] | str:
+    """The children behind the map, in order, if the call is a map and a chain of children."""
+    tail: fx.Node | None = None
+    names: list[str] = []
+    own = set(nodes)
+    checks: set[fx.Node] = set()
+    for node in nodes:
+        data = [n for n in node.all_input_nodes if n not in lifted.constants and n not in checks]
+        data = [n for n in data if n.op != "get_attr"]
+        if node in lifted.constants or node.op == "get_attr":
+            continue
+        if _is_check(node, checks):
+            checks.add(node)
+            continue
+        child = scope_of(node).removeprefix(path).strip(".").split(".")[0]
+        if tail is None:
+            if child or not isinstance(lifted.nodes[node].role, Affine):
+                return f"{path} does more than the map"
+        elif data != [tail] or not (child or isinstance(lifted.nodes[node].role, Affine)):
+            return f"{path} does more than the map"
+        elif not child and names:
+            return f"{path} has children in front of the map"
+        if child and (not names or names[-1] != child):
+            names.append(child)
+        tail = node
+    outer = [n for n in nodes if n not in checks and any(user not in own for user in n.users)]
+    if tail is None or [n for n in outer if n not in lifted.constants] != [tail]:
+        return f"{path} gives more than the map"
+    if len(set(names)) != len(names):
+        return f"{path} runs a child twice"
+    return names
+
+
+_CHECKS = (getattr, operator.eq, torch._assert)
+
+
+def _is_check(node: fx.Node, checks: Collection[fx.Node]) -> bool:
+    """Whether the node belongs to an assertion on the rank."""
+    if node.op == "call_method":
+        return node.target == "dim"
+    if node.op != "call_function" or node.target not in _CHECKS:
+        return False
+    if node.target is getattr:
+        return bool(node.args[1] == "ndim")
+    return all(argument in checks for argument in node.all_input_nodes)
+
+
+def left_of(module: nn.Module, unit: Unit) -> nn.Module:
+    """What takes the place of a unit whose map was folded away."""
+    rest: list[tuple[str, nn.Module]] = [(n, module.get_submodule(n)) for n in unit.children]
+    if unit.rank is not None:
+        check = RankChecked(unit.rank)
+        if not rest:
+            return check
+        rest.insert(0, ("checked", check))
+    if not rest:
+        return nn.Identity()
+    return nn.Sequential(OrderedDict(rest))

@@ -1,0 +1,1 @@
+"""Exported programs: folded, and given back as exported programs."""

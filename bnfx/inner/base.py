@@ -1,0 +1,39 @@
+"""What an inner compiler is: it takes a graph, and weights as inputs, as constants or packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+if TYPE_CHECKING:
+    from bnfx.inner.packing import Packed
+
+Compiled = Callable[..., Any]
+GraphPass = Callable[[fx.Graph], Any]  # rewrites a graph in place
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A compiler of fx graphs.
+
+    Args:
+        compile: ``(gm, example_inputs) -> callable``.
+        freeze: the same for a graph whose weights are constants, or ``None`` where the compiler
+            gains nothing from them.
+        pack: see :func:`bnfx.inner.packing.compile_packed`; ``None`` where the compiler cannot
+            take packed weights as inputs.
+        unpackable: why not.
+        is_inductor: whether it is Inductor.
+        with_pass: the same compiler, with a pass over the graphs that AOTAutograd makes for
+            backward; ``None`` where that is not known how.
+    """
+
+    compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
+    freeze: Callable[[fx.GraphModule, Sequence[Any]], Compiled] | None = None
+    pack: Callable[[fx.GraphModule, Mapping[str, str], Sequence[Any]], Packed] | None = None
+    unpackable: str = "only Inductor takes packed weights"
+    is_inductor: bool = False
+    with_pass: Callable[[GraphPass], Inner] | None = None

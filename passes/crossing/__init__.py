@@ -1,0 +1,22 @@
+"""Ops that an affine map can move across: ``a(T x) = T(a' x)``, and how ``a`` changes to ``a'``."""
+
+from bnfx.passes.crossing.homogeneous import Homogeneous
+from bnfx.passes.crossing.movement import BlockedError, Dims, Movement
+from bnfx.passes.crossing.pad import Pad
+from bnfx.passes.crossing.reorder import Identity, Permute, Reshape, Sequence
+from bnfx.passes.crossing.select import Select
+from bnfx.passes.crossing.window import Window
+
+__all__ = [
+    "BlockedError",
+    "Dims",
+    "Homogeneous",
+    "Identity",
+    "Movement",
+    "Pad",
+    "Permute",
+    "Reshape",
+    "Select",
+    "Sequence",
+    "Window",
+]

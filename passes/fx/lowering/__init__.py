@@ -1,0 +1,1 @@
+"""Neutral graph -> fx graph: the nodes, and the tensors that they need."""

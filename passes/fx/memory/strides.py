@@ -1,0 +1,66 @@
+"""Memory layout: where a BatchNorm lays its output out anew, and somebody would miss that."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx, nn
+from torch._prims_common import is_non_overlapping_and_dense_or_false
+
+from bnfx.passes.fx.calls.aten import VIEWS
+from bnfx.passes.fx.memory.aliasing import shares_memory_with
+from bnfx.passes.fx.metadata import value_of
+
+_LOOKS = frozenset({"view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr"}) | VIEWS
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+_MANY = 64  # more readers than that are not followed: somebody looks
+
+
+def must_lay_out(
+    node: fx.Node, source: fx.Node, module: nn.Module, keeps_strides: bool = False
+) -> bool:
+    """Whether readers of ``node`` rely on its layout, which is not that of ``source``.
+
+    BatchNorm gives a contiguous (or channels-last) output whatever it gets, arithmetic keeps the
+    strides of what fills its memory. A view of the output, or a caller who is handed it, may rely
+    on that.
+    """
+    value = value_of(source)
+    if value is None or is_dense(value):
+        return False
+    if keeps_strides and is_non_overlapping_and_dense_or_false(value):
+        return False
+    # A part of a dense tensor: new values that are made from it are dense again, in its order.
+    ordered = list(value.stride()) == sorted(value.stride(), reverse=True)
+    seen: set[fx.Node] = set()
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        for user in current.users:
+            fresh = ordered and not shares_memory_with(user, module)
+            if user in seen or (fresh and user.op != "output"):
+                continue
+            seen.add(user)
+            if len(seen) > _MANY or user.op in ("output", "call_module"):
+                return True
+            if user.target in _LOOKS:
+                return True
+            stack.append(user)
+    return False
+
+
+def is_dense(value: torch.Tensor) -> bool:
+    """Whether the layout is one that BatchNorm keeps."""
+    return value.is_contiguous() or _is_channels_last(value)
+
+
+def layout_of(node: fx.Node) -> torch.memory_format | None:
+    """The node's channels-last format, or ``None`` for the usual one."""
+    value = value_of(node)
+    if value is None or value.is_contiguous() or not _is_channels_last(value):
+        return None
+    return _CHANNELS_LAST[value.dim()]
+
+
+def _is_channels_last(value: torch.Tensor) -> bool:
+    dim = value.dim()
+    return dim in _CHANNELS_LAST and value.is_contiguous(memory_format=_CHANNELS_LAST[dim])

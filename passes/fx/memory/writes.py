@@ -1,0 +1,126 @@
+"""Which values a graph writes to while it runs, besides parameters.
+
+A rewrite may make a reader read another value, or read it later. Where something writes to the
+memory of a value, neither is safe; but most in-place ops overwrite a value that nobody else will
+see, and are functions in all but name.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import fx, nn
+
+from bnfx.passes.fx.calls.aten import KEEPS_DTYPE, functional_overload
+from bnfx.passes.fx.memory.aliasing import in_place_name, shares_memory_with, written_by
+from bnfx.passes.fx.metadata import value_of
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What a graph writes to besides its parameters.
+
+    Args:
+        pinned: values whose memory something may write to after they were computed.
+        in_place: nodes that write to their first argument, which nothing else reads or shares: they
+            may as well make a new value.
+    """
+
+    pinned: frozenset[fx.Node]
+    in_place: frozenset[fx.Node]
+
+
+def written_values(
+    graph: fx.Graph, module: nn.Module, aliases: Callable[[set[fx.Node]], Iterable[fx.Node]]
+) -> Writes:
+    """Follow the memory of every value: views and unknown ops share their inputs'.
+
+    Args:
+        aliases: which inputs and attributes may share memory with some of them that are written to.
+    """
+    parent: dict[fx.Node, fx.Node] = {}
+
+    def find(node: fx.Node) -> fx.Node:
+        while parent.setdefault(node, node) is not node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    own: set[fx.Node] = set()  # values in memory that nobody else can see
+    flagged: list[fx.Node] = []
+    in_place: set[fx.Node] = set()
+    for node in graph.nodes:
+        written = list(dict.fromkeys(written_by(node, module)))
+        if written and _only_overwrites(node, written, own):
+            in_place.add(node)
+            own.add(node)
+            continue
+        flagged += written
+        sources = shares_memory_with(node, module)
+        if node.op.startswith("call_") and (not sources or _takes_over(node, sources, own)):
+            own.add(node)
+        for source in sources:
+            parent[find(source)] = find(node)
+    roots = {find(node) for node in flagged}
+    leaves = {node for node in parent if node.op in ("placeholder", "get_attr")}
+    if written_leaves := {node for node in leaves if find(node) in roots}:
+        roots |= {find(node) for node in aliases(written_leaves)}
+    pinned = (
+        frozenset(node for node in graph.nodes if find(node) in roots) if roots else frozenset()
+    )
+    return Writes(pinned, frozenset(in_place))
+
+
+def _takes_over(node: fx.Node, sources: list[fx.Node], own: set[fx.Node]) -> bool:
+    """Whether a view is all that anybody reads of a value that nobody else can see."""
+    return len(sources) == 1 and sources[0] in own and list(sources[0].users) == [node]
+
+
+def _only_overwrites(node: fx.Node, written: list[fx.Node], own: set[fx.Node]) -> bool:
+    """Whether an op writes its result over its first argument, and nobody else will see that."""
+    (first, *others) = written
+    return (
+        not others
+        and node.args[:1] == (first,)
+        and node.all_input_nodes.count(first) == 1
+        and list(first.users) == [node]
+        and first in own
+        and "out" not in node.kwargs
+        and (node.op == "call_module" or functional_form(node) is not None)
+        and _is_of_one_dtype(node)
+    )
+
+
+def writes_itself(node: fx.Node, module: nn.Module) -> bool:
+    """Whether the node is one that writes to something."""
+    return any(True for _ in written_by(node, module))
+
+
+_FUNCTIONAL_OPERATORS: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+_IN_PLACE_FUNCTIONS = frozenset({F.relu, F.leaky_relu, F.dropout, F.relu6, F.hardtanh, F.silu})
+
+
+def functional_form(node: fx.Node) -> Any | None:
+    """The target that makes a new value where the node's own writes over its first argument."""
+    if node.op == "call_function":
+        if node.target in _IN_PLACE_FUNCTIONS and "inplace" in node.kwargs:
+            return node.target
+        return _FUNCTIONAL_OPERATORS.get(node.target) or functional_overload(node.target)
+    name = str(node.target)
+    is_known = in_place_name(name) and name[:-1] in KEEPS_DTYPE
+    return name[:-1] if node.op == "call_method" and is_known else None
+
+
+def _is_of_one_dtype(node: fx.Node) -> bool:
+    """Whether all tensors that the node reads are of one dtype, as far as that is known."""
+    values = map(value_of, node.all_input_nodes)
+    return len({value.dtype for value in values if value is not None}) <= 1

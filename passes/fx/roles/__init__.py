@@ -1,0 +1,1 @@
+"""Normalised calls -> the roles of the neutral graph."""

@@ -1,0 +1,6 @@
+"""Where an affine map can go: the way back to what made its input, or on to what reads its output.
+
+A route ends only in linear operators and other affine maps, which absorb the map; ops between pass
+it on, changed as :mod:`bnfx.passes.crossing` says. Nothing is moved by halves: either every branch
+absorbs its part, or the route is blocked and the reason says where.
+"""

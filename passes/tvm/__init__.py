@@ -1,0 +1,1 @@
+"""What Relax and Relay share: layouts, stored weights, constants. Imports no TVM."""

@@ -1,0 +1,56 @@
+"""Graphs on which an affine map may go back, or on, and why it may not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neutral import Model
+
+from bnfx.passes.crossing import Movement, Window
+from bnfx.passes.graph import Node, Opaque
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.rules.move_affine import RULE
+
+MAXIMUM = Window((2, 3), by_order=True)
+MEAN = Window((2, 3))
+POSITIVE = {"gamma": [0, 1, 2, 3]}
+
+
+def conv(model: Model, name: str = "conv", out: int = 4) -> Node:
+    x = next((node for node in model.graph if node.name == "in"), None)
+    x = x or model.input("in", 4, 4, 4, 4)
+    return model.conv2d(name, x, out)
+
+
+def back(model: Model, movement: Movement = MEAN, *dims: int, statistics: Any = None) -> Node:
+    """conv -> movement -> BatchNorm -> reader; gives the BatchNorm."""
+    moved = model.move("moved", movement, conv(model), *(dims or (4, 4, 2, 2)))
+    norm = model.norm("norm", moved, statistics)
+    model.like("out", Opaque(), norm)
+    return norm
+
+
+def on(model: Model, movement: Movement = MEAN, *dims: int, statistics: Any = None) -> Node:
+    """input -> BatchNorm -> movement -> conv; gives the BatchNorm."""
+    norm = model.norm("norm", model.input("in", 4, 4, 4, 4), statistics)
+    moved = model.move("moved", movement, norm, *(dims or (4, 4, 2, 2)))
+    model.conv2d("conv", moved, 4)
+    return norm
+
+
+def reasons(model: Model, node: Node, numbers: bool = True) -> tuple[Refusal, Refusal]:
+    """Why the way back is blocked, and why the way on is."""
+    one, other = model.reasons(RULE, node, numbers=numbers)
+    return one, other
+
+
+def back_code(model: Model, node: Node, numbers: bool = True) -> Code:
+    first, second = reasons(model, node, numbers)
+    assert second.code is Code.NO_LINEAR_AFTER
+    return first.code
+
+
+def on_code(model: Model, node: Node, numbers: bool = True) -> Code:
+    first, second = reasons(model, node, numbers)
+    assert first.code is Code.NO_LINEAR_BEFORE
+    return second.code
