@@ -1,4 +1,4 @@
-"""Gives tensors to a graph: as the value of its slots, or in place of its placeholders."""
+"""Gives tensors to a graph: empty room for its slots, their values, or constants for placeholders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import fx, nn
+
+from bnfx.passes.fx.lowering.slots import Slot, Slots
 
 # Of the attribute that holds what was bound.
 BOUND_PREFIX = "_bound_"
@@ -65,3 +67,19 @@ def attribute(module: nn.Module, path: str) -> object:
     for part in path.split("."):
         value = getattr(value, part)
     return value
+
+
+def empty_slot(slot: Slot) -> torch.Tensor:
+    """A tensor of the slot's shape and dtype, to be filled."""
+    room = torch.empty(slot.expression.shape, dtype=getattr(torch, slot.dtype))
+    return nn.Parameter(room, requires_grad=slot.requires_grad) if slot.is_parameter else room
+
+
+def with_room(module: nn.Module, slots: Slots) -> nn.Module:
+    """A copy of a leaf module that shares nothing that will be replaced."""
+    clone = copy.copy(module)
+    for store in ("_parameters", "_buffers", "_modules"):
+        setattr(clone, store, dict(getattr(module, store)))
+    for slot in slots.all():
+        clone.register_parameter(slot.name.rpartition(".")[2], empty_slot(slot))  # type: ignore[arg-type]
+    return clone

@@ -20,7 +20,7 @@ from bnfx.passes.algebra.rearrange import Table
 from bnfx.passes.crossing import Identity
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lift import Lifted
-from bnfx.passes.fx.lowering.bind import attribute
+from bnfx.passes.fx.lowering.bind import attribute, empty_slot, with_room
 from bnfx.passes.fx.lowering.emit import (
     lay_out,
     write_functional,
@@ -30,7 +30,6 @@ from bnfx.passes.fx.lowering.emit import (
 from bnfx.passes.fx.lowering.slots import Slot, Slots, slots_of
 from bnfx.passes.fx.lowering.trace import trace_slots
 from bnfx.passes.fx.memory.aliasing import shares_memory_with
-from bnfx.passes.fx.rooms import empty_slot, with_room
 from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
 
 Form = Literal["attributes", "placeholders", "traced"]
