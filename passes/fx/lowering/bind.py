@@ -1,4 +1,4 @@
-"""Gives tensors to a graph: empty room for its slots, their values, or constants for placeholders."""
+"""Gives tensors to a graph: room for its slots, their values, constants for its placeholders."""
 
 from __future__ import annotations
 
