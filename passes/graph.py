@@ -1,6 +1,6 @@
 """The neutral graph: the little that rules need to know of any IR.
 
-Each node has a role. *Linear* and *Affine* carry their algebra, *Move*, *Concat*, *Add* and *Gate*
+A node has a role. *Linear* and *Affine* carry their algebra; *Move*, *Concat*, *Add* and *Product*
 say how an affine map crosses them; the rest is *Opaque*. Weights are no edges: they are leaves.
 
 A node stands for one value of the IR and keeps its place: a rewrite changes a node's role, puts a
@@ -70,7 +70,7 @@ class Add:
 
 
 @dataclass(frozen=True)
-class Gate:
+class Product:
     """The product of two inputs, both of them data."""
 
 
@@ -85,7 +85,7 @@ class Opaque:
     reads_rank: bool = False
 
 
-Role = Linear | Affine | Move | Concat | Add | Gate | Opaque
+Role = Linear | Affine | Move | Concat | Add | Product | Opaque
 
 
 @dataclass(eq=False)
@@ -247,4 +247,4 @@ class Graph:
             seen.add(node)
 
 
-_ARITY: dict[type, int] = {Linear: 1, Affine: 1, Move: 1, Add: 2, Gate: 2}
+_ARITY: dict[type, int] = {Linear: 1, Affine: 1, Move: 1, Add: 2, Product: 2}

@@ -20,7 +20,7 @@ from bnfx.passes.algebra import (
     Source,
 )
 from bnfx.passes.crossing import Movement
-from bnfx.passes.graph import Add, Affine, Concat, Gate, Graph, Linear, Move, Node, Opaque, Role
+from bnfx.passes.graph import Add, Affine, Concat, Graph, Linear, Move, Node, Opaque, Product, Role
 from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import GraphReport, Site, Verdict
 from bnfx.passes.rules.rule import Rule
@@ -113,7 +113,7 @@ class Model:
         return self.like(name, Add(factors or (1.0, 1.0)), one, other)  # type: ignore[arg-type]
 
     def gate(self, name: str, one: Node, other: Node) -> Node:
-        return self.like(name, Gate(), one, other)
+        return self.like(name, Product(), one, other)
 
     def norm(
         self, name: str, before: Node, statistics: dict[str, Any] | None = None, **fields: Any

@@ -11,6 +11,7 @@ from neutral import Model
 
 from bnfx.passes.algebra import BroadcastAffine, Conv, Dense, Evaluator, LinearOperator
 from bnfx.passes.crossing import (
+    Chain,
     Homogeneous,
     Identity,
     Movement,
@@ -18,10 +19,9 @@ from bnfx.passes.crossing import (
     Permute,
     Reshape,
     Select,
-    Sequence,
     Window,
 )
-from bnfx.passes.graph import Add, Affine, Concat, Gate, Linear, Move, Node, Opaque
+from bnfx.passes.graph import Add, Affine, Concat, Linear, Move, Node, Opaque, Product
 from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.rule import Rule
 
@@ -85,7 +85,7 @@ def _value(node: Node, arguments: list[Tensor], evaluate: Evaluator, functions: 
             return torch.cat(arguments, axis)
         case Add((one, other)):
             return one * first + other * arguments[1]
-        case Gate():
+        case Product():
             return first * arguments[1]
         case Move(movement):
             if node.name in functions:
@@ -101,7 +101,7 @@ def _moved(movement: Movement, x: Tensor, node: Node) -> Tensor:
         case Reshape():
             assert node.shape is not None
             return x.reshape([n if isinstance(n, int) else -1 for n in node.shape])
-        case Sequence(steps):
+        case Chain(steps):
             for step, dims in steps:
                 x = _moved(step, x, Node("step", node.role, [], shape=dims))
             return x

@@ -29,7 +29,7 @@ CALLS = 50
 
 
 @dataclass(frozen=True)
-class Cost:
+class CheckCost:
     """Medians.
 
     Args:
@@ -47,7 +47,7 @@ class Cost:
     call_us: float
 
 
-def measure() -> Cost:
+def measure() -> CheckCost:
     """The cost on :data:`MODEL`."""
     model: nn.Module = torchvision.models.get_model(MODEL, weights=None).eval()
     tensors: list[torch.Tensor] = []
@@ -62,7 +62,7 @@ def measure() -> Cost:
         (call_ms,) = interleaved_ms((compiled,), image(), CALLS)
     snapshot = Snapshot(tensors)
     assert snapshot.holds(tensors)
-    return Cost(
+    return CheckCost(
         tensors=len(tensors),
         identity_us=_median_us(lambda: snapshot.is_of(tensors)),
         content_us=_median_us(snapshot.same_content),

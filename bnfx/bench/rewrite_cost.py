@@ -35,7 +35,7 @@ REPEATS = 7
 
 
 @dataclass(frozen=True)
-class Cost:
+class RewriteCost:
     """Median milliseconds for one graph.
 
     Args:
@@ -66,10 +66,10 @@ class Cost:
         return self.lift + self.rules_bare + self.lower
 
 
-def measure(name: str, with_inductor: bool = False) -> Cost:
+def measure(name: str, with_inductor: bool = False) -> RewriteCost:
     """The cost of rewriting torchvision's model ``name``, batch 1, 224x224."""
     model: nn.Module = torchvision.models.get_model(name, weights=None).eval()
-    costs: list[Cost] = []
+    costs: list[RewriteCost] = []
 
     def backend(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         costs.append(_measure(name, graph, example_inputs, with_inductor))
@@ -83,7 +83,7 @@ def measure(name: str, with_inductor: bool = False) -> Cost:
 
 def _measure(
     name: str, graph: fx.GraphModule, example_inputs: Sequence[Any], with_inductor: bool
-) -> Cost:
+) -> RewriteCost:
     inputs = GraphInputs.of(graph, example_inputs)
 
     def whole() -> Rewritten:
@@ -111,7 +111,7 @@ def _measure(
     whole()  # warms up caches and allocators
     wholes = [_seconds(whole) for _ in range(REPEATS)]
     lifts, runs, lowers = zip(*(stages() for _ in range(REPEATS)), strict=True)
-    return Cost(
+    return RewriteCost(
         model=name,
         nodes=len(graph.graph.nodes),
         parameters=sum(tensor.numel() for tensor in inputs.parameters.values()),
@@ -154,7 +154,7 @@ def _median_ms(seconds: Sequence[float]) -> float:
     return statistics.median(seconds) * 1e3
 
 
-def _table(costs: Sequence[Cost]) -> Table:
+def _table(costs: Sequence[RewriteCost]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("model")
     for heading in (

@@ -34,7 +34,7 @@ CHANNELS, DEPTH, SIDE, BATCH, STEPS = 32, 6, 32, 4, 40
 
 
 @dataclass(frozen=True)
-class Cost:
+class StepCost:
     """One contender.
 
     Args:
@@ -64,7 +64,7 @@ def batch(rank: int) -> torch.Tensor:
     return torch.randn(BATCH, 3, SIDE, SIDE, generator=generator) + rank
 
 
-def measure(rank: int, world: int) -> list[Cost]:
+def measure(rank: int, world: int) -> list[StepCost]:
     """All contenders, on one rank of an initialised group; every rank must call this."""
     local, eager, swapped, naive = (model() for _ in range(4))
     bnfx.convert_sync_batchnorm(eager)
@@ -91,7 +91,8 @@ def measure(rank: int, world: int) -> list[Cost]:
             times[name].append(_seconds(functools.partial(_step, run, x)))
         times[LIMIT].append(_seconds(functools.partial(bare_collectives, DEPTH, CHANNELS)))
     return [
-        Cost(name, statistics.median(some) * 1e3, errors.get(name)) for name, some in times.items()
+        StepCost(name, statistics.median(some) * 1e3, errors.get(name))
+        for name, some in times.items()
     ]
 
 
@@ -131,7 +132,7 @@ def _work(rank: int, world: int, file: str) -> None:
     dist.destroy_process_group()
 
 
-def _show(costs: list[Cost], world: int) -> None:
+def _show(costs: list[StepCost], world: int) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("training step")
     for heading in ("ms", "against local eager", "error of running_var"):

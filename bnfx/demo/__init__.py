@@ -12,11 +12,11 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from bnfx.demo.comparison import print_json, print_table
 from bnfx.demo.image import image
-from bnfx.demo.measure import STEPS, Row, measure
+from bnfx.demo.measure import STEPS, DemoRow, measure
 from bnfx.demo.networks import Case
 from bnfx.report.progress import progress
 
-__all__ = ["Row", "measure", "run"]
+__all__ = ["DemoRow", "measure", "run"]
 
 
 def run(
@@ -60,7 +60,7 @@ def _measure(
     repeats: int,
     inner: str | Callable[..., Any],
     tell: Callable[[str], None],
-) -> Row:
+) -> DemoRow:
     def tell_step(step: str) -> None:
         tell(f"{case.name}: {step}")
 

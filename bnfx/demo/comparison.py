@@ -14,13 +14,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bnfx.demo.measure import Row
+from bnfx.demo.measure import DemoRow
 
 HINT = "What became of each BatchNorm, and why: print(bnfx.explain(model, x))"
 _WIDTH = 120  # what the table needs; on a narrower terminal, a wrapped number beats a lost one
 
 
-def print_table(rows: Sequence[Row], repeats: int) -> None:
+def print_table(rows: Sequence[DemoRow], repeats: int) -> None:
     """The table, a line that sums it up, and a hint, on stdout."""
     console = Console(highlight=False)
     console.width = max(console.width, _WIDTH)
@@ -34,7 +34,7 @@ def print_table(rows: Sequence[Row], repeats: int) -> None:
     console.print(HINT, soft_wrap=True)
 
 
-def print_json(rows: Sequence[Row], repeats: int) -> None:
+def print_json(rows: Sequence[DemoRow], repeats: int) -> None:
     """The rows as one JSON object on stdout; an infinite or NaN number is null."""
     document = {
         "version": 1,
@@ -49,7 +49,7 @@ def print_json(rows: Sequence[Row], repeats: int) -> None:
     print(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[DemoRow]) -> str:
     """One line: what was folded, how exact, how fast (geometric means)."""
     before, folded = sum(row.batch_norms for row in rows), sum(row.folded for row in rows)
     left, kept = sum(row.multiply_add for row in rows), sum(row.kept for row in rows)
@@ -64,7 +64,7 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[DemoRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for heading in (
@@ -87,7 +87,7 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: DemoRow) -> list[str]:
     return [
         *map(str, (row.batch_norms, row.folded, row.multiply_add, row.kept)),
         *(f"{error:.1e}" for error in (row.error, row.error_float64)),

@@ -37,7 +37,7 @@ Model = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """What was measured of one model.
 
     Args:
@@ -97,7 +97,7 @@ def measure(
     repeats: int,
     inner: str | Callable[..., Any] = "inductor",
     tell: Callable[[str], None] = lambda step: None,
-) -> Row:
+) -> DemoRow:
     """Compile ``model`` with the inner compiler alone and with bnfx, and compare with eager.
 
     Args:
@@ -133,7 +133,7 @@ def measure(
         *_wrong_answers(actual, error, error64, sensitivity),
         *_wrong_counts(report, before, after),
     ]
-    return Row(
+    return DemoRow(
         model=name,
         batch_norms=before.batch_norms,
         folded=report.count(Outcome.FOLDED) + report.count(Outcome.MERGED),

@@ -16,7 +16,7 @@ class PackingError(RuntimeError):
     """Inductor's passes did something that cannot be done again with other weights."""
 
 
-class Lifted:
+class LiftedConstants:
     """The constants of a frozen graph, by the attribute that held them; in order."""
 
     def __init__(self) -> None:
@@ -24,12 +24,12 @@ class Lifted:
         self.examples: list[torch.Tensor] = []
 
 
-def lift_constants(gm: fx.GraphModule, inputs: Sequence[Any]) -> Lifted:
+def lift_constants(gm: fx.GraphModule, inputs: Sequence[Any]) -> LiftedConstants:
     """Make the constants of ``gm`` placeholders, behind those that it has."""
     mode = detect_fake_mode(inputs)
     if mode is None:
         raise PackingError("the graph has no input that is a tensor")
-    lifted, placeholders = Lifted(), {}
+    lifted, placeholders = LiftedConstants(), {}
     last = gm.graph.find_nodes(op="placeholder")[-1]
     for node in gm.graph.find_nodes(op="get_attr"):
         name = str(node.target)

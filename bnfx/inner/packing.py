@@ -23,7 +23,7 @@ import torch
 from torch import fx
 
 from bnfx.inner import packed_ops
-from bnfx.inner.lifted_constants import Lifted, PackingError, lift_constants
+from bnfx.inner.lifted_constants import LiftedConstants, PackingError, lift_constants
 from bnfx.passes.fx.lowering.bind import BOUND_PREFIX
 
 _serving = threading.local()
@@ -142,7 +142,7 @@ class _Recorder:
             if name not in old:  # it took the name of what it stands for
                 self._made[name] = (named[node.name], held)
 
-    def program(self, lifted: Lifted) -> Callable[[Mapping[str, torch.Tensor]], list[Any]]:
+    def program(self, lifted: LiftedConstants) -> Callable[[Mapping[str, torch.Tensor]], list[Any]]:
         """What makes the constants from weights.
 
         Raises:

@@ -110,7 +110,7 @@ class _WithNumbers(nn.Module):
         return self.module(*args)
 
 
-class _Part(nn.Module):
+class _TvmPart(nn.Module):
     """A part of a graph that TVM runs."""
 
     def __init__(self, module: fx.GraphModule, settings: Settings) -> None:
@@ -133,7 +133,7 @@ def _build(module: fx.GraphModule, args: Sequence[Any], settings: Settings) -> C
         return module
     _warn(f"TVM does not know {', '.join(names)}; PyTorch runs that part of the graph")
     try:
-        return _tensors_of(partitioned(program, lambda part: _Part(part, settings)), single)
+        return _tensors_of(partitioned(program, lambda part: _TvmPart(part, settings)), single)
     except Exception as error:
         _warn(f"the graph could not be taken apart, and runs in PyTorch: {error}")
         return module

@@ -19,7 +19,7 @@ from bnfx.sync.group import Peers, is_recomputing, is_up, peers_of
 
 
 @dataclass(frozen=True)
-class State:
+class SyncState:
     """What the decision depends on.
 
     Args:
@@ -33,7 +33,7 @@ class State:
     recomputing: bool = False
 
 
-def current_state(group: Any) -> State:
+def current_state(group: Any) -> SyncState:
     """The state at this moment.
 
     Args:
@@ -48,10 +48,10 @@ def current_state(group: Any) -> State:
             dist.get_process_group_ranks(group)
         except KeyError:
             raise ValueError("it was destroyed") from None
-    return State(is_up(), peers, is_recomputing())
+    return SyncState(is_up(), peers, is_recomputing())
 
 
-def guard_state(group: Any, state: State) -> None:
+def guard_state(group: Any, state: SyncState) -> None:
     """Make Dynamo compile the code at hand anew when the state is no longer this one.
 
     Raises:
@@ -79,7 +79,7 @@ def guard_state(group: Any, state: State) -> None:
     context.guards_context.dynamo_guards.add(Guard(GlobalStateSource(), create))
 
 
-def _holds(_: object, group: Any, state: State) -> bool:
+def _holds(_: object, group: Any, state: SyncState) -> bool:
     try:
         return current_state(group) == state
     except ValueError:

@@ -15,7 +15,7 @@ from bnfx.inner.packing import Packed, serve
 from bnfx.passes.fx.lowering.bind import BOUND_PREFIX, bind
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments
-from bnfx.weights.store import State
+from bnfx.weights.store import FoldedState
 
 log = logging.getLogger("bnfx")
 
@@ -91,7 +91,7 @@ class Program:
 
         return Frozen(taken, compile_bound(module, backend))
 
-    def __call__(self, args: Sequence[Any], state: State) -> Any:
+    def __call__(self, args: Sequence[Any], state: FoldedState) -> Any:
         """Call the live body with what ``state`` holds."""
         if self._run is None and self.packs:
             module = bind(self.module, self.weights_by_name(args, self.fill(args)))
@@ -122,7 +122,7 @@ class Program:
         """Whether ``rewritten`` is this very form, of other numbers."""
         return rewritten.slots == self.slots and rewritten.module.code == self.module.code
 
-    def _serve(self, run: Compiled, args: Sequence[Any], state: State) -> Any:
+    def _serve(self, run: Compiled, args: Sequence[Any], state: FoldedState) -> Any:
         constants = state.constants
 
         def find(body: Packed) -> Sequence[torch.Tensor]:

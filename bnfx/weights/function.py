@@ -31,7 +31,7 @@ from bnfx.weights.choice import described, forms
 from bnfx.weights.freezing import Patience
 from bnfx.weights.programs import Programs
 from bnfx.weights.snapshot import Moment, Snapshot
-from bnfx.weights.store import State, same_set
+from bnfx.weights.store import FoldedState, same_set
 
 log = logging.getLogger("bnfx")
 
@@ -71,7 +71,7 @@ class FoldedFunction:
         self._watched = self._sources
         self._programs = Programs(rewritten, self._arguments, inner, refold)
         self._lock = threading.Lock()
-        self._states: tuple[State, ...] = ()
+        self._states: tuple[FoldedState, ...] = ()
         self._patience: Patience | None = None
         self._unfolded: Compiled | None = None
         self._shapes: list[torch.Tensor] | None = None
@@ -126,7 +126,7 @@ class FoldedFunction:
         if form != "plain":
             # Constants hold what was not folded, too.
             self._watched = list(self._arguments.parameters.values())
-        state = State(self._moment(example_inputs))
+        state = FoldedState(self._moment(example_inputs))
         if form == "packed":
             program.pack(example_inputs, weights)
             state.fill(state.moment, program, [], program.constants(example_inputs, weights))
@@ -159,7 +159,7 @@ class FoldedFunction:
         with state.gate:
             return self._run(state, args)
 
-    def _run(self, state: State, args: Sequence[Any]) -> Any:
+    def _run(self, state: FoldedState, args: Sequence[Any]) -> Any:
         if state.frozen is not None:
             return state.frozen(args)
         if state.program is None:
@@ -177,7 +177,7 @@ class FoldedFunction:
 
     def _renew(
         self, tensors: Sequence[torch.Tensor], scalars: tuple[float, ...], args: Sequence[Any]
-    ) -> State:
+    ) -> FoldedState:
         """Fold these parameters anew."""
         with self._lock:
             state = same_set(self._states, tensors, scalars)
@@ -192,13 +192,13 @@ class FoldedFunction:
             constants = {}
             if program is not None and program.packs:
                 constants, weights = program.constants(args, weights), []
-            fresh = State(moment) if state is None else state
+            fresh = FoldedState(moment) if state is None else state
             fresh.fill(moment, program, weights, constants)
             if state is None:
                 self._states = (fresh, *self._states)[:MAX_PARAMETER_SETS]
         return fresh
 
-    def _freeze_again(self, state: State, args: Sequence[Any]) -> Any:
+    def _freeze_again(self, state: FoldedState, args: Sequence[Any]) -> Any:
         """Freeze weights that have settled, and answer with them."""
         assert state.program is not None and self._patience is not None
         try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bnfx.weights.body import Frozen, Program
 
 
-class Gate:
+class ReadWriteLock:
     """Many may read, or one may write. A thread that reads may read once more, never write."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Gate:
                 self._condition.notify_all()
 
 
-class State:
+class FoldedState:
     """What was folded from one set of parameters, at one moment.
 
     Everything here changes at once, behind ``gate``; a call reads it through the gate.
@@ -67,7 +67,7 @@ class State:
     """
 
     def __init__(self, moment: Moment, frozen: Frozen | None = None) -> None:
-        self.gate = Gate()
+        self.gate = ReadWriteLock()
         self.moment = moment
         self.program: Program | None = None
         self.weights: list[torch.Tensor] = []
@@ -104,7 +104,7 @@ class State:
 
 
 def same_set(
-    states: Sequence[State], tensors: Sequence[Any], scalars: tuple[float, ...]
-) -> State | None:
+    states: Sequence[FoldedState], tensors: Sequence[Any], scalars: tuple[float, ...]
+) -> FoldedState | None:
     """The state of this very set of parameters, if there is one."""
     return next((state for state in states if state.moment.is_of(tensors, scalars)), None)

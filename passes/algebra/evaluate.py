@@ -17,11 +17,11 @@ from bnfx.passes.algebra.expression import (
     Elementwise,
     Expression,
     Ones,
-    Reshape,
+    Reshaped,
     Scalar,
     Source,
 )
-from bnfx.passes.algebra.rearrange import Concat, Eye, MatMul, Permute, Slice, Sum, Table
+from bnfx.passes.algebra.rearrange import Eye, Joined, MatMul, Permuted, Slice, Sum, Table
 
 # Arrays are duck-typed by the array-API standard; numpy and torch share no base class.
 Array = Any
@@ -89,15 +89,15 @@ class Evaluator:
                 return self._xp.asarray(value, dtype=self._dtype, device=self._device)
             case Ones(dims):
                 return self._xp.ones(dims, dtype=self._dtype, device=self._device)
-            case Reshape(operand, dims):
+            case Reshaped(operand, dims):
                 return self._xp.reshape(self._memo[operand], dims)
             case Elementwise("sqrt", (operand,)):
                 return self._xp.sqrt(self._memo[operand])
             case Elementwise(op, operands):
                 return _OPERATORS[op](*(self._memo[operand] for operand in operands))
-            case Permute(operand, order):
+            case Permuted(operand, order):
                 return self._xp.permute_dims(self._memo[operand], order)
-            case Concat(operands, axis):
+            case Joined(operands, axis):
                 return self._xp.concat([self._memo[operand] for operand in operands], axis=axis)
             case Slice(operand, axis, start, stop):
                 place = (*(slice(None),) * axis, slice(start, stop))

@@ -57,7 +57,7 @@ class Expression(ABC):
         return _elementwise("sqrt", self)
 
     def reshape(self, *shape: int) -> Expression:
-        return self if shape == self.shape else Reshape(self, shape)
+        return self if shape == self.shape else Reshaped(self, shape)
 
     def __add__(self, other: Operand) -> Expression:
         return _elementwise("add", self, other)
@@ -185,7 +185,7 @@ class Elementwise(Compound):
 
 
 @dataclass(frozen=True, eq=False)
-class Reshape(Compound):
+class Reshaped(Compound):
     """The same elements, in row-major order, under another shape."""
 
     operand: Expression

@@ -13,7 +13,7 @@ from bnfx.passes.algebra.expression import Compound, Expression, Ones, Scalar, S
 
 
 @dataclass(frozen=True, eq=False)
-class Permute(Compound):
+class Permuted(Compound):
     """Axis ``i`` of the value is axis ``order[i]`` of the operand."""
 
     operand: Expression
@@ -38,7 +38,7 @@ class Permute(Compound):
 
 
 @dataclass(frozen=True, eq=False)
-class Concat(Compound):
+class Joined(Compound):
     """The operands one after the other along ``axis``."""
 
     operands: tuple[Expression, ...]
@@ -173,7 +173,7 @@ def permute(expression: Expression, order: Sequence[int]) -> Expression:
     """The expression with its axes in another order."""
     if tuple(order) == tuple(range(len(expression.shape))):
         return expression
-    return Permute(expression, tuple(order))
+    return Permuted(expression, tuple(order))
 
 
 def broadcast_to(expression: Expression, shape: Sequence[int]) -> Expression:
@@ -189,7 +189,7 @@ def broadcast_to(expression: Expression, shape: Sequence[int]) -> Expression:
 def concat(parts: Sequence[Expression], axis: int) -> Expression:
     """The parts along ``axis``, without the empty ones."""
     full = tuple(part for part in parts if part.shape[axis] > 0) or tuple(parts[:1])
-    return full[0] if len(full) == 1 else Concat(full, axis)
+    return full[0] if len(full) == 1 else Joined(full, axis)
 
 
 def zeros(shape: Sequence[int]) -> Expression:

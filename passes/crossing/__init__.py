@@ -3,12 +3,13 @@
 from bnfx.passes.crossing.homogeneous import Homogeneous
 from bnfx.passes.crossing.movement import BlockedError, Dims, Movement
 from bnfx.passes.crossing.pad import Pad
-from bnfx.passes.crossing.reorder import Identity, Permute, Reshape, Sequence
+from bnfx.passes.crossing.reorder import Chain, Identity, Permute, Reshape
 from bnfx.passes.crossing.select import Select
 from bnfx.passes.crossing.window import Window
 
 __all__ = [
     "BlockedError",
+    "Chain",
     "Dims",
     "Homogeneous",
     "Identity",
@@ -17,6 +18,5 @@ __all__ = [
     "Permute",
     "Reshape",
     "Select",
-    "Sequence",
     "Window",
 ]

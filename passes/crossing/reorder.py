@@ -55,7 +55,7 @@ class Reshape(Movement):
 
 
 @dataclass(frozen=True)
-class Sequence(Movement):
+class Chain(Movement):
     """Several movements, one after the other: pixel shuffle and channel shuffle are such.
 
     Args:

@@ -25,11 +25,11 @@ from bnfx.passes.fx.metadata import (
     takes_shape_of,
     value_of,
 )
-from bnfx.passes.fx.parameters.computed import Constants
+from bnfx.passes.fx.parameters.computed import ComputedConstants
 from bnfx.passes.fx.parameters.sources import Sources
 from bnfx.passes.fx.roles.arithmetic import read_arithmetic
 from bnfx.passes.fx.roles.movements import read_movement
-from bnfx.passes.fx.roles.operators import read_affine, read_operator
+from bnfx.passes.fx.roles.operators import read_affine_call, read_operator
 from bnfx.passes.fx.roles.splits import is_split, split_part
 from bnfx.passes.fx.sites import names_batch_norm, nested_sites, site_of
 from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node, Opaque, Role
@@ -53,7 +53,7 @@ class Lifted:
     nodes: Mapping[fx.Node, Node]
     roles: Mapping[Node, Role]
     tensors: Mapping[str, torch.Tensor]
-    constants: Constants
+    constants: ComputedConstants
     in_place: Collection[fx.Node]
 
     def is_rewritten(self, node: Node) -> bool:
@@ -157,7 +157,7 @@ def _give_algebra(
     fx_node: fx.Node = node.origin
     if call.kind in ("batch_norm", "instance_norm"):
         node.sites = (site_of(fx_node),)
-        affine, node.refusals = read_affine(call, sources)
+        affine, node.refusals = read_affine_call(call, sources)
         if affine is not None:
             node.role = Affine(BroadcastAffine.of_channels(affine, axis=1))
             node.lays_out = must_lay_out(fx_node, call.arguments["input"], module)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
-from bnfx.passes.graph import Add, Affine, Gate, Node, Role
+from bnfx.passes.graph import Add, Affine, Node, Product, Role
 
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 NEGATION = BroadcastAffine(Scalar(-1.0), Scalar(0.0))
@@ -63,14 +63,16 @@ def affine_at(before: Node, node: Node, affine: BroadcastAffine) -> Affine | Non
     return Affine(affine)
 
 
-def between(op: str, before: Sequence[Node], node: Node, alpha: float = 1.0) -> Add | Gate | None:
+def between(
+    op: str, before: Sequence[Node], node: Node, alpha: float = 1.0
+) -> Add | Product | None:
     """The role of a sum, difference or product of two values of one dtype."""
     if node.shape is None or any(source.dtype != node.dtype for source in before):
         return None
     whole = [source.shape == node.shape for source in before]
     ranks = {source.rank for source in before}
     if op == "mul" and any(whole) and len(ranks) == 1 and alpha == 1.0:
-        return Gate()
+        return Product()
     if op in ("add", "sub") and all(whole) and alpha != 0.0:
         return Add((1.0, -alpha if op == "sub" else alpha))
     return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bnfx.passes.algebra import average
+from bnfx.passes.crossing import Chain as Chain
 from bnfx.passes.crossing import Dims, Permute, Reshape, Window
-from bnfx.passes.crossing import Sequence as Chain
 from bnfx.passes.tvm.layouts import channels_last
 
 

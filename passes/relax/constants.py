@@ -18,7 +18,7 @@ from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.compat import Constant, TensorType, data_of, name_of
 from bnfx.passes.relax.expressions import Value, numbers
 from bnfx.passes.relax.shapes import Shapes, dtype_of
-from bnfx.passes.tvm.constant_arrays import FLOATS, Arrays
+from bnfx.passes.tvm.constant_arrays import NUMPY_FLOATS, Arrays
 from bnfx.passes.tvm.elementwise import FUNCTIONS, Array
 
 # These take their result's type as the shape, so none of their attributes need be read.
@@ -140,5 +140,5 @@ def _compute(value: Value, shape: Any, dtype: str | None, children: list[Any]) -
         axes = value.attrs.axes
         return np.transpose(children[0], None if axes is None else numbers(axes))
     if name == "astype":
-        return children[0].astype(dtype) if dtype in FLOATS else None
+        return children[0].astype(dtype) if dtype in NUMPY_FLOATS else None
     return _FILLED[name](shape, dtype, *children)

@@ -20,7 +20,7 @@ from bnfx.passes.relax.movements import read_movement, split_part
 from bnfx.passes.relax.operators import LINEAR, read_batch_norm, read_operator, with_bias
 from bnfx.passes.relax.shapes import Shapes, dtype_of, rank_of
 from bnfx.passes.relax.sites import Names, site_of
-from bnfx.passes.tvm.weight_layouts import Stored
+from bnfx.passes.tvm.weight_layouts import WeightLayout
 
 # Only the shape and dtype of their input matter.
 _METADATA = frozenset({"shape_of", "zeros_like", "ones_like", "size"})
@@ -48,7 +48,7 @@ class _Lifter:
         self.constants = Constants()
         self.graph = Graph()
         self.nodes: dict[Value, Node] = {}
-        self.stored: dict[Node, Stored] = {}
+        self.stored: dict[Node, WeightLayout] = {}
         self.calls: dict[Node, Value] = {}
         self._pinned = written_to(flow)
         self._shapes = Shapes()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bnfx.passes.graph import Graph, Node, Role
 from bnfx.passes.relax.constants import Constants
 from bnfx.passes.relax.expressions import Dataflow, Value
-from bnfx.passes.tvm.weight_layouts import Stored
+from bnfx.passes.tvm.weight_layouts import WeightLayout
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Lifted:
     nodes: Mapping[Value, Node]
     roles: Mapping[Node, Role]
     calls: Mapping[Node, Value]
-    stored: Mapping[Node, Stored]
+    stored: Mapping[Node, WeightLayout]
 
     def is_rewritten(self, node: Node) -> bool:
         """Whether the rules gave the node another role, or put it in."""

@@ -31,10 +31,10 @@ def lower(
         nested: what stands for each function or branch inside.
         builder: a ``relax.BlockBuilder`` on the module, which infers types.
     """
-    return _Writer(lifted, values, nested, builder).write()
+    return _RelaxWriter(lifted, values, nested, builder).write()
 
 
-class _Writer:
+class _RelaxWriter:
     """Writes one body; holds the map from neutral nodes to the expressions written so far."""
 
     def __init__(

@@ -11,7 +11,7 @@ from bnfx.passes.algebra.rearrange import permute
 from bnfx.passes.graph import Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relax.expressions import Value, numbers
-from bnfx.passes.tvm.weight_layouts import Stored, Written, read_convolution
+from bnfx.passes.tvm.weight_layouts import WeightLayout, Written, read_convolution
 
 Refusals = tuple[Refusal, ...]
 Lookup = Callable[[Value, str], Source | Refusal]
@@ -26,7 +26,7 @@ class Read:
     """A linear operator, and how its weight is stored."""
 
     linear: Linear
-    stored: Stored
+    stored: WeightLayout
 
 
 def read_operator(
@@ -53,7 +53,7 @@ def read_operator(
     return Read(Linear(operator, weight.dtype), stored), ()
 
 
-def _operator(value: Value, source: Node, weight: Source) -> tuple[LinearOperator, Stored]:
+def _operator(value: Value, source: Node, weight: Source) -> tuple[LinearOperator, WeightLayout]:
     if value.op == "matmul":
         return _dense(source, weight)
     spatial = _CONVS.get(value.op or "") or _TRANSPOSED[value.op or ""]
@@ -76,11 +76,11 @@ def _written(attrs: Any) -> Written:
     )
 
 
-def _dense(source: Node, weight: Source) -> tuple[LinearOperator, Stored]:
+def _dense(source: Node, weight: Source) -> tuple[LinearOperator, WeightLayout]:
     if len(weight.shape) != 2 or source.rank is None or source.rank < 2:
         raise ValueError(f"it multiplies a value of rank {source.rank} by a {weight.shape} weight")
     arranged = permute(weight, (1, 0))
-    return Dense(arranged, None), Stored(arranged.shape, (1, 0))
+    return Dense(arranged, None), WeightLayout(arranged.shape, (1, 0))
 
 
 def with_bias(node: Node, bias: Source | Refusal) -> Linear | None:

@@ -12,7 +12,7 @@ from tvm import relay
 from bnfx.passes.algebra import Conv, ConvTranspose
 from bnfx.passes.relay.expressions import Expr
 from bnfx.passes.tvm.layouts import SPATIAL, kernel_order
-from bnfx.passes.tvm.weight_layouts import Stored
+from bnfx.passes.tvm.weight_layouts import WeightLayout
 
 _CONVS = {1: relay.nn.conv1d, 2: relay.nn.conv2d, 3: relay.nn.conv3d}
 _TRANSPOSED = {
@@ -32,7 +32,7 @@ class Kernel:
     """How a call takes its weight: a layout string, and the way there from the operator's own."""
 
     layout: str
-    stored: Stored
+    stored: WeightLayout
 
 
 def usual_kernel(operator: Conv | ConvTranspose) -> Kernel:
@@ -47,7 +47,7 @@ def usual_kernel(operator: Conv | ConvTranspose) -> Kernel:
     if operator.channels_last and isinstance(operator, Conv) and _is_depthwise(operator):
         layout = f"{axes}OI"
         shape = (operator.groups, shape[0] // operator.groups, *operator.kernel)
-    return Kernel(layout, Stored(shape, kernel_order(own + axes, layout)))
+    return Kernel(layout, WeightLayout(shape, kernel_order(own + axes, layout)))
 
 
 def _is_depthwise(conv: Conv) -> bool:

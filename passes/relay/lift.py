@@ -17,7 +17,7 @@ from bnfx.passes.relay.movements import pad_movement, read_movement, split_part
 from bnfx.passes.relay.operators import LINEAR, read_batch_norm, read_operator
 from bnfx.passes.relay.shapes import Shapes
 from bnfx.passes.relay.sites import Names, site_of
-from bnfx.passes.tvm.weight_layouts import Stored
+from bnfx.passes.tvm.weight_layouts import WeightLayout
 
 # Only the shape and dtype of their input matter.
 _METADATA = frozenset({"shape_of", "zeros_like", "ones_like", "ndarray_size"})
@@ -49,7 +49,7 @@ class _Lifter:
         self.constants = Constants(flow)
         self.graph = Graph()
         self.nodes: dict[Expr, Node] = {}
-        self.stored: dict[Node, Stored] = {}
+        self.stored: dict[Node, WeightLayout] = {}
         self.calls: dict[Node, Expr] = {}
         self._shapes = Shapes()
         self._names = Names(prefix)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bnfx.passes.graph import Graph, Node, Role
 from bnfx.passes.relay.expressions import Dataflow, Expr
 from bnfx.passes.tvm.constant_arrays import Arrays
-from bnfx.passes.tvm.weight_layouts import Stored
+from bnfx.passes.tvm.weight_layouts import WeightLayout
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Lifted:
     nodes: Mapping[Expr, Node]
     roles: Mapping[Node, Role]
     calls: Mapping[Node, Expr]
-    stored: Mapping[Node, Stored]
+    stored: Mapping[Node, WeightLayout]
     arrays: Arrays
 
     def is_rewritten(self, node: Node) -> bool:

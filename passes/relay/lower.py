@@ -24,10 +24,10 @@ def lower(lifted: Lifted, values: Values | None, functions: Mapping[Expr, Expr])
         values: evaluates the new weights; ``None`` if the graph has no constants.
         functions: what stands for each function inside.
     """
-    return _Writer(lifted, values, functions).write()
+    return _RelayWriter(lifted, values, functions).write()
 
 
-class _Writer:
+class _RelayWriter:
     """Writes one body; holds the map from neutral nodes to the expressions written so far."""
 
     def __init__(

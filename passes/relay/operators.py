@@ -16,7 +16,7 @@ from bnfx.passes.algebra.rearrange import permute
 from bnfx.passes.graph import Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.relay.expressions import Expr, numbers, op_name, type_of
-from bnfx.passes.tvm.weight_layouts import Stored, Written, read_convolution
+from bnfx.passes.tvm.weight_layouts import WeightLayout, Written, read_convolution
 
 Refusals = tuple[Refusal, ...]
 Lookup = Callable[[Expr, str], Source | Refusal]
@@ -32,7 +32,7 @@ class Read:
     """A linear operator, and how its weight is stored."""
 
     linear: Linear
-    stored: Stored
+    stored: WeightLayout
 
 
 def read_operator(expr: Expr, source: Node, lookup: Lookup) -> tuple[Read | None, Refusals]:
@@ -57,7 +57,9 @@ def read_operator(expr: Expr, source: Node, lookup: Lookup) -> tuple[Read | None
     return Read(Linear(operator, weight.dtype), stored), ()
 
 
-def _operator(name: str, expr: Expr, source: Node, weight: Source) -> tuple[LinearOperator, Stored]:
+def _operator(
+    name: str, expr: Expr, source: Node, weight: Source
+) -> tuple[LinearOperator, WeightLayout]:
     attrs = expr.attrs
     if name in _DENSE:
         return _dense(name, attrs, source, weight)
@@ -79,7 +81,9 @@ def _operator(name: str, expr: Expr, source: Node, weight: Source) -> tuple[Line
     return read_convolution(written, weight, source.shape)
 
 
-def _dense(name: str, attrs: Any, source: Node, weight: Source) -> tuple[LinearOperator, Stored]:
+def _dense(
+    name: str, attrs: Any, source: Node, weight: Source
+) -> tuple[LinearOperator, WeightLayout]:
     swapped = name != "nn.dense" and not attrs.transpose_b
     if name != "nn.dense" and attrs.transpose_a:
         raise ValueError("its data operand is transposed")
@@ -88,10 +92,12 @@ def _dense(name: str, attrs: Any, source: Node, weight: Source) -> tuple[LinearO
             raise ValueError(f"each of {weight.shape[0]} samples has a matrix of its own")
         order: tuple[int, ...] = (0, 2, 1) if swapped else (0, 1, 2)
         arranged = permute(weight, order)
-        return Dense(arranged.reshape(*arranged.shape[1:]), None), Stored(arranged.shape, order)
+        return Dense(arranged.reshape(*arranged.shape[1:]), None), WeightLayout(
+            arranged.shape, order
+        )
     order = (1, 0) if swapped else (0, 1)
     arranged = permute(weight, order)
-    return Dense(arranged, None), Stored(arranged.shape, order)
+    return Dense(arranged, None), WeightLayout(arranged.shape, order)
 
 
 def read_batch_norm(expr: Expr, lookup: Lookup) -> tuple[ChannelAffine | None, Refusals]:

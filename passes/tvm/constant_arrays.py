@@ -12,7 +12,7 @@ from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.values import Values
 
 # What NumPy computes with; a bfloat16 is none of its numbers.
-FLOATS = frozenset({"float64", "float32", "float16"})
+NUMPY_FLOATS = frozenset({"float64", "float32", "float16"})
 
 
 class Arrays:
@@ -29,7 +29,7 @@ class Arrays:
             kind: what its dtype is called.
             name: of the source, by whose last part a refusal calls it; numbered if it is taken.
         """
-        if array is None or str(array.dtype) not in FLOATS:
+        if array is None or str(array.dtype) not in NUMPY_FLOATS:
             what = name.rpartition(".")[2]
             return Refusal(Code.UNSUPPORTED_DTYPE, f"its {what} is {kind}, not real")
         unique = name if name not in self._named else f"{name} ({len(self._named)})"

@@ -14,7 +14,7 @@ from bnfx.passes.tvm.layouts import SPATIAL, channels_last, inverse, kernel_orde
 
 
 @dataclass(frozen=True)
-class Stored:
+class WeightLayout:
     """How a call stores its weight: the operator's, under ``shape``, permuted by ``order``."""
 
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class Written:
 
 def read_convolution(
     written: Written, weight: Source, before: Dims
-) -> tuple[LinearOperator, Stored]:
+) -> tuple[LinearOperator, WeightLayout]:
     """The operator, and how its weight is stored.
 
     Args:
@@ -97,7 +97,7 @@ def read_convolution(
         raise ValueError(
             f"a weight of {weight.shape} on {channels} channels in {written.groups} groups"
         )
-    return operator, Stored(arranged.shape, inverse(order))
+    return operator, WeightLayout(arranged.shape, inverse(order))
 
 
 def read_sides(padding: Sequence[int], spatial: int) -> Padding:

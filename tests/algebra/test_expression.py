@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bnfx.passes.algebra import Expression, Scalar, Source
-from bnfx.passes.algebra.expression import Elementwise, Ones, Reshape, as_expression
+from bnfx.passes.algebra.expression import Elementwise, Ones, Reshaped, as_expression
 
 W = Source("w", (4, 3), "float32")
 V = Source("v", (3,), "float32")
@@ -77,7 +77,7 @@ def test_another_source_makes_another_expression(other: Source) -> None:
 def test_operator_and_order_make_another_expression() -> None:
     assert len({W + V, V + W, W - V, W * V, W / V, -W, W.sqrt(), W.reshape(3, 4)}) == 8
     assert Scalar(1.0) != Ones(())
-    assert Reshape(V, (3, 1)) != Reshape(V, (1, 3))
+    assert Reshaped(V, (3, 1)) != Reshaped(V, (1, 3))
 
 
 def test_reshape_to_the_same_shape_is_nothing() -> None:

@@ -12,10 +12,10 @@ from numpy.testing import assert_array_equal
 from bnfx.passes.algebra import Evaluator, Expression, Scalar, Source
 from bnfx.passes.algebra.expression import Ones
 from bnfx.passes.algebra.rearrange import (
-    Concat,
     Eye,
+    Joined,
     MatMul,
-    Permute,
+    Permuted,
     Slice,
     Sum,
     Table,
@@ -40,10 +40,10 @@ ARRAYS = {
 w, v = ARRAYS["w"], ARRAYS["v"]
 
 CASES: list[tuple[Expression, Any]] = [
-    (Permute(W, (2, 0, 1)), w.transpose(2, 0, 1)),
+    (Permuted(W, (2, 0, 1)), w.transpose(2, 0, 1)),
     (permute(W, [1, 0, 2]), w.transpose(1, 0, 2)),
-    (Concat((W, W * 2, W), 1), np.concatenate([w, w * 2, w], axis=1)),
-    (Concat((permute(W, (0, 2, 1)), V), 2), np.concatenate([w.transpose(0, 2, 1), v], axis=2)),
+    (Joined((W, W * 2, W), 1), np.concatenate([w, w * 2, w], axis=1)),
+    (Joined((permute(W, (0, 2, 1)), V), 2), np.concatenate([w.transpose(0, 2, 1), v], axis=2)),
     (Slice(W, 2, 1, 3), w[:, :, 1:3]),
     (Slice(W, 0, 1, 1), w[1:1]),
     (Sum(W, (0, 2)), w.sum(axis=(0, 2))),
@@ -86,11 +86,11 @@ def test_value_and_shape_in_numpy_and_torch(expression: Expression, expected: An
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Permute(W, (0, 1)), r"\(0, 1\) does not permute the axes of \(2, 3, 4\)"),
-        (lambda: Permute(W, (0, 1, 1)), "does not permute"),
-        (lambda: Permute(W, (1, 2, 3)), "does not permute"),
-        (lambda: Concat((W, V), 1), r"cannot join \(2, 3, 4\), \(2, 4, 5\) along axis 1"),
-        (lambda: Concat((), 0), "cannot join"),
+        (lambda: Permuted(W, (0, 1)), r"\(0, 1\) does not permute the axes of \(2, 3, 4\)"),
+        (lambda: Permuted(W, (0, 1, 1)), "does not permute"),
+        (lambda: Permuted(W, (1, 2, 3)), "does not permute"),
+        (lambda: Joined((W, V), 1), r"cannot join \(2, 3, 4\), \(2, 4, 5\) along axis 1"),
+        (lambda: Joined((), 0), "cannot join"),
         (lambda: Slice(W, 1, 0, 4), r"no 0:4 on axis 1 of \(2, 3, 4\)"),
         (lambda: Slice(W, 1, -1, 2), "no -1:2 on axis 1"),
         (lambda: Slice(W, 1, 2, 1), "no 2:1 on axis 1"),
@@ -110,11 +110,11 @@ def test_equality_and_hash_are_structural() -> None:
     def build(name: str = "w") -> list[Expression]:
         one = Source(name, (2, 3, 4), "float64")
         return [
-            Permute(one, (1, 0, 2)),
-            Permute(one, (0, 2, 1)),
-            Concat((one, one), 0),
-            Concat((one, one), 1),
-            Concat((one, one, one), 0),
+            Permuted(one, (1, 0, 2)),
+            Permuted(one, (0, 2, 1)),
+            Joined((one, one), 0),
+            Joined((one, one), 1),
+            Joined((one, one, one), 0),
             Slice(one, 1, 0, 2),
             Slice(one, 1, 1, 3),
             Slice(one, 2, 0, 2),
@@ -144,7 +144,7 @@ def test_what_changes_nothing_is_nothing() -> None:
 
 
 def test_sources_are_found_through_all_of_them() -> None:
-    joined = Concat((Slice(Sum(permute(W, (1, 0, 2)), (0,)), 1, 0, 1), broadcast_to(S, (2, 1))), 1)
+    joined = Joined((Slice(Sum(permute(W, (1, 0, 2)), (0,)), 1, 0, 1), broadcast_to(S, (2, 1))), 1)
     assert list(MatMul(joined, Eye(2)).sources()) == [W, S]
 
 

@@ -22,10 +22,10 @@ import bnfx
 from bnfx import cli, demo
 from bnfx.demo.comparison import print_json, print_table, summary
 from bnfx.demo.image import draw, image
-from bnfx.demo.measure import STEPS, Row, measure
+from bnfx.demo.measure import STEPS, DemoRow, measure
 from bnfx.demo.networks import Case, cases, randomise
 
-RIGHT = Row("tiny", 3, 1, 1, 1, 1e-7, 1e-15, 3.0, 2.0, 1.0)
+RIGHT = DemoRow("tiny", 3, 1, 1, 1, 1e-7, 1e-15, 3.0, 2.0, 1.0)
 
 
 class Tiny(nn.Module):

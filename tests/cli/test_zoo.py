@@ -20,7 +20,7 @@ from bnfx.bench.zoo.assess import measure
 from bnfx.bench.zoo.catalogue import Entry, entries
 from bnfx.bench.zoo.page import print_markdown
 from bnfx.bench.zoo.random_norms import randomise
-from bnfx.bench.zoo.row import Counts, Outcomes, Row
+from bnfx.bench.zoo.row import Counts, Outcomes, ZooRow
 from bnfx.bench.zoo.show import print_json, print_table, summary
 from bnfx.bench.zoo.timm_models import BATCH_NORM, TIMM
 
@@ -34,7 +34,7 @@ SAMPLE = {
     "timm/starnet_s050": 18,
     "smp/Unet": 30,
 }
-RIGHT = Row(
+RIGHT = ZooRow(
     model="tiny",
     shape=SHAPE,
     graphs=1,
@@ -84,7 +84,7 @@ def broken(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[...
 def test_sample_of_the_zoo(name: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     assert zoo.run(zoo.select(entries(), [name])[:1], rows=rows) == 0
-    row = Row.from_dict(json.loads(rows.read_text()))
+    row = ZooRow.from_dict(json.loads(rows.read_text()))
     assert row.model == name
     assert row.problems == ()
     assert row.batch_norms.folded == SAMPLE[name]
@@ -167,7 +167,7 @@ def test_models_measured_before_are_not_measured_again(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps(RIGHT.to_dict()) + "\n")
     assert zoo.run([tiny_entry(load=NotImplemented)], rows=rows) == 0
-    assert Row.from_dict(json.loads(rows.read_text())) == RIGHT
+    assert ZooRow.from_dict(json.loads(rows.read_text())) == RIGHT
 
 
 def test_a_model_left_out_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +210,7 @@ def test_the_page_has_every_model() -> None:
 
 
 def test_summary() -> None:
-    assert summary([RIGHT, replace(RIGHT, problems=("bad",)), Row("x", left_out="why")]) == [
+    assert summary([RIGHT, replace(RIGHT, problems=("bad",)), ZooRow("x", left_out="why")]) == [
         "2 models, 1 with a problem, 1 left out; largest error in float64 2e-15.",
         "6 BatchNorms: 4 folded, 0 merged, 2 left as one multiply-add, 0 kept.",
         "6 other affine ops: 0 folded, 2 merged, 4 left.",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import Draw, Parameters, parameters
 
 from bnfx.passes.algebra import BroadcastAffine, Scalar, Source
-from bnfx.passes.crossing import Dims, Identity, Movement, Permute, Reshape, Sequence
+from bnfx.passes.crossing import Chain, Dims, Identity, Movement, Permute, Reshape
 from bnfx.passes.refusals import Code
 
 some = settings(deadline=None, max_examples=40)
@@ -158,21 +158,21 @@ def test_identity(random: Parameters, contiguous: bool) -> None:
 
 
 N, C, H, W, R = 2, 2, 3, 2, 2
-SHUFFLE: Movement = Sequence(
+SHUFFLE: Movement = Chain(
     (
         (Reshape(), (N, C, R, R, H, W)),
         (Permute((0, 1, 4, 2, 5, 3)), (N, C, H, R, W, R)),
         (Reshape(), (N, C, H * R, W * R)),
     )
 )
-UNSHUFFLE: Movement = Sequence(
+UNSHUFFLE: Movement = Chain(
     (
         (Reshape(), (N, C, H, R, W, R)),
         (Permute((0, 1, 3, 5, 2, 4)), (N, C, R, R, H, W)),
         (Reshape(), (N, C * R * R, H, W)),
     )
 )
-CHANNELS: Movement = Sequence(
+CHANNELS: Movement = Chain(
     (
         (Reshape(), (N, 3, 2, H, W)),
         (Permute((0, 2, 1, 3, 4)), (N, 2, 3, H, W)),
@@ -187,7 +187,7 @@ CHANNELS: Movement = Sequence(
         (SHUFFLE, lambda x: F.pixel_shuffle(x, R), (N, C * R * R, H, W)),
         (UNSHUFFLE, lambda x: F.pixel_unshuffle(x, R), (N, C, H * R, W * R)),
         (CHANNELS, lambda x: F.channel_shuffle(x, 3), (N, 6, H, W)),
-        (Sequence(()), lambda x: x, (2, 3)),
+        (Chain(()), lambda x: x, (2, 3)),
     ],
     ids=["pixel-shuffle", "pixel-unshuffle", "channel-shuffle", "nothing"],
 )

@@ -11,6 +11,7 @@ from neutral_run import check_same
 from numpy.testing import assert_array_equal
 
 from bnfx.passes.crossing import (
+    Chain,
     Homogeneous,
     Identity,
     Movement,
@@ -18,10 +19,9 @@ from bnfx.passes.crossing import (
     Permute,
     Reshape,
     Select,
-    Sequence,
     Window,
 )
-from bnfx.passes.graph import Affine, Concat, Gate, Linear, Move, Node, Opaque
+from bnfx.passes.graph import Affine, Concat, Linear, Move, Node, Opaque, Product
 from bnfx.passes.report import Outcome, Verdict
 from bnfx.passes.rules.move_affine import RULE
 
@@ -72,7 +72,7 @@ def test_second_run_changes_nothing(model: Model) -> None:
     assert model.picture() == before
 
 
-SHUFFLE = Sequence(
+SHUFFLE = Chain(
     (
         (Reshape(), (2, 1, 2, 2, 4, 4)),
         (Permute((0, 1, 4, 2, 5, 3)), (2, 1, 4, 2, 4, 2)),
@@ -218,7 +218,7 @@ def test_a_product_gives_the_scale_to_one_factor(model: Model, arm: int) -> None
 def test_a_product_gives_nothing_to_a_factor_that_is_broadcast(model: Model, swapped: bool) -> None:
     whole = conv(model, "whole")
     narrow = model.conv2d("narrow", model.input("in2", 2, 4, 4, 4), 1)
-    gate = model.like("gate", Gate(), *((narrow, whole) if swapped else (whole, narrow)))
+    gate = model.like("gate", Product(), *((narrow, whole) if swapped else (whole, narrow)))
     gate.shape = whole.shape
     finish(model, model.arithmetic("scale", gate, np.array([[1.0, -2, 0, 3]])))
     assert folded(model).target == "whole"

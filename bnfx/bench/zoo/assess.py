@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from bnfx.backend import bnfx
 from bnfx.bench.zoo.random_norms import randomise
-from bnfx.bench.zoo.row import Counts, Outcomes, Row
+from bnfx.bench.zoo.row import Counts, Outcomes, ZooRow
 from bnfx.folding.verify import relative_error
 from bnfx.passes.report import Outcome, RewriteWarning
 from bnfx.report import Report
@@ -59,7 +59,7 @@ class _Watch:
         return self._inner(module, example_inputs)
 
 
-def measure(name: str, model: nn.Module, x: torch.Tensor, *, inner: Inner = as_it_is) -> Row:
+def measure(name: str, model: nn.Module, x: torch.Tensor, *, inner: Inner = as_it_is) -> ZooRow:
     """Randomise ``model``, compile it with bnfx, and compare with the model itself.
 
     Args:
@@ -87,7 +87,7 @@ def measure(name: str, model: nn.Module, x: torch.Tensor, *, inner: Inner = as_i
         *_without_reason(report),
     ]
     refusals, reasons = _refusals(report)
-    return Row(
+    return ZooRow(
         model=name,
         shape=tuple(x.shape),
         dtype=dtype,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from textwrap import shorten
 
-from bnfx.bench.zoo.row import Row
+from bnfx.bench.zoo.row import ZooRow
 from bnfx.bench.zoo.show import HEADINGS, cells, summary
 
 _PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch")
@@ -29,12 +29,12 @@ This page is written by `bnfx bench --zoo --markdown`.
 """
 
 
-def print_markdown(rows: Sequence[Row]) -> None:
+def print_markdown(rows: Sequence[ZooRow]) -> None:
     """The whole page, on stdout."""
     print("\n".join(_page(rows)))
 
 
-def _page(rows: Sequence[Row]) -> Iterator[str]:
+def _page(rows: Sequence[ZooRow]) -> Iterator[str]:
     run = [row for row in rows if not row.left_out]
     yield _HEAD
     yield from (f"- {line}" for line in summary(rows))
@@ -50,11 +50,11 @@ def _page(rows: Sequence[Row]) -> Iterator[str]:
     yield from _section("Problems", wrong)
 
 
-def _model(row: Row) -> tuple[str, ...]:
+def _model(row: ZooRow) -> tuple[str, ...]:
     return (row.model, "x".join(map(str, row.shape)), *cells(row))
 
 
-def _rules(rows: Sequence[Row]) -> list[str]:
+def _rules(rows: Sequence[ZooRow]) -> list[str]:
     counts: Counter[str] = Counter()
     for row in rows:
         counts.update(row.rewrites)
@@ -62,7 +62,7 @@ def _rules(rows: Sequence[Row]) -> list[str]:
     return list(_table(("rule", "times"), lines)) if counts else []
 
 
-def _reasons(rows: Sequence[Row], kind: str) -> list[str]:
+def _reasons(rows: Sequence[ZooRow], kind: str) -> list[str]:
     """How often each code was given, in how many models, and one of its sentences."""
     counts: Counter[str] = Counter()
     for row in rows:

@@ -75,7 +75,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Row:
+class ZooRow:
     """What was measured of one model.
 
     Args:
@@ -116,7 +116,7 @@ class Row:
         return asdict(self)
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Row:
+    def from_dict(data: Mapping[str, Any]) -> ZooRow:
         """The row that :meth:`to_dict` wrote."""
         known: dict[str, Any] = dict(data)
         for name, kind in (
@@ -128,4 +128,4 @@ class Row:
             known[name] = kind(**known[name])
         for name in ("shape", "problems"):
             known[name] = tuple(known[name])
-        return Row(**known)
+        return ZooRow(**known)

@@ -17,7 +17,7 @@ import torch
 from bnfx.bench.zoo.assess import Inner, as_it_is, measure
 from bnfx.bench.zoo.catalogue import Entry
 from bnfx.bench.zoo.page import print_markdown
-from bnfx.bench.zoo.row import Row
+from bnfx.bench.zoo.row import ZooRow
 from bnfx.bench.zoo.show import print_json, print_table
 from bnfx.report.progress import progress
 
@@ -70,14 +70,14 @@ def select(entries: Iterable[Entry], only: Sequence[str]) -> list[Entry]:
     return [entry for entry in entries if not only or any(part in entry.name for part in only)]
 
 
-def _measure(entry: Entry, inner: Inner) -> Row:
+def _measure(entry: Entry, inner: Inner) -> ZooRow:
     if entry.left_out:
-        return Row(entry.name, left_out=entry.left_out)
+        return ZooRow(entry.name, left_out=entry.left_out)
     start = time.perf_counter()
     try:
         row = _run(entry, inner)
     except Exception as error:
-        row = Row(entry.name, entry.shape, problems=(_describe(error),))
+        row = ZooRow(entry.name, entry.shape, problems=(_describe(error),))
     finally:
         torch._dynamo.reset()
         gc.collect()
@@ -92,7 +92,7 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {message}"
 
 
-def _run(entry: Entry, inner: Inner) -> Row:
+def _run(entry: Entry, inner: Inner) -> ZooRow:
     random = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
@@ -103,15 +103,15 @@ def _run(entry: Entry, inner: Inner) -> Row:
         return measure(entry.name, model.to(dtype), x, inner=inner)
 
 
-def _read(rows: Path | None) -> dict[str, Row]:
+def _read(rows: Path | None) -> dict[str, ZooRow]:
     """The rows in a file, by model; the last one of each counts."""
     if rows is None or not rows.exists():
         return {}
-    read = (Row.from_dict(json.loads(line)) for line in rows.read_text().splitlines())
+    read = (ZooRow.from_dict(json.loads(line)) for line in rows.read_text().splitlines())
     return {row.model: row for row in read}
 
 
-def _append(rows: Path | None, row: Row) -> None:
+def _append(rows: Path | None, row: ZooRow) -> None:
     if rows is not None:
         with rows.open("a") as file:
             file.write(json.dumps(row.to_dict()) + "\n")

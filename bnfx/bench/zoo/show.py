@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bnfx.bench.zoo.row import Outcomes, Row
+from bnfx.bench.zoo.row import Outcomes, ZooRow
 
 _WIDTH = 140  # what the table needs; on a narrower terminal, a wrapped number beats a lost one
 HEADINGS = (
@@ -32,7 +32,7 @@ HEADINGS = (
 )
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: ZooRow) -> list[str]:
     """One cell for each of :data:`HEADINGS`."""
     norms, affines = row.batch_norms, row.affines
     numbers = (
@@ -44,14 +44,14 @@ def cells(row: Row) -> list[str]:
     return [*map(str, numbers), f"{row.error:.0e}{narrow}"]
 
 
-def total(rows: Sequence[Row], kind: str) -> Outcomes:
+def total(rows: Sequence[ZooRow], kind: str) -> Outcomes:
     """Outcomes over all rows; ``kind`` is ``"batch_norms"`` or ``"affines"``."""
     every: list[Outcomes] = [getattr(row, kind) for row in rows]
     names = [field.name for field in fields(Outcomes)]
     return Outcomes(**{name: sum(getattr(one, name) for one in every) for name in names})
 
 
-def summary(rows: Sequence[Row]) -> list[str]:
+def summary(rows: Sequence[ZooRow]) -> list[str]:
     """What became of everything, over all rows; a sentence each."""
     run = [row for row in rows if not row.left_out]
     norms, affines = total(run, "batch_norms"), total(run, "affines")
@@ -69,7 +69,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def print_table(rows: Sequence[Row]) -> None:
+def print_table(rows: Sequence[ZooRow]) -> None:
     """The table, and the lines that sum it up, on stdout."""
     console = Console(highlight=False)
     console.width = max(console.width, _WIDTH)
@@ -94,7 +94,7 @@ def print_table(rows: Sequence[Row]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def print_json(rows: Sequence[Row]) -> None:
+def print_json(rows: Sequence[ZooRow]) -> None:
     """The rows as one JSON object on stdout; an infinite or NaN number is null."""
     document = {
         "version": 1,

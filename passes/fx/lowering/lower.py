@@ -62,7 +62,7 @@ def lower(
     slots = slots_of(module, lifted, by_module=form == "attributes")
     graph = fx.Graph(tracer_cls=module.graph._tracer_cls)
     graph.set_codegen(copy.copy(module.graph._codegen))
-    writer = _Writer(module, lifted, graph, slots, form, dtype)
+    writer = _GraphWriter(module, lifted, graph, slots, form, dtype)
     writer.write()
     lowered = fx.GraphModule(writer.attributes(), graph, class_name=type(module).__name__)
     lowered.meta = copy.copy(module.meta)
@@ -73,7 +73,7 @@ def lower(
     return Lowered(lowered, every, tuple(writer.tables))
 
 
-class _Writer:
+class _GraphWriter:
     """Writes one graph; holds the map from neutral nodes to the nodes written so far."""
 
     def __init__(

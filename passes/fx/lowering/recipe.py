@@ -12,7 +12,7 @@ from torch import fx, nn
 from bnfx.passes.algebra import Expression, Source
 from bnfx.passes.fx.lowering.bind import attribute
 from bnfx.passes.fx.lowering.slots import Slot
-from bnfx.passes.fx.parameters.computed import Constants
+from bnfx.passes.fx.parameters.computed import ComputedConstants
 from bnfx.passes.fx.parameters.sources import ATTRIBUTE_PREFIX
 from bnfx.passes.values import SMALL, Conditions, Values
 
@@ -33,13 +33,16 @@ class Recipe:
     slots: tuple[Slot, ...]
     conditions: Conditions
     module: fx.GraphModule
-    constants: Constants
+    constants: ComputedConstants
     computed: Mapping[str, fx.Node]
     dtype: str
 
     @staticmethod
     def of(
-        module: fx.GraphModule, constants: Constants, slots: tuple[Slot, ...], values: Values
+        module: fx.GraphModule,
+        constants: ComputedConstants,
+        slots: tuple[Slot, ...],
+        values: Values,
     ) -> Recipe:
         """The recipe of a graph that was rewritten with ``values``; keeps none of its numbers."""
         stored: set[Expression] = {slot.expression for slot in slots}

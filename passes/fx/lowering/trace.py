@@ -17,11 +17,11 @@ from bnfx.passes.algebra.expression import (
     Elementwise,
     Expression,
     Ones,
-    Reshape,
+    Reshaped,
     Scalar,
     Source,
 )
-from bnfx.passes.algebra.rearrange import Concat, Eye, MatMul, Permute, Slice, Sum, Table
+from bnfx.passes.algebra.rearrange import Eye, Joined, MatMul, Permuted, Slice, Sum, Table
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.parameters.sources import ATTRIBUTE_PREFIX
@@ -64,11 +64,11 @@ def trace_slots(
     tables = {
         table: graph.placeholder(f"_table_{count}") for count, table in enumerate(_tables_of(slots))
     }
-    writer = _Writer(graph, lifted, tables, dtype)
+    writer = _ExpressionWriter(graph, lifted, tables, dtype)
     return {slot.name: writer.write(slot) for slot in slots}, tables
 
 
-class _Writer:
+class _ExpressionWriter:
     """Writes expressions into a graph, behind its placeholders; each is written once.
 
     Args:
@@ -134,7 +134,7 @@ class _Writer:
                 return value
             case Ones(dims):
                 return self._call(torch.ones, dims, **self._kind())
-            case Reshape(operand, dims):
+            case Reshaped(operand, dims):
                 return self._call(torch.reshape, self._tensor(operand), dims)
             case Elementwise("sqrt", (operand,)):
                 root = self._written[operand, self._device]
@@ -146,9 +146,9 @@ class _Writer:
                 if not any(isinstance(value, fx.Node) for value in values):
                     return float(_OPERATORS[op](*values))
                 return self._call(_OPERATORS[op], *values)
-            case Permute(operand, order):
+            case Permuted(operand, order):
                 return self._call(torch.permute, self._tensor(operand), order)
-            case Concat(operands, axis):
+            case Joined(operands, axis):
                 return self._call(torch.cat, [self._tensor(each) for each in operands], axis)
             case Slice(operand, axis, start, stop):
                 return self._call(torch.narrow, self._tensor(operand), axis, start, stop - start)

@@ -64,7 +64,7 @@ def is_pure(node: fx.Node) -> bool:
     return name in _NAMES and (owner is target or target is getattr(torch.linalg, name, None))
 
 
-class Constants:
+class ComputedConstants:
     """The nodes of one graph that are computed from parameters alone.
 
     Args:
@@ -78,9 +78,9 @@ class Constants:
         self._nodes: dict[fx.Node, tuple[fx.Node, ...]] = {}  # node -> the parameters behind it
         self._values: dict[fx.Node, Any] = {}
 
-    def again(self, leaf: Callable[[fx.Node], torch.Tensor | None]) -> Constants:
+    def again(self, leaf: Callable[[fx.Node], torch.Tensor | None]) -> ComputedConstants:
         """The same nodes over other parameters; nothing of what was computed is kept."""
-        other = Constants(leaf)
+        other = ComputedConstants(leaf)
         other._nodes = self._nodes
         return other
 

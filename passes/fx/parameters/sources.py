@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from bnfx.passes.algebra import Expression, Scalar, Source
 from bnfx.passes.fx.calls.modules import Attribute
 from bnfx.passes.fx.metadata import dtype_name, value_of
-from bnfx.passes.fx.parameters.computed import Constants
+from bnfx.passes.fx.parameters.computed import ComputedConstants
 from bnfx.passes.refusals import Code, Refusal
 
 _FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
@@ -53,7 +53,7 @@ class Sources:
             for leaf in mutated
         )
         self._written = {memory(tensor) for tensor in written if tensor is not None}
-        self.constants = Constants(self._leaf)
+        self.constants = ComputedConstants(self._leaf)
         self.tensors: dict[str, torch.Tensor] = {}  # what resolved, by source name
 
     def resolve(self, argument: object, what: str) -> Source | Refusal:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from bnfx.passes.algebra import average
 from bnfx.passes.crossing import (
+    Chain,
     Dims,
     Homogeneous,
     Identity,
@@ -13,7 +14,6 @@ from bnfx.passes.crossing import (
     Pad,
     Permute,
     Reshape,
-    Sequence,
     Window,
 )
 from bnfx.passes.fx.calls.call import Call
@@ -143,10 +143,10 @@ def _pad(call: Call, before: Dims, after: Dims) -> Movement | None:
     return Pad(tuple(sorted(sides.items())), None)
 
 
-def _shuffled(dims: Dims, order: Iterable[int], after: Dims) -> Sequence:
+def _shuffled(dims: Dims, order: Iterable[int], after: Dims) -> Chain:
     permuted = tuple(order)
     middle = tuple(dims[axis] for axis in permuted)
-    return Sequence(((Reshape(), dims), (Permute(permuted), middle), (Reshape(), after)))
+    return Chain(((Reshape(), dims), (Permute(permuted), middle), (Reshape(), after)))
 
 
 def _channel_shuffle(call: Call, before: Dims, after: Dims) -> Movement | None:

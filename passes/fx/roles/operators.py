@@ -29,7 +29,7 @@ class _UnreadableError(Exception):
         self.refusal = Refusal(code, reason)
 
 
-def read_affine(call: Call, sources: Sources) -> tuple[ChannelAffine | None, Refusals]:
+def read_affine_call(call: Call, sources: Sources) -> tuple[ChannelAffine | None, Refusals]:
     """BatchNorm in evaluation as an affine map, or every reason why it is not one."""
     arguments = call.arguments
     # InstanceNorm with running statistics is BatchNorm in evaluation, by another name.

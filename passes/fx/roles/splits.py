@@ -27,7 +27,7 @@ _METHODS = {"chunk": 2, "split": 2, "tensor_split": 2, "unbind": 1, "split_with_
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """One part: of what, and which positions."""
 
     source: fx.Node
@@ -39,7 +39,7 @@ def is_split(node: fx.Node) -> bool:
     return _axis_position(node) is not None
 
 
-def split_part(node: fx.Node) -> Part | None:
+def split_part(node: fx.Node) -> SplitPart | None:
     """What ``split(x, ...)[i]`` selects, where sizes are known and fixed."""
     if node.op != "call_function" or node.target is not operator.getitem:
         return None
@@ -63,7 +63,7 @@ def split_part(node: fx.Node) -> Part | None:
         return None
     index %= len(sizes)
     start = sum(sizes[:index])
-    return Part(source, Select(axis, start, start + sizes[index], keep))
+    return SplitPart(source, Select(axis, start, start + sizes[index], keep))
 
 
 def _axis_position(node: fx.Node) -> int | None:

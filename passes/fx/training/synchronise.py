@@ -92,7 +92,7 @@ def synchronise(
     marked = [node for node in in_training(module) if _is_known(node) and chosen(node)]
     if not marked:
         return Swapped(module)
-    writer = _Writer(frozenset(marked), function, constants)
+    writer = _SyncWriter(frozenset(marked), function, constants)
     rewritten = writer.rewritten(module, parameters_of(module.graph))
     return Swapped(rewritten, tuple(writer.calls))
 
@@ -105,7 +105,7 @@ def _is_known(node: fx.Node) -> bool:
 
 
 @dataclass(frozen=True)
-class _Writer:
+class _SyncWriter:
     """Copies graphs, with calls of ``function`` in place of what is marked."""
 
     marked: frozenset[fx.Node]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bnfx.passes.algebra import BroadcastAffine, Scalar
 from bnfx.passes.crossing import BlockedError, Movement, Select
-from bnfx.passes.graph import Add, Affine, Concat, Gate, Linear, Move, Node
+from bnfx.passes.graph import Add, Affine, Concat, Linear, Move, Node, Product
 from bnfx.passes.refusals import Code
 from bnfx.passes.rules.routes.route import (
     Route,
@@ -59,7 +59,7 @@ def _back(route: Route, value: Node, reader: Node, affine: BroadcastAffine) -> N
                 _back(route, source, value, part)
         case Add(factors):
             _back_add(route, value, factors, affine)
-        case Gate():
+        case Product():
             _back_gate(route, value, affine)
         case _:
             raise BlockedError(Code.NO_LINEAR_BEFORE, f"the way back ends at {value.name}")

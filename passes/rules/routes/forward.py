@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bnfx.passes.algebra import BroadcastAffine, Conv, Scalar
 from bnfx.passes.crossing import BlockedError, Pad
-from bnfx.passes.graph import Add, Affine, Concat, Gate, Linear, Move, Node
+from bnfx.passes.graph import Add, Affine, Concat, Linear, Move, Node, Product
 from bnfx.passes.refusals import Code
 from bnfx.passes.rules import cost
 from bnfx.passes.rules.routes.absorb import absorb
@@ -48,7 +48,7 @@ def _on(route: Route, value: Node, affine: BroadcastAffine) -> None:
         raise BlockedError(Code.NO_LINEAR_AFTER, f"nothing reads {value.name}")
     for reader in readers:
         role = route.role(reader)
-        if reader.inputs.count(value) > 1 and not isinstance(role, (Add, Gate)):
+        if reader.inputs.count(value) > 1 and not isinstance(role, (Add, Product)):
             raise BlockedError(Code.OTHER_READERS, f"{reader.name} reads {value.name} twice")
         match role:
             case Linear():
@@ -75,7 +75,7 @@ def _on(route: Route, value: Node, affine: BroadcastAffine) -> None:
                     if source is value:
                         shift = affine.shift * factor
                         _pass_on(route, reader, BroadcastAffine(affine.scale, shift))
-            case Gate() if affine.is_scale:
+            case Product() if affine.is_scale:
                 require_same_dtype(value, reader)
                 for _ in range(reader.inputs.count(value)):
                     _pass_on(route, reader, affine)
