@@ -10,7 +10,7 @@ import numpy as np
 from bnfx.passes.algebra.affine import ChannelAffine
 from bnfx.passes.algebra.expression import Expression, Scalar, Shape, Source
 from bnfx.passes.algebra.rearrange import Slice as Part
-from bnfx.passes.algebra.rearrange import broadcast_to, embed, permute
+from bnfx.passes.algebra.rearrange import apart, broadcast_to, embed, every, permute
 
 _ONE, _ZERO = Scalar(1.0), Scalar(0.0)
 
@@ -123,18 +123,28 @@ class BroadcastAffine:
 
         return self._each(change)
 
-    def sliced(self, axis: int, start: int, stop: int, keep: bool = True) -> BroadcastAffine:
-        """The map on positions ``start`` to ``stop`` of ``axis``, which is dropped unless kept."""
+    def sliced(
+        self, axis: int, start: int, stop: int, keep: bool = True, step: int = 1
+    ) -> BroadcastAffine:
+        """The map on each ``step``-th position from ``start`` to ``stop`` of ``axis``, which is
+        dropped unless kept.
+        """
 
         def change(e: Expression) -> Expression:
             full = _aligned(e, max(axis + 1, len(e.shape)))
-            part = Part(full, axis, start, stop) if full.shape[axis] != 1 else full
+            part = full
+            if full.shape[axis] != 1:
+                part = every(Part(full, axis, start, stop), axis, step)
             return part if keep else part.reshape(*part.shape[:axis], *part.shape[axis + 1 :])
 
         return self._each(change)
 
-    def embedded(self, axis: int, start: int, count: int, size: int) -> BroadcastAffine:
-        """The map on ``count`` positions from ``start`` of an axis of ``size``; others as is."""
+    def embedded(
+        self, axis: int, start: int, count: int, size: int, step: int = 1
+    ) -> BroadcastAffine:
+        """The map on ``count`` positions from ``start``, ``step`` apart, of an axis of ``size``;
+        others as is.
+        """
 
         def change(e: Expression, rest: float) -> Expression:
             if e == Scalar(rest):
@@ -145,7 +155,7 @@ class BroadcastAffine:
                 else e.reshape(*(1,) * (axis + 1))
             )
             dims = [*full.shape[:axis], count, *full.shape[axis + 1 :]]
-            return embed(broadcast_to(full, dims), axis, start, size, rest)
+            return embed(apart(broadcast_to(full, dims), axis, step, rest), axis, start, size, rest)
 
         return BroadcastAffine(change(self.scale, 1.0), change(self.shift, 0.0))
 

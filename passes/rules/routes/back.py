@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bnfx.passes.algebra import BroadcastAffine, Scalar
-from bnfx.passes.crossing import BlockedError, Movement, Select
+from bnfx.passes.crossing import BlockedError, Movement
 from bnfx.passes.graph import Add, Affine, Concat, Linear, Move, Node, Product
 from bnfx.passes.refusals import Code
 from bnfx.passes.rules.routes.route import (
@@ -70,12 +70,8 @@ def _before(value: Node, movement: Movement, affine: BroadcastAffine) -> Broadca
     """The map on the input of ``value`` that does what ``affine`` does on its output."""
     (source,) = value.inputs
     assert source.shape is not None and value.shape is not None
-    if isinstance(movement, Select) and source.data_users() == [value]:
-        try:
-            return movement.back_alone(affine)
-        except BlockedError:
-            pass  # a map that varies along the axis leaves the other positions alone
-    return movement.back(affine, source.shape, value.shape)
+    way = movement.back_alone if source.data_users() == [value] else movement.back
+    return way(affine, source.shape, value.shape)
 
 
 def _parts(
