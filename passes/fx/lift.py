@@ -89,7 +89,7 @@ def lift(
     mutated += module_writes(module.graph, module)
     sources = Sources(module, parameters, scalars, others, mutated)
     writes = written_values(module.graph, module, sources.may_share_memory)
-    sources.constants.pinned = writes.pinned
+    sources.constants.pinned, sources.constants.in_place = writes.pinned, writes.in_place
     graph = Graph()
     nodes: dict[fx.Node, Node] = {}
     region = 0

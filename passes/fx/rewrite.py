@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.passes import pipeline
 from bnfx.passes.algebra import Source
+from bnfx.passes.fx import private
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import lift
 from bnfx.passes.fx.lowering.lower import Form, lower
@@ -156,7 +156,7 @@ def make_values(
     tensors: Mapping[str, torch.Tensor], signs: bool = True, fixed: bool = True
 ) -> Values | None:
     """An evaluator over ``tensors``, or ``None`` where they hold no numbers."""
-    if not tensors or any(isinstance(t, FakeTensor) or t.is_meta for t in tensors.values()):
+    if not tensors or any(isinstance(t, private.FakeTensor) or t.is_meta for t in tensors.values()):
         return None
     like = next(iter(tensors.values())).detach()
     dtype = computing_dtype(tensors)
@@ -173,7 +173,7 @@ def computing_dtype(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def is_meta(tensor: torch.Tensor) -> bool:
     """Whether it is a tensor of the user's that holds no numbers."""
-    return tensor.is_meta and not isinstance(tensor, FakeTensor)
+    return tensor.is_meta and not isinstance(tensor, private.FakeTensor)
 
 
 def survey(
