@@ -95,15 +95,16 @@ def _own(m: ByHand, x: Tensor) -> Tensor:
     return x * m.var.data.mul_(1.01)
 
 
-# How many ops are folded, those before the write or cast; the rest is left.
-LEFT: dict[str, tuple[int, Form]] = {
-    "seen-behind-the-write": (1, _later),
-    "seen-through-a-view": (1, _view),
-    "constant-written-between-two-readers": (0, _constant),
-    "cast-down": (0, lambda m, x: (x.float().double() - m.mean) * m.scale),
-    "cast-down-and-up": (0, lambda m, x: (x.half().double() - m.mean) * m.scale),
-    "to-whole-numbers": (0, lambda m, x: x.to(torch.int32).to(torch.float64) * m.scale),
-    "type-as-another": (0, lambda m, x: x.type_as(m.mean.float()).double().sub(m.mean)),
+# How many ops are folded at most, those before the write or cast. Export reads what was written
+# from the write itself.
+LEFT: dict[str, tuple[tuple[int, int], Form]] = {
+    "seen-behind-the-write": ((1, 2), _later),
+    "seen-through-a-view": ((1, 1), _view),
+    "constant-written-between-two-readers": ((0, 0), _constant),
+    "cast-down": ((0, 0), lambda m, x: (x.float().double() - m.mean) * m.scale),
+    "cast-down-and-up": ((0, 0), lambda m, x: (x.half().double() - m.mean) * m.scale),
+    "to-whole-numbers": ((0, 0), lambda m, x: x.to(torch.int32).to(torch.float64) * m.scale),
+    "type-as-another": ((0, 0), lambda m, x: x.type_as(m.mean.float()).double().sub(m.mean)),
 }
 
 
@@ -132,9 +133,9 @@ def test_folded(form: str) -> None:
 def test_left(form: str) -> None:
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     most, between = LEFT[form]
-    for report in _reports(ByHand(between), x):
+    for report, limit in zip(_reports(ByHand(between), x), most, strict=True):
         outcomes = [verdict.outcome.value for verdict in report.verdicts]
-        assert outcomes.count("folded") <= most, str(report)
+        assert outcomes.count("folded") <= limit, str(report)
 
 
 def test_a_parameter_that_the_graph_writes_is_no_constant() -> None:
