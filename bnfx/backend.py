@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
-from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 
 from bnfx.errors import NotYetError, OptionError, SyncError
 from bnfx.folding.verify import disagreement
@@ -30,6 +29,7 @@ from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch
 from bnfx.sync.graph_calls import synchronised
 from bnfx.sync.overlap import overlapping
+from bnfx.torch_private import RestartAnalysis, ShortenTraceback
 from bnfx.weights.function import FoldedFunction
 from bnfx.weights.traced import compile_traced, trace
 

@@ -76,7 +76,7 @@ def _compilers() -> list[Finding]:
     """Inner compilers: the backends of torch.compile, of which Inductor needs a C++ compiler."""
     import torch
 
-    names = set(torch._dynamo.list_backends(exclude_tags=()))
+    names = set(torch.compiler.list_backends(exclude_tags=()))
     ours = "bnfx" in names
     found = [Finding("Compilers", "bnfx", ours, "found" if ours else "pip install bnfx anew")]
     wanted = os.environ.get("CXX", "g++")

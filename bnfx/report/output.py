@@ -41,7 +41,9 @@ def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] |
 def _compilation() -> object:
     """Dynamo's number of what it compiles at present, if it does."""
     guards = sys.modules.get("torch._guards")  # TVM users may have no torch
-    return None if guards is None else guards.CompileContext.current_compile_id()
+    context = getattr(guards, "CompileContext", None)
+    number = getattr(context, "current_compile_id", None)
+    return None if number is None else number()
 
 
 def render_for(path: Path, report: Report) -> str:

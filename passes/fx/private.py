@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 
-def _find(path: str) -> Any | None:
+def find(path: str) -> Any | None:
     """``module:attribute``, or ``None`` where this torch has no such name."""
     module, _, name = path.partition(":")
     try:
@@ -31,19 +31,19 @@ class _Nothing:
     """A class of which nothing is an instance."""
 
 
-FakeTensor: type[torch.Tensor] = _find("torch._subclasses.fake_tensor:FakeTensor") or type(
+FakeTensor: type[torch.Tensor] = find("torch._subclasses.fake_tensor:FakeTensor") or type(
     "FakeTensor", (torch.Tensor,), {}
 )
-HigherOrderOperator: type = _find("torch._ops:HigherOrderOperator") or _Nothing
+HigherOrderOperator: type = find("torch._ops:HigherOrderOperator") or _Nothing
 # Functions of torch.nn.functional, by the name that traces show for some of them.
-NN: Any = _find("torch._C._nn")
+NN: Any = find("torch._C._nn")
 OpOverload: Any = type(torch.ops.aten.add.Tensor)
 OpOverloadPacket: Any = type(torch.ops.aten.add)
 
-_detect_fake_mode = _find("torch._guards:detect_fake_mode")
-_is_dense = _find("torch._prims_common:is_non_overlapping_and_dense_or_false")
-_StorageWeakRef = _find("torch.multiprocessing.reductions:StorageWeakRef")
-_DisableAutocast = _find("torch._C:_DisableAutocast")
+_detect_fake_mode = find("torch._guards:detect_fake_mode")
+_is_dense = find("torch._prims_common:is_non_overlapping_and_dense_or_false")
+_StorageWeakRef = find("torch.multiprocessing.reductions:StorageWeakRef")
+_DisableAutocast = find("torch._C:_DisableAutocast")
 
 
 def schema_of(target: object) -> Any | None:
