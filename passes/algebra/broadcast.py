@@ -10,7 +10,7 @@ import numpy as np
 from bnfx.passes.algebra.affine import ChannelAffine
 from bnfx.passes.algebra.expression import Expression, Scalar, Shape, Source
 from bnfx.passes.algebra.rearrange import Slice as Part
-from bnfx.passes.algebra.rearrange import apart, broadcast_to, embed, every, permute
+from bnfx.passes.algebra.rearrange import apart, broadcast_to, concat, embed, every, permute
 
 _ONE, _ZERO = Scalar(1.0), Scalar(0.0)
 
@@ -48,6 +48,15 @@ class BroadcastAffine:
         front = (1,) * (rank - len(border.shape))
         return BroadcastAffine(_ONE, border.reshape(*front, *border.shape))
 
+    @staticmethod
+    def joined(
+        parts: Sequence[BroadcastAffine], sizes: Sequence[int], axis: int
+    ) -> BroadcastAffine:
+        """The map of a concatenation along ``axis`` whose parts, of ``sizes``, have these maps."""
+        scales, shifts = ([getattr(part, side) for part in parts] for side in ("scale", "shift"))
+        scale, shift = _joined(scales, sizes, axis, _ONE), _joined(shifts, sizes, axis, _ZERO)
+        return BroadcastAffine(scale, shift)
+
     @property
     def shape(self) -> Shape:
         """What scale and shift broadcast to."""
@@ -68,6 +77,22 @@ class BroadcastAffine:
     def is_shift(self) -> bool:
         """Whether it scales nothing, by construction."""
         return self.scale == _ONE
+
+    def without_shift(self) -> BroadcastAffine:
+        """Its scale alone."""
+        return BroadcastAffine(self.scale, _ZERO)
+
+    def with_shift(self, shift: Expression) -> BroadcastAffine:
+        """Its scale with another shift."""
+        return BroadcastAffine(self.scale, shift)
+
+    def scales_like(self, other: BroadcastAffine) -> bool:
+        """Whether both have one scale by construction, and so at each position."""
+        return _same(self.scale, other.scale)
+
+    def shifts_like(self, other: BroadcastAffine) -> bool:
+        """Whether both have one shift by construction."""
+        return _same(self.shift, other.shift)
 
     @property
     def is_computed(self) -> bool:
@@ -172,6 +197,27 @@ class BroadcastAffine:
         """One number for all positions stays one, wherever they go."""
         sides = (self.scale, self.shift)
         return BroadcastAffine(*(change(e) if e.shape else e for e in sides))
+
+
+def _same(one: Expression, other: Expression) -> bool:
+    rank = max(len(one.shape), len(other.shape))
+    return _aligned(one, rank) == _aligned(other, rank)
+
+
+def _joined(
+    parts: Sequence[Expression], sizes: Sequence[int], axis: int, neutral: Expression
+) -> Expression:
+    if all(part == neutral for part in parts):
+        return neutral
+    rank = max(axis + 1, *(len(part.shape) for part in parts))
+    full = [_aligned(e, rank) if e.shape else e.reshape(*(1,) * rank) for e in parts]
+    across = [(*e.shape[:axis], 1, *e.shape[axis + 1 :]) for e in full]
+    dims = np.broadcast_shapes(*across)
+    whole = [
+        broadcast_to(e, (*dims[:axis], size, *dims[axis + 1 :]))
+        for e, size in zip(full, sizes, strict=True)
+    ]
+    return concat(whole, axis)
 
 
 def _aligned(expression: Expression, rank: int) -> Expression:
