@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -63,7 +63,10 @@ def _copied(module: Any, mode: Any) -> Any:
 
 
 # Dynamo takes errors of these kinds as they are, or as the wish to trace once more.
-ShortenTraceback: type[Any] = find("torch._dynamo.exc:ShortenTraceback") or _NeverRaisedError
+if TYPE_CHECKING:
+    ShortenTraceback = _NeverRaisedError
+else:
+    ShortenTraceback = find("torch._dynamo.exc:ShortenTraceback") or _NeverRaisedError
 RestartAnalysis: Any = find("torch._dynamo.exc:RestartAnalysis") or _NeverRaisedError
 BackendCompilerFailed: Any = find("torch._dynamo.exc:BackendCompilerFailed") or _NeverRaisedError
 InvalidCxxCompiler: Any = find("torch._inductor.exc:InvalidCxxCompiler") or _NeverRaisedError

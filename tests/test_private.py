@@ -50,7 +50,8 @@ nn.init.normal_(model[1].running_mean)
 model, x = model.eval().double(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
 reports = []
 with torch.no_grad():
-    compiled = torch.compile(model, backend="bnfx", options={"inner": "eager", "report": reports.append})
+    options = {"inner": "eager", "report": reports.append}
+    compiled = torch.compile(model, backend="bnfx", options=options)
     assert (compiled(x) - model(x)).abs().max() < 1e-12
     print("compiled", reports[0].count("folded"))
     model[1].weight.mul_(2)
