@@ -11,7 +11,7 @@ import pytest
 import torch
 from battery.conv import Case
 from battery.every import CASES
-from support import Capture, count_batch_norms, randomise, relative, sampled
+from support import Capture, count_batch_norms, relative, sampled
 from torch import fx
 
 import bnfx
@@ -52,7 +52,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 @every_case
 def test_backend_is_exact(case: Case) -> None:
-    randomise(case.model).eval().double()
+    case = case.fresh()
     x = torch.randn(case.shape, dtype=torch.float64)
     capture = Capture()
     expected = case.model(x)
@@ -67,7 +67,7 @@ def test_backend_is_exact(case: Case) -> None:
 
 @every_case
 def test_fold_is_exact(case: Case) -> None:
-    randomise(case.model).eval().double()
+    case = case.fresh()
     x = torch.randn(case.shape, dtype=torch.float64)
     before = copy.deepcopy(case.model.state_dict())
     folded = bnfx.fold(case.model, x, keep="graph")
@@ -82,6 +82,6 @@ def test_fold_is_exact(case: Case) -> None:
 
 @pytest.mark.parametrize("case", sampled(CASES))
 def test_explain_says_the_same(case: Case) -> None:
-    randomise(case.model).eval().double()
+    case = case.fresh()
     x = torch.randn(case.shape, dtype=torch.float64)
     _check(case, bnfx.explain(case.model, x), case.left)
