@@ -25,6 +25,7 @@ from torch import fx
 from bnfx.inner import packed_ops
 from bnfx.inner.lifted_constants import LiftedConstants, PackingError, lift_constants
 from bnfx.passes.fx.lowering.bind import BOUND_PREFIX
+from bnfx.torch_private import without_autocast
 
 _serving = threading.local()
 
@@ -177,7 +178,7 @@ class _Recorder:
         order = list(self._weights)
 
         def pack(tensors: Mapping[str, torch.Tensor]) -> list[Any]:
-            with torch.inference_mode(False), torch.no_grad(), torch._C._DisableAutocast():
+            with torch.inference_mode(False), torch.no_grad(), without_autocast():
                 packed: list[Any] = module(*(tensors[name].detach() for name in order))
             return packed
 

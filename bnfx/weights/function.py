@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.exc import RestartAnalysis
-from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.inner.base import Compiled, Inner
 from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.passes.report import RewriteWarning
+from bnfx.torch_private import FakeTensor, RestartAnalysis
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.body import Program, compile_late
 from bnfx.weights.choice import described, forms

@@ -36,7 +36,7 @@ FakeTensor: type[torch.Tensor] = find("torch._subclasses.fake_tensor:FakeTensor"
 )
 HigherOrderOperator: type = find("torch._ops:HigherOrderOperator") or _Nothing
 # Functions of torch.nn.functional, by the name that traces show for some of them.
-NN: Any = find("torch._C._nn")
+NN: Any = find("torch._C:_nn")
 OpOverload: Any = type(torch.ops.aten.add.Tensor)
 OpOverloadPacket: Any = type(torch.ops.aten.add)
 
