@@ -59,6 +59,7 @@ docs-relay: $(RELAY_STAMP)  ## write docs/tvm_relay_ops.md anew: ops that are le
 bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the check, the synchronisation
 	$(BIN)/python -m bnfx.bench.weights_speed
 	$(BIN)/python -m bnfx.bench.rewrite_cost
+	$(BIN)/python -m bnfx.bench.depth
 	$(BIN)/python -m bnfx.bench.check_cost
 	$(BIN)/python -m bnfx.bench.sync_cost
 	$(BIN)/python -m bnfx.bench.tvm_relax
