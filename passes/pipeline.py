@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from bnfx.passes.callers import warn
 from bnfx.passes.graph import Affine, Graph, GraphError, Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Site, Verdict
@@ -48,7 +48,7 @@ def warn_of_failure(error: Exception, what: str, original: str) -> str:
     if isinstance(error, RuleError):
         what = f"rule {error.rule.name}"
     message = f"bnfx: {what} failed and the original {original} is used: {error!r}"
-    warnings.warn(message, RewriteWarning, stacklevel=3)
+    warn(message, RewriteWarning)
     log.warning(message, exc_info=True)
     return message
 
