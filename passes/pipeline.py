@@ -40,7 +40,7 @@ def warn_of_failure(error: Exception, what: str, original: str) -> str:
 
     Args:
         what: was tried; a rule that broke is named instead.
-        original: ``"graph"`` or ``"function"``.
+        original: ``"graph"``, ``"function"`` or ``"program"``.
 
     Returns:
         The message.

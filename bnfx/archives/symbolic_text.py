@@ -18,7 +18,7 @@ _LONGEST = 20_000
 _DEEPEST = 40
 _LARGEST = 1 << 63
 _FUNCTIONS = words(
-    "Add Mul Pow Min Max Mod Abs Rational Equality Unequality GreaterThan LessThan "
+    "Add Mul Min Max Mod Abs Rational Equality Unequality GreaterThan LessThan "
     "StrictGreaterThan StrictLessThan And Or Not FloorDiv ModularIndexing Where PythonMod "
     "CleanDiv CeilToInt FloorToInt CeilDiv FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt "
     "RoundToInt ToFloat Identity IsNonOverlappingAndDenseIndicator"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -28,6 +29,8 @@ def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
         OSError: if the disk is full or cannot be written to; the old file is whole then.
     """
     target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     _remove_abandoned(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=_prefix(os.getpid())) as folder:
         temporary = Path(folder) / (target.with_suffix(suffix) if suffix else target).name

@@ -109,7 +109,7 @@ def rewrite(
         return Rewritten(lowered.module, lowered.slots, values, report, recipe)
     except Exception as error:
         message = pipeline.warn_of_failure(error, "the rewrite", "graph")
-        return Rewritten(module, (), None, _abandoned(module, message))
+        return Rewritten(module, (), None, abandoned(module, message))
 
 
 def rewrite_captured(
@@ -195,6 +195,7 @@ def survey(
     return GraphReport(verdicts, report.notes)
 
 
-def _abandoned(module: fx.GraphModule, message: str) -> GraphReport:
+def abandoned(module: fx.GraphModule, message: str) -> GraphReport:
+    """A report of a graph whose rewrite failed: every BatchNorm kept, and ``message`` as a note."""
     report = survey(module, {}, Refusal(Code.INTERNAL_ERROR, message))
     return replace(report, notes=(*report.notes, message))

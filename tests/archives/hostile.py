@@ -543,8 +543,9 @@ def state() -> dict[str, torch.Tensor]:
 
 
 def write_good(folder: Path) -> Entries:
-    """``good.pt2``, ``good.pt`` and ``good.safetensors``; the entries of the first."""
+    """``good.pt2``, ``fold.pt2``, ``good.pt``, ``good.safetensors``; the entries of the first."""
     torch.export.save(program(), folder / "good.pt2")
+    (folder / "fold.pt2").write_bytes((folder / "good.pt2").read_bytes())
     torch.save(state(), folder / "good.pt")
     safetensors.torch.save_file(state(), folder / "good.safetensors")
     return entries_of((folder / "good.pt2").read_bytes())

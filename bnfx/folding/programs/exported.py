@@ -29,7 +29,8 @@ from bnfx.folding.programs.placeholders import describe, name_placeholders, orde
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.parameters.sources import memory
-from bnfx.passes.fx.rewrite import Rewritten
+from bnfx.passes.fx.rewrite import Rewritten, abandoned
+from bnfx.passes.pipeline import warn_of_failure
 from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
@@ -54,9 +55,13 @@ def fold_exported(
     """
     module, decomposed = _readable(program)
     rewritten = rewrite(module, _parameters(program), form="placeholders", rules=rules)
-    weights = rewritten.evaluate() if rewritten.slots else []
-    assert weights is not None, "an exported program's parameters are no fake tensors"
-    folded = _Assembly(program, module, rewritten).assemble(weights, decomposed)
+    try:
+        weights = rewritten.evaluate() if rewritten.slots else []
+        assert weights is not None, "an exported program's parameters are no fake tensors"
+        folded = _Assembly(program, module, rewritten).assemble(weights, decomposed)
+    except Exception as error:
+        message = warn_of_failure(error, "computing the folded weights", "program")
+        return copy.deepcopy(program), abandoned(module, message)
     return folded, rewritten.report
 
 
