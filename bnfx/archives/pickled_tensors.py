@@ -116,13 +116,11 @@ def _read_old(file: BinaryIO) -> Any:
     def persistent(name: Any) -> _Storage:
         nonlocal left
         dtype, key, _, count = _persistent(name)
-        if dtype is None:
-            raise RefusedError("a tensor of it has no dtype")
         if key not in storages:
-            left -= count * dtype.itemsize
+            left -= count * (dtype.itemsize if dtype else 1)
             if left < 0:
                 raise RefusedError("a tensor of it is longer than its bytes")
-            memory = torch.empty(count, dtype=dtype).untyped_storage()
+            memory = torch.empty(count, dtype=dtype or torch.uint8).untyped_storage()
             storages[key] = _Storage(memory, dtype, filled=False)
         return _sized(storages[key].data, dtype, count)
 
@@ -132,7 +130,7 @@ def _read_old(file: BinaryIO) -> Any:
         raise RefusedError("it is no file of torch.save")
     for key in keys:
         storage = storages.get(key)
-        if storage is None or storage.filled or storage.dtype is None:
+        if storage is None or storage.filled:
             raise RefusedError("it has the bytes of no tensor")
         _fill(file, storage)
     if not all(storage.filled for storage in storages.values()):
@@ -141,10 +139,9 @@ def _read_old(file: BinaryIO) -> Any:
 
 
 def _fill(file: BinaryIO, storage: _Storage) -> None:
-    assert storage.dtype is not None
     count = int.from_bytes(file.read(8), "little")
     data = torch.empty(0, dtype=torch.uint8).set_(storage.data)
-    if count * storage.dtype.itemsize != len(data):
+    if count * (storage.dtype.itemsize if storage.dtype else 1) != len(data):
         raise RefusedError("a tensor of it is longer than its bytes")
     if file.readinto(data.numpy()) != len(data):  # type: ignore[attr-defined]
         raise RefusedError("it is cut off")
@@ -190,10 +187,11 @@ def _parameter(data: Any, grad: Any, *_: Any) -> torch.nn.Parameter:
     return torch.nn.Parameter(data.detach(), requires_grad=grad is True and differentiable)
 
 
-def _size(sizes: Any) -> tuple[int, ...]:
-    if not isinstance(sizes, tuple) or not all(type(n) is int for n in sizes):
+def _size(sizes: Any) -> torch.Size:
+    # A copy, so it is short: a pickle may ask for many.
+    if not isinstance(sizes, tuple) or len(sizes) > 64 or not all(type(n) is int for n in sizes):
         raise RefusedError("a size of it is none")
-    return sizes
+    return torch.Size(sizes)
 
 
 def _device(kind: Any, *_: Any) -> str:

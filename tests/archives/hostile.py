@@ -138,9 +138,9 @@ def tree(kind: str, context: str) -> dict:
     return {"type": kind, "context": context, "children_spec": [leaf]}
 
 
-ENUM = json.dumps([{"__enum__": True, "fqn": "antigravity:fly", "name": "X"}])
+ENUM = json.dumps([{"__enum__": True, "fqn": "this:s", "name": "X"}])
 FACTORY = json.dumps(
-    {"default_factory_module": "antigravity", "default_factory_name": "x", "dict_context": ["a"]}
+    {"default_factory_module": "this", "default_factory_name": "x", "dict_context": ["a"]}
 )
 _SPAN = [{"as_int": 1 << 20}, {"as_int": 1 << 20}]
 
