@@ -16,6 +16,7 @@ from bnfx.archives.refused import RefusedError, shown
 
 Check = Callable[[Any], Any]
 _GRAPHS = 8  # one in another
+_WHOLE = ("PayloadConfig", "Payload", "TensorMeta", "Device")  # what torch does not check
 
 
 @dataclass(frozen=True)
@@ -229,4 +230,8 @@ def _fields(name: str, known: Mapping[str, Any] | OneOf, data: Any, graphs: int)
         raise RefusedError(f"{shown(data)} stands where a {name} belongs")
     if unknown := data.keys() - fields.keys():
         raise RefusedError(f"the field {shown(min(unknown))} of a {name} is not allowed")
+    if name in _WHOLE and any(
+        key not in data and not isinstance(kind, Maybe) for key, kind in fields.items()
+    ):
+        raise RefusedError(f"a {name} of it lacks a field")
     return {key: _checked(fields[key], value, graphs) for key, value in data.items()}

@@ -25,8 +25,10 @@ _FORBIDDEN = (
     *("subprocess.Popen", "ctypes.dlopen", "ctypes.dlsym", "pickle.find_class", "pty.spawn"),
     *("socket.connect", "socket.bind", "shutil.copyfile", "code.__new__", "function.__new__"),
 )
+UNUSUAL = {"this", "tabnanny"}  # what hostile files import, and nothing else
 tripped: list[str] = []
 watching = False
+OWN: set[str] = set()
 
 
 def hook(event: str, arguments: tuple) -> None:
@@ -49,6 +51,13 @@ def hook(event: str, arguments: tuple) -> None:
         tripped.append(f"{event} {str(arguments)[:80]}")
 
 
+def note_imports() -> None:
+    """importlib.import_module raises no event."""
+    for name in UNUSUAL & sys.modules.keys():
+        tripped.append(f"import {name}")
+        del sys.modules[name]
+
+
 def run(words: list[str]) -> dict:
     """One call of the command, in this process."""
     global watching
@@ -60,13 +69,14 @@ def run(words: list[str]) -> dict:
     watching = True
     result = CliRunner().invoke(app, words)
     watching = False
+    note_imports()
     if words[0] == "fold":  # it writes a folder of its own, and out.pt2
         tripped[:] = [event for event in tripped if "/.bnfx-" not in event]
     return {
         "status": result.exit_code,
         "stderr": result.stderr,
         "raised": repr(result.exception),
-        "tripped": list(tripped),
+        "tripped": [event for event in tripped if event not in OWN],
     }
 
 
@@ -83,6 +93,7 @@ def run_as_torch_does(name: str) -> dict:
         else:
             torch.load(name, weights_only=False)
     watching = False
+    note_imports()
     return {"status": 0, "stderr": "", "raised": "", "tripped": list(tripped)}
 
 
@@ -103,7 +114,7 @@ if __name__ == "__main__":
     import torchvision  # noqa: F401  what a user may have loaded
 
     KNOWN = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in sys.modules), "net"}
-    KNOWN -= {"antigravity", "this"}  # nothing imports these, so hostile files do
+    KNOWN -= UNUSUAL
     sys.addaudithook(hook)
     for name in (
         "good.pt2",
@@ -111,8 +122,10 @@ if __name__ == "__main__":
         "good.pt",
         "good.safetensors",
     ):  # whatever is loaded late, is now
-        first = run(words_of(name))
-        assert first["status"] == 0, first
+        for _ in range(2):
+            first = run(words_of(name))
+            assert first["status"] == 0, first
+            OWN.update(first["tripped"])  # torch looks for a GPU, and makes a folder for its cache
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Path(results).open("w") as out:
         for name in names:

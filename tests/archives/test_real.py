@@ -20,8 +20,8 @@ import bnfx
 from bnfx.archives.pickled_tensors import read_pickled
 from bnfx.archives.pt2 import load_program
 
-N = Dim("N", min=2, max=64)
-H = Dim("H", min=8, max=512)
+N = Dim("batch", min=2, max=64)
+H = Dim("height", min=8, max=512)
 
 
 def function(call: Callable[..., Any]) -> nn.Module:
