@@ -53,7 +53,7 @@ def run_pickle(file: Any, known: Mapping[str, Any], persistent: Callable[[Any], 
         persistent: the value of a persistent identifier.
 
     Raises:
-        RefusedError: for an opcode, or a name, that is not known, and for what is no pickle.
+        RefusedError: for an opcode, or a name, that is not known, and for what is not a pickle.
     """
     machine = _Machine(known, persistent)
     try:
@@ -70,7 +70,7 @@ def run_pickle(file: Any, known: Mapping[str, Any], persistent: Callable[[Any], 
         *(RuntimeError, pickle.UnpicklingError, MemoryError, EOFError),
     ):
         pass
-    raise RefusedError("it is no pickle of tensors, or cut off")
+    raise RefusedError("it is not a pickle of tensors, or is cut off")
 
 
 class _Machine:

@@ -84,19 +84,19 @@ def read_storage(archive: StoredZip, name: str) -> torch.UntypedStorage:
 
 def _persistent(name: Any) -> tuple[torch.dtype | None, str, str, int]:
     if not (isinstance(name, tuple) and len(name) in (5, 6) and name[0] == "storage"):
-        raise RefusedError(f"its pickle names {shown(name)}, which is no memory of a tensor")
+        raise RefusedError(f"its pickle names {shown(name)}, which is not the memory of a tensor")
     _, kind, key, location, count = name[:5]
     if len(name) == 6 and name[5] is not None:
         raise RefusedError("its pickle shares memory in a way of torch before 0.4")
     good = isinstance(kind, _Kind) and isinstance(key, str) and key.isdecimal()
     if not good or not isinstance(location, str) or type(count) is not int or count < 0:
-        raise RefusedError(f"its pickle names {shown(name)}, which is no memory of a tensor")
+        raise RefusedError(f"its pickle names {shown(name)}, which is not the memory of a tensor")
     return kind.dtype, key, location, count
 
 
 def _sized(data: torch.UntypedStorage, dtype: torch.dtype | None, count: int) -> _Storage:
     if count * (dtype.itemsize if dtype else 1) > data.nbytes():
-        raise RefusedError("a tensor of it is longer than its bytes")
+        raise RefusedError("one of its tensors is longer than its bytes")
     return _Storage(data, dtype)
 
 
@@ -106,7 +106,7 @@ def _read_old(file: BinaryIO) -> Any:
     file.seek(0)
     pickles = BoundedFile(file)
     if run_pickle(pickles, {}, None) != _MAGIC or run_pickle(pickles, {}, None) != _PROTOCOL:
-        raise RefusedError("it is no file of torch.save")
+        raise RefusedError("it is not a file of torch.save")
     system = run_pickle(pickles, {}, None)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise RefusedError("its numbers are big-endian")
@@ -119,7 +119,7 @@ def _read_old(file: BinaryIO) -> Any:
         if key not in storages:
             left -= count * (dtype.itemsize if dtype else 1)
             if left < 0:
-                raise RefusedError("a tensor of it is longer than its bytes")
+                raise RefusedError("one of its tensors is longer than its bytes")
             memory = torch.empty(count, dtype=dtype or torch.uint8).untyped_storage()
             storages[key] = _Storage(memory, dtype, filled=False)
         return _sized(storages[key].data, dtype, count)
@@ -127,7 +127,7 @@ def _read_old(file: BinaryIO) -> Any:
     value = run_pickle(pickles, _KNOWN, persistent)
     keys = run_pickle(pickles, {}, None)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise RefusedError("it is no file of torch.save")
+        raise RefusedError("it is not a file of torch.save")
     for key in keys:
         storage = storages.get(key)
         if storage is None or storage.filled:
@@ -142,7 +142,7 @@ def _fill(file: BinaryIO, storage: _Storage) -> None:
     count = int.from_bytes(file.read(8), "little")
     data = torch.empty(0, dtype=torch.uint8).set_(storage.data)
     if count * (storage.dtype.itemsize if storage.dtype else 1) != len(data):
-        raise RefusedError("a tensor of it is longer than its bytes")
+        raise RefusedError("one of its tensors is longer than its bytes")
     if file.readinto(data.numpy()) != len(data):  # type: ignore[attr-defined]
         raise RefusedError("it is cut off")
     storage.filled = True
@@ -158,7 +158,7 @@ class _Kind:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> torch.Tensor:
     """``_rebuild_tensor``, and ``_v2`` with (requires_grad, hooks[, metadata]) behind."""
     if not isinstance(storage, _Storage) or storage.dtype is None or any(rest[1:]):
-        raise RefusedError("a tensor of it is of a kind that is not allowed")
+        raise RefusedError("one of its tensors is of a kind that is not allowed")
     return _strided(storage, storage.dtype, offset, size, stride, rest[:1] == (True,))
 
 
@@ -167,7 +167,7 @@ def _tensor_of_bytes(
 ) -> torch.Tensor:
     """``_rebuild_tensor_v3``: of a dtype that has no class of storages."""
     if not isinstance(storage, _Storage) or not isinstance(dtype, torch.dtype) or hooks:
-        raise RefusedError("a tensor of it is of a kind that is not allowed")
+        raise RefusedError("one of its tensors is of a kind that is not allowed")
     return _strided(storage, dtype, offset, size, stride, grad is True)
 
 
@@ -182,7 +182,7 @@ def _strided(
 def _parameter(data: Any, grad: Any, *_: Any) -> torch.nn.Parameter:
     """``_rebuild_parameter``; hooks and attributes are left out."""
     if type(data) is not torch.Tensor:
-        raise RefusedError("a parameter of it is no tensor")
+        raise RefusedError("one of its parameters is not a tensor")
     differentiable = data.is_floating_point() or data.is_complex()
     return torch.nn.Parameter(data.detach(), requires_grad=grad is True and differentiable)
 
@@ -190,7 +190,7 @@ def _parameter(data: Any, grad: Any, *_: Any) -> torch.nn.Parameter:
 def _size(sizes: Any) -> torch.Size:
     # A copy, so it is short: a pickle may ask for many.
     if not isinstance(sizes, tuple) or len(sizes) > 64 or not all(type(n) is int for n in sizes):
-        raise RefusedError("a size of it is none")
+        raise RefusedError("it has a size that is not one")
     return torch.Size(sizes)
 
 

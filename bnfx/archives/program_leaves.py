@@ -35,7 +35,7 @@ def boolean(value: Any) -> Any:
 def false(value: Any) -> Any:
     """A weight that is pickled is code."""
     if value is not False:
-        raise RefusedError("a weight or constant of it is pickled, and pickles are code")
+        raise RefusedError("one of its weights or constants is pickled, and pickles are code")
     return value
 
 
@@ -142,7 +142,7 @@ def device(value: Any) -> Any:
 def nothing(value: Any) -> Any:
     """Objects of classes of one's own are pickled."""
     if value:
-        raise RefusedError("it holds an object that is no tensor, and such are pickled")
+        raise RefusedError("it holds an object that is not a tensor, and such are pickled")
     return value
 
 

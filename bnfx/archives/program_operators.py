@@ -43,26 +43,28 @@ _PRIVATE = words(
 )
 _TENSOR = re.compile(r"torch\.ops\.aten\.([A-Za-z_]\w*)\.([A-Za-z_]\w*)", re.ASCII)
 _TYPES = frozenset(["Tensor", "int", "bool", "number", "float", "Device"])
-_WORDS = frozenset(  # arguments that are words; a file's name, as aten::from_file has one, is none
-    [
-        "padding",
-        "rounding_mode",
-        "equation",
-        "norm",
-        "approximate",
-        "UPLO",
-        "driver",
-        "mode",
-        "indexing",
-        "interpolation",
-        "reduce",
-        "side",
-        "pad_mode",
-        "ord",
-        "p",
-        "padding_side",
-        "assert_msg",
-    ]
+_WORDS = (
+    frozenset(  # arguments that may be texts; the path that aten::from_file takes is not among them
+        [
+            "padding",
+            "rounding_mode",
+            "equation",
+            "norm",
+            "approximate",
+            "UPLO",
+            "driver",
+            "mode",
+            "indexing",
+            "interpolation",
+            "reduce",
+            "side",
+            "pad_mode",
+            "ord",
+            "p",
+            "padding_side",
+            "assert_msg",
+        ]
+    )
 )
 # Their results come from outside of the program, or they print.
 _OUTSIDE = frozenset({"from_file", "_print"})
@@ -79,7 +81,9 @@ def checked_operator(target: str) -> str:
         return target
     found = _TENSOR.fullmatch(target)
     if not found:
-        raise RefusedError(f"it calls {shown(target)}, which is no operator on tensors or sizes")
+        raise RefusedError(
+            f"it calls {shown(target)}, which is not an operator on tensors or sizes"
+        )
     name, overload = found.groups()
     private = name.startswith("_") and name[1:] not in _PRIVATE
     if name in _OUTSIDE or private or not _takes_tensors_and_numbers(name, overload):

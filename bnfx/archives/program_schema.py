@@ -1,6 +1,6 @@
 """What an exported program's JSON may hold: a table of its kinds, each with its fields.
 
-:func:`checked_program` builds the program anew from what it has understood, so that torch never
+:func:`checked_program` rebuilds the program from what it has understood, so that torch never
 sees anything else. Names are identifiers and texts end no string, as torch writes them into Python
 code that it runs.
 """
@@ -184,7 +184,7 @@ _STRUCTS: dict[str, Mapping[str, Any] | OneOf] = {
 
 
 def checked_program(data: Any) -> dict[str, Any]:
-    """An ``ExportedProgram`` of torch's schema, as JSON, built anew.
+    """An ``ExportedProgram`` of torch's schema, as JSON, rebuilt.
 
     Raises:
         RefusedError: if it holds a kind, field, name, operator or text that is not allowed.
@@ -233,5 +233,5 @@ def _fields(name: str, known: Mapping[str, Any] | OneOf, data: Any, graphs: int)
     if name in _WHOLE and any(
         key not in data and not isinstance(kind, Maybe) for key, kind in fields.items()
     ):
-        raise RefusedError(f"a {name} of it lacks a field")
+        raise RefusedError(f"one of its {name}s lacks a field")
     return {key: _checked(fields[key], value, graphs) for key, value in data.items()}

@@ -2,7 +2,7 @@
 
 ``torch.export.load`` unpickles, evaluates, imports and loads libraries as an archive says. Here
 every entry is read once, checked, and what was checked is handed to torch's deserialiser as values:
-JSON that was written anew, and tensors. No byte of the archive itself reaches torch.
+JSON that was written again, and tensors. No byte of the archive itself reaches torch.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _json(archive: StoredZip, name: str) -> Any:
     try:
         return json.loads(text.decode())
     except (ValueError, RecursionError):
-        raise RefusedError(f"its entry {shown(name)} is no JSON, or too deep") from None
+        raise RefusedError(f"its entry {shown(name)} is not JSON, or too deep") from None
 
 
 def _payloads(archive: StoredZip, folder: str, kind: str) -> dict[str, torch.Tensor]:
@@ -194,7 +194,7 @@ def _inputs(archive: StoredZip, name: str) -> Any:
         return None
     pair = isinstance(value, tuple) and len(value) == 2
     if not pair or not isinstance(value[0], tuple) or not isinstance(value[1], dict):
-        raise RefusedError("its example inputs are no arguments of a call")
+        raise RefusedError("its example inputs are not the arguments of a call")
     _check_input(value)
     return value
 
@@ -211,9 +211,9 @@ def _check_input(value: Any, depth: int = 50) -> None:
             _check_input(item, depth - 1)
     elif isinstance(value, str):
         if not is_key(value) and value:
-            raise RefusedError(f"its example input {shown(value)} is no plain word")
+            raise RefusedError(f"its example input {shown(value)} is not a plain word")
     elif not isinstance(value, (torch.Tensor, bool, int, float, type(None))):
-        raise RefusedError(f"its example input {shown(value)} is no tensor or number")
+        raise RefusedError(f"its example input {shown(value)} is not a tensor or number")
 
 
 def _deserialised(

@@ -69,7 +69,9 @@ class StoredZip:
         except RefusedError:
             raise
         except (zipfile.BadZipFile, *_BROKEN) as error:
-            raise RefusedError(f"it is no zip archive, or cut off ({_first(error)})") from None
+            raise RefusedError(
+                f"it is not a zip archive, or is cut off ({_first(error)})"
+            ) from None
         self.entries: dict[str, Entry] = {}
         taken = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
@@ -140,7 +142,7 @@ def _check(info: zipfile.ZipInfo) -> None:
         raise RefusedError(f"its entry {shown(name)} is encrypted, or of an unknown kind")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
-        raise RefusedError(f"its entry {shown(name)} is no plain file")
+        raise RefusedError(f"its entry {shown(name)} is not a plain file")
 
 
 def root_of(names: Iterable[str]) -> str:

@@ -28,11 +28,11 @@ def strided(
     """
     numbers = [offset, *size, *stride]
     if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(size) != len(stride):
-        raise RefusedError("a tensor of it has no size")
+        raise RefusedError("one of its tensors has no size")
     count = math.prod(size)
     last = sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else -1
     if (offset + last + 1) * dtype.itemsize > storage.nbytes() or len(size) > 32:
-        raise RefusedError("a tensor of it is longer than its bytes")
+        raise RefusedError("one of its tensors is longer than its bytes")
     if count * dtype.itemsize > storage.nbytes() + _EXPANDED:
-        raise RefusedError("a tensor of it is far larger than its bytes")
+        raise RefusedError("one of its tensors is far larger than its bytes")
     return torch.empty(0, dtype=dtype).set_(storage, offset, tuple(size), tuple(stride))

@@ -1,7 +1,7 @@
 """The texts of an exported program that torch evaluates: expressions of sizes, and guards.
 
 torch hands the first to ``sympy.sympify``, which is ``eval``, and the second to ``exec``. Here each
-is parsed by a grammar of its own, and written anew from what was parsed.
+is parsed by a grammar of its own, and printed again from what was parsed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def checked_expression(text: str) -> str:
             return found
     except (StopIteration, RuntimeError):
         pass
-    raise RefusedError(f"{shown(text)} is no expression of sizes")
+    raise RefusedError(f"{shown(text)} is not an expression of sizes")
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _tokens(text: str) -> Iterator[str]:
     while at < len(text):
         found = _TOKEN.match(text, at)
         if not found:
-            raise RefusedError(f"{shown(text)} is no expression of sizes")
+            raise RefusedError(f"{shown(text)} is not an expression of sizes")
         name, number, quoted, mark = found.groups()
         yield name or number or mark or f"'{quoted}'"
         at = found.end()
@@ -63,7 +63,7 @@ def _expression(tokens: Iterator[str], head: str, depth: int, powers: bool) -> s
     if head in ("true", "false", "oo", "int_oo"):
         return head
     if not depth or next(tokens) != "(":
-        raise RefusedError(f"{shown(head)} is no part of an expression of sizes")
+        raise RefusedError(f"{shown(head)} is not part of an expression of sizes")
     if head == "Symbol":
         return _symbol(tokens)
     if head == "Integer":
@@ -79,7 +79,7 @@ def _expression(tokens: Iterator[str], head: str, depth: int, powers: bool) -> s
         _expect(tokens, ")")
         return f"Rational({first}, {second})"
     if head not in _FUNCTIONS and not (head in _POWERS and powers):
-        raise RefusedError(f"{shown(head)} is no function of sizes, or its powers are nested")
+        raise RefusedError(f"{shown(head)} is not a function of sizes, or its powers are nested")
     arguments: list[str] = []
     mark = ","
     while mark == ",":
@@ -106,7 +106,7 @@ def _check_power(arguments: list[str]) -> None:
 def _symbol(tokens: Iterator[str]) -> str:
     name = next(tokens)
     if not (name.startswith("'") and SYMBOL.fullmatch(name[1:-1])):
-        raise RefusedError(f"{shown(name)} is no name of a size")
+        raise RefusedError(f"{shown(name)} is not the name of a size")
     parts = [name]
     while (mark := next(tokens)) == ",":
         assumption = next(tokens)
@@ -128,13 +128,13 @@ def _float(tokens: Iterator[str]) -> str:
     precision = _integer(next(tokens))
     _expect(tokens, ")")
     if not re.fullmatch(r"-?\d{1,40}(\.\d{0,40})?(e[+-]?\d{1,3})?", text) or not 0 < precision < 99:
-        raise RefusedError(f"{shown(text)} is no number")
+        raise RefusedError(f"{shown(text)} is not a number")
     return f"Float('{text}', precision={precision})"
 
 
 def _integer(token: str) -> int:
     if not re.fullmatch(r"-?\d{1,19}", token) or not -_LARGEST <= int(token) < _LARGEST:
-        raise RefusedError(f"{shown(token)} is no whole number of 64 bits")
+        raise RefusedError(f"{shown(token)} is not a whole number of 64 bits")
     return int(token)
 
 
@@ -169,7 +169,7 @@ def checked_guard(text: str) -> str:
             raise ValueError
         return ast.unparse(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise RefusedError(f"{shown(text)} is no condition on the sizes of inputs") from None
+        raise RefusedError(f"{shown(text)} is not a condition on the sizes of inputs") from None
 
 
 def _is_condition(node: ast.expr) -> bool:

@@ -20,7 +20,7 @@ _DEEPEST = 50
 
 
 def checked_tree(text: str) -> str:
-    """``treespec_dumps`` of a nesting, written anew.
+    """``treespec_dumps`` of a nesting, written again.
 
     Raises:
         RefusedError: for what is not one of tuples, lists, dictionaries and named tuples.
@@ -30,7 +30,7 @@ def checked_tree(text: str) -> str:
     try:
         protocol, tree = json.loads(text)
     except (ValueError, TypeError, RecursionError):
-        raise RefusedError(f"{shown(text)} is no nesting of inputs") from None
+        raise RefusedError(f"{shown(text)} is not a nesting of inputs") from None
     if protocol != 1:
         raise RefusedError(f"the nesting of its inputs has the version {shown(protocol)}, not 1")
     return json.dumps([1, _tree(tree, _DEEPEST)])
@@ -38,19 +38,19 @@ def checked_tree(text: str) -> str:
 
 def _tree(tree: Any, depth: int) -> dict[str, Any]:
     if not isinstance(tree, dict) or set(tree) != {"type", "context", "children_spec"} or not depth:
-        raise RefusedError(f"{shown(tree)} is no nesting of inputs")
+        raise RefusedError(f"{shown(tree)} is not a nesting of inputs")
     kind, context, children = tree["type"], tree["context"], tree["children_spec"]
     if not isinstance(children, list):
-        raise RefusedError(f"{shown(children)} is no list of inputs")
+        raise RefusedError(f"{shown(children)} is not a list of inputs")
     if kind is None:
         if context is not None or children:
-            raise RefusedError(f"{shown(tree)} is no nesting of inputs")
+            raise RefusedError(f"{shown(tree)} is not a nesting of inputs")
     elif kind in _MAPPINGS:
         context = _keys(context, len(children))
     elif kind == "collections.namedtuple":
         # The class is looked up among those that the process has registered, and not imported.
         if not isinstance(context, str) or not _CLASS.fullmatch(context.strip('"')):
-            raise RefusedError(f"{shown(context)} is no named tuple")
+            raise RefusedError(f"{shown(context)} is not a named tuple")
     elif kind not in _SEQUENCES or context != "null":
         raise RefusedError(f"inputs in a {shown(kind)} are not allowed")
     return {
@@ -63,7 +63,7 @@ def _tree(tree: Any, depth: int) -> dict[str, Any]:
 def _keys(context: Any, count: int) -> str:
     keys = json.loads(context) if isinstance(context, str) else None
     if not isinstance(keys, list) or len(keys) != count or not all(map(is_key, keys)):
-        raise RefusedError(f"{shown(context)} are no keys of inputs")
+        raise RefusedError(f"{shown(context)} are not keys of inputs")
     return json.dumps(keys)
 
 

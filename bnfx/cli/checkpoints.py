@@ -1,4 +1,4 @@
-"""Weights by the name of a file, of which no code is run."""
+"""Weights from files, whose code is never run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnfx.errors import SourceError
 def check_file(path: Path) -> None:
     """Raise if there is no such file."""
     if not path.is_file():
-        raise SourceError(f"{path} is no file")
+        raise SourceError(f"{path} is not a file")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -35,7 +35,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise SourceError(f"{path} holds no state dict; save model.state_dict()")
     if wrong := [key for key in state if not isinstance(key, str)]:
         raise SourceError(
-            f"{path} has the key {shown(wrong[0])}, which is no name; save model.state_dict()"
+            f"{path} has the key {shown(wrong[0])}, which is not a name; save model.state_dict()"
         )
     for prefix in ("module.", "_orig_mod."):
         if state and all(key.startswith(prefix) for key in state):
@@ -61,7 +61,7 @@ def _read_state(path: Path) -> Any:
             return read_pickled(file)
     except (RefusedError, OSError, MemoryError) as error:
         raise SourceError(
-            f"{path} is no checkpoint, or cut off: {error}; save model.state_dict()"
+            f"{path} is not a checkpoint, or is cut off: {error}; save model.state_dict()"
         ) from None
 
 
@@ -75,4 +75,4 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         return load(path.read_bytes())
     except Exception as error:  # of Rust, of torch, and KeyError for a dtype that torch lacks
         why = textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")
-        raise SourceError(f"{path} is no safetensors file, or cut off: {why}") from None
+        raise SourceError(f"{path} is not a safetensors file, or is cut off: {why}") from None

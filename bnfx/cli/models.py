@@ -1,4 +1,4 @@
-"""Models by the words of a command line."""
+"""The models that a command line names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load_model(
         model = _from_file(Path(kind), name)
     else:
         raise SourceError(
-            f"{source!r} is no model: use torchvision:NAME, timm:NAME, file.py:function or "
+            f"{source!r} is not a model: use torchvision:NAME, timm:NAME, file.py:function or "
             f"file.pt2{_guess(source)}"
         )
     if weights is not None:
@@ -143,6 +143,6 @@ def _load_program(path: Path) -> ExportedProgram:
         ) from None
     except (RefusedError, OSError, MemoryError) as error:
         raise SourceError(
-            f"{path} is no exported program, or a broken one ({error}); write it anew with "
+            f"{path} is not an exported program, or is damaged ({error}); save it again with "
             "torch.export.save"
         ) from error
