@@ -19,13 +19,13 @@ from bnfx.folding.verify import disagreement
 from bnfx.inner.base import Inner
 from bnfx.inner.resolve import resolve
 from bnfx.options import Options, parse_rules
-from bnfx.passes.callers import warn
 from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
 from bnfx.passes.fx.rewrite import Rewritten, is_meta, rewrite_captured, survey
 from bnfx.passes.fx.training.synchronise import Swapped
 from bnfx.passes.pipeline import warn_of_failure
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, RewriteWarning
+from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from bnfx.passes.callers import warn
 from bnfx.passes.graph import Affine, Graph, GraphError, Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Site, Verdict
 from bnfx.passes.rules.guards import multiply_add_dtype
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.user_warnings import warn
 from bnfx.passes.values import Values
 
 log = logging.getLogger("bnfx")

@@ -165,7 +165,7 @@ def test_reports_in_files_do_not_pile_up(tmp_path: Path) -> None:
 
 def test_warnings_point_at_the_caller() -> None:
     """Through frames of ours, of torch and of contextlib."""
-    from bnfx.passes.callers import warn
+    from bnfx.passes.user_warnings import warn
 
     namespace = {"__name__": "torch.somewhere", "warn": warn, "Told": bnfx.FoldWarning}
     exec("def deep(n):\n    deep(n - 1) if n else warn('here', Told)\n", namespace)

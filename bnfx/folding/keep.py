@@ -12,11 +12,11 @@ from bnfx.errors import CaptureError, FoldWarning
 from bnfx.folding.capture import copied, trace
 from bnfx.folding.graph_form import fold_graph
 from bnfx.folding.modules.same_class import SameClass, fold_modules, graph_only
-from bnfx.passes.callers import warn
 from bnfx.passes.fx.rewrite import survey_shapeless
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
 from bnfx.passes.rules.rule import Rule
+from bnfx.passes.user_warnings import warn
 from bnfx.report.wording import counted
 
 _SHOWN = 3  # reasons in a warning

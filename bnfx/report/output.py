@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bnfx.errors import ReportWarning
-from bnfx.passes.callers import warn
+from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.files import whole
 
