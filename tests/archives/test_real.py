@@ -111,7 +111,7 @@ FORMS: dict[str, tuple[Callable[..., Any], tuple, dict, Any]] = {
     ),
     "ordered": (lambda m, d: body(m, d["a b.c"]), (OrderedDict({"a b.c": X}),), {}, None),
     "nested": (lambda m, p: (body(m, p[0][1]), (p[1],)), (([X, X], X),), {}, None),
-    "named outputs": (lambda m, x: torch.max(body(m, x), dim=1), (X,), {}, None),
+    "several outputs": (lambda m, x: tuple(torch.max(body(m, x), dim=1)), (X,), {}, None),
     "keywords": (
         lambda m, x, *, k, flag: body(m, x) + k,
         (X,),
