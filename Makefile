@@ -67,8 +67,8 @@ bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the c
 bench-relay: $(RELAY_STAMP)  ## what folding changes in Relay builds: build time and run time
 	$(RELAY_BIN)/python -m bnfx.bench.tvm_relay
 
-fuzz: $(STAMP)  ## thousands of random networks, for a nightly run: folded and compiled are eager
-	BNFX_FUZZ=3000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
+fuzz: $(STAMP)  ## thousands of random networks and damaged files, for a nightly run
+	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
 
 clean:  ## remove the environments and what tools left behind
 	rm -rf $(VENV) $(RELAY_VENV) .venv-tvm-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

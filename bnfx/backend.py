@@ -7,14 +7,13 @@ fold is part of the graph; one with nothing to do goes to the inner compiler as 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
 
-from bnfx.errors import NotYetError, OptionError, SyncError
+from bnfx.errors import BnfxError, NotYetError, OptionError, SyncError
 from bnfx.folding.verify import disagreement
 from bnfx.inner.base import Inner
 from bnfx.inner.resolve import resolve
@@ -22,8 +21,10 @@ from bnfx.options import Options, parse_rules
 from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
 from bnfx.passes.fx.rewrite import Rewritten, is_meta, rewrite_captured, survey
 from bnfx.passes.fx.training.synchronise import Swapped
+from bnfx.passes.pipeline import warn_of_failure
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, RewriteWarning
+from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch
@@ -93,21 +94,31 @@ def bnfx(
         raise _CompileTimeSyncError(str(error)) from None
     inner = overlapping(for_batch(inner, swapped, example_inputs), swapped)
     module = swapped.module
+    try:
+        report, compiled = _plan(swapped, example_inputs, inner, chosen)
+    except (RestartAnalysis, BnfxError):
+        raise
+    except Exception as error:
+        warn_of_failure(error, "the rewrite", "graph")
+        report, compiled = GraphReport(()), None
+    if compiled is None:
+        compiled = inner.compile(module, example_inputs)
+    # Once it is true: a compiler may start over.
+    deliver(Report((report,)), chosen.report)
+    return compiled
 
-    inputs = GraphInputs.of(module, example_inputs)
+
+_Planned = tuple[GraphReport, Callable[..., Any] | None]
+
+
+def _plan(
+    swapped: Swapped, example_inputs: Sequence[Any], inner: Inner, chosen: Options
+) -> _Planned:
+    """What becomes of each BatchNorm, and the compiled graph unless it is the original one."""
+    inputs = GraphInputs.of(swapped.module, example_inputs)
     job = _Job(swapped, example_inputs, inputs, inner, chosen)
-    if any(map(is_meta, inputs.parameters.values())):
-        return job.leave(Refusal(Code.UNSUPPORTED_DTYPE, "its parameters are on the meta device"))
-    if without_gradients(module, example_inputs):
-        return job.trace("as asked") if chosen.weights == "traced" else job.fold()
-    why = "the graph was compiled with gradients enabled"
-    if chosen.weights not in ("auto", "traced"):
-        why += f"; weights={chosen.weights!r} computes folded weights ahead of it"
-        return job.leave(Refusal(Code.GRADIENTS_NEEDED, why))
-    if switches_gradients(module):
-        why += ", and switches them in its middle"
-        return job.leave(Refusal(Code.GRADIENTS_NEEDED, why))
-    return job.trace("gradients are needed")
+    report, compiled = job.run()
+    return swapped.annotate(report), compiled
 
 
 @dataclass(frozen=True)
@@ -124,16 +135,33 @@ class _Job:
     def module(self) -> fx.GraphModule:
         return self.swapped.module
 
-    def leave(self, refusal: Refusal) -> Callable[..., Any]:
-        """Compile it as it came."""
-        return self._compile(survey(self.module, self.inputs.parameters, refusal), None)
+    def run(self) -> _Planned:
+        """Compile it in the way that the options and gradients ask for."""
+        chosen = self.options
+        if any(map(is_meta, self.inputs.parameters.values())):
+            why = "its parameters are on the meta device"
+            return self.leave(Refusal(Code.UNSUPPORTED_DTYPE, why))
+        if without_gradients(self.module, self.example_inputs):
+            return self.trace("as asked") if chosen.weights == "traced" else self.fold()
+        why = "the graph was compiled with gradients enabled"
+        if chosen.weights not in ("auto", "traced"):
+            why += f"; weights={chosen.weights!r} computes folded weights ahead of it"
+            return self.leave(Refusal(Code.GRADIENTS_NEEDED, why))
+        if switches_gradients(self.module):
+            why += ", and switches them in its middle"
+            return self.leave(Refusal(Code.GRADIENTS_NEEDED, why))
+        return self.trace("gradients are needed")
 
-    def fold(self) -> Callable[..., Any]:
+    def leave(self, refusal: Refusal) -> _Planned:
+        """Compile it as it came."""
+        return survey(self.module, self.inputs.parameters, refusal), None
+
+    def fold(self) -> _Planned:
         """Fold its weights ahead of time."""
         rules = parse_rules(self.options.rules)
         rewritten = rewrite_captured(self.module, self.inputs, rules)
         if not rewritten.slots:
-            return self._compile(rewritten.report, None)
+            return rewritten.report, None
 
         def refold(inputs: GraphInputs) -> Rewritten:
             return rewrite_captured(module, inputs, rules, signs=False)
@@ -147,7 +175,7 @@ class _Job:
 
         return self._verified(rewritten, compile_)
 
-    def trace(self, why: str) -> Callable[..., Any]:
+    def trace(self, why: str) -> _Planned:
         """Put the fold into it."""
         traced = trace(self.module, self.inputs, parse_rules(self.options.rules))
         if traced is None:
@@ -160,7 +188,7 @@ class _Job:
 
     def _verified(
         self, rewritten: Rewritten, compile_: Callable[[], tuple[Callable[..., Any], str, str]]
-    ) -> Callable[..., Any]:
+    ) -> _Planned:
         """Compile the rewritten graph, if the answers agree; warn if they do not."""
         verify, problem = self.options.verify, None
         if verify:
@@ -173,17 +201,6 @@ class _Job:
             except Exception as error:
                 problem = f"bnfx: the folded graph did not compile, the original is used: {error!r}"
         if problem is not None:
-            warnings.warn(problem, RewriteWarning, stacklevel=2)
+            warn(problem, RewriteWarning)
             return self.leave(Refusal(Code.INTERNAL_ERROR, problem))
-        report = replace(rewritten.report, weights=form, weights_reason=why)
-        return self._compile(report, compiled)
-
-    def _compile(
-        self, report: GraphReport, compiled: Callable[..., Any] | None
-    ) -> Callable[..., Any]:
-        """Compile the original if need be, and deliver the report."""
-        if compiled is None:
-            compiled = self.inner.compile(self.module, self.example_inputs)
-        # Once it is true: a compiler may start over.
-        deliver(Report((self.swapped.annotate(report),)), self.options.report)
-        return compiled
+        return replace(rewritten.report, weights=form, weights_reason=why), compiled
