@@ -12,7 +12,7 @@ from support import randomise
 from torch import nn
 
 CALLERS = 3
-SECONDS = 4.0
+SECONDS = 2.0
 
 
 class Shared(nn.Module):
