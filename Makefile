@@ -27,13 +27,13 @@ test-all: MARKS = heavy or not heavy
 test-all: test  ## the same, heavy builds included
 
 test-main: $(STAMP)  ## the suite, but for Relay
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m '$(MARKS)'
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25 -m '$(MARKS)'
 
 # The recipe is one script: where there is no Python 3.10, it says so, and fails only if told to.
 test-relay: $(STAMP)  ## Relay's tests, in a Python 3.10 of their own
 	@if sh tests/relay/find_python.sh >/dev/null; then \
 	  $(MAKE) --no-print-directory $(RELAY_STAMP) $(RELAY_FILES) && \
-	  $(RELAY_BIN)/python -m pytest -n 2 --dist worksteal -m '$(MARKS)' tests/relay; \
+	  $(RELAY_BIN)/python -m pytest -n 2 --dist worksteal --durations=25 -m '$(MARKS)' tests/relay; \
 	else \
 	  echo "*** NOT TESTED: tests/relay (bnfx.tvm.relay, bnfx.passes.relay)."; \
 	  echo "*** They need Python 3.10: put python3.10 on PATH, or install pyenv or uv."; \

@@ -68,6 +68,11 @@ class ChannelAffine:
                 return expression.shape[0]
         return None
 
+    @property
+    def is_scale(self) -> bool:
+        """Whether it has no shift, by construction."""
+        return self.shift == Scalar(0.0)
+
     def sources(self) -> Iterator[Source]:
         """The parameters that the map reads."""
         yield from dict.fromkeys((*self.scale.sources(), *self.shift.sources()))

@@ -220,6 +220,26 @@ def embed(expression: Expression, axis: int, start: int, size: int, fill: float)
     return concat(parts, axis)
 
 
+def every(expression: Expression, axis: int, step: int) -> Expression:
+    """Positions 0, ``step``, ``2 step``, ... of ``axis``."""
+    if step == 1:
+        return expression
+    *front, size = expression.shape[: axis + 1]
+    rest, count = expression.shape[axis + 1 :], -(-size // step)
+    filled = embed(expression, axis, 0, count * step, 0.0).reshape(*front, count, step, *rest)
+    return Slice(filled, axis + 1, 0, 1).reshape(*front, count, *rest)
+
+
+def apart(expression: Expression, axis: int, step: int, fill: float) -> Expression:
+    """The expression with ``step - 1`` positions of ``fill`` between neighbours on ``axis``."""
+    if step == 1:
+        return expression
+    *front, count = expression.shape[: axis + 1]
+    rest = expression.shape[axis + 1 :]
+    spread = embed(expression.reshape(*front, count, 1, *rest), axis + 1, 0, step, fill)
+    return Slice(spread.reshape(*front, count * step, *rest), axis, 0, (count - 1) * step + 1)
+
+
 def total(expression: Expression, axes: Sequence[int]) -> Expression:
     """The sum over ``axes``."""
     return Sum(expression, tuple(axes)) if axes else expression

@@ -6,7 +6,7 @@ import pytest
 import torch
 from battery.conv import Case
 from battery.every import CASES
-from support import randomise, relative
+from support import randomise, relative, sampled
 
 import bnfx
 
@@ -55,7 +55,7 @@ def test_training_ir(case: Case) -> None:
     check(case, False, EXPORTED.get(case.name, usual))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", sampled(CASES, always=DECOMPOSED))
 def test_decomposed_ir(case: Case) -> None:
     usual = (case.folded, case.merged, case.lowered, case.kept)
     check(case, True, DECOMPOSED.get(case.name, usual))

@@ -1,26 +1,12 @@
-"""Pools as TVM's IRs write them, and what affine maps may cross of them."""
+"""Ops that combine, or repeat, positions of one channel: pools, reductions, resizing, repeats."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bnfx.passes.algebra import average
-from bnfx.passes.crossing import Chain as Chain
-from bnfx.passes.crossing import Dims, Permute, Reshape, Window
-from bnfx.passes.tvm.layouts import channels_last
-
-
-def spatial_axes(layout: str, out_layout: str, rank: int) -> tuple[tuple[int, ...], bool]:
-    """The axes of a pool or resize, and whether channels are last.
-
-    Raises:
-        ValueError: if it changes the layout, or the layout is not read.
-    """
-    if out_layout not in ("", layout):
-        raise ValueError("it changes the layout")
-    count = rank - 2
-    last = channels_last(layout, count)
-    return tuple(range(1, 1 + count) if last else range(2, 2 + count)), last
+from bnfx.passes.crossing import Dims, Window
 
 
 @dataclass(frozen=True)
@@ -84,22 +70,25 @@ class Pool:
         return Window(self.axes, counts_padding=counts, convolution=convolution)
 
 
-def depth_to_space(before: Dims, after: Dims, block: int, columns_first: bool) -> Chain | None:
-    """``(N, C, H, W)`` to ``(N, C / block^2, H block, W block)``.
+def reduced(
+    rank: int, axes: Iterable[int] | None, keep: bool, by_order: bool, exclude: bool = False
+) -> Window:
+    """A mean or maximum over ``axes``, over all if ``None``.
 
     Args:
-        columns_first: whether the depth of one place is ``(C, block, block)``, as in PyTorch's
-            pixel_shuffle, rather than ``(block, block, C)``.
+        exclude: whether it runs over all but these.
     """
-    if len(before) != 4 or not isinstance(before[1], int):
-        return None
-    n, c, h, w = before
-    depth = int(c) // block**2
-    if columns_first:
-        dims: Dims = (n, depth, block, block, h, w)
-        order: tuple[int, ...] = (0, 1, 4, 2, 5, 3)
-    else:
-        dims = (n, block, block, depth, h, w)
-        order = (0, 3, 4, 1, 5, 2)
-    middle = tuple(dims[axis] for axis in order)
-    return Chain(((Reshape(), dims), (Permute(order), middle), (Reshape(), after)))
+    every = set(range(rank))
+    named = every if axes is None else {axis % rank for axis in axes}
+    if exclude and axes is not None:
+        named = every - named
+    return Window(tuple(sorted(named)), keep=keep, by_order=by_order)
+
+
+def repeated(before: Dims, after: Dims, axes: Iterable[int]) -> Window | None:
+    """Positions of ``axes`` again and again: repeat and tile. It is like resizing to the nearest.
+
+    ``None`` if it also changes the rank.
+    """
+    rank = len(before)
+    return Window(tuple(sorted({axis % rank for axis in axes}))) if rank == len(after) else None

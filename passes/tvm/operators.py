@@ -1,24 +1,20 @@
-"""Relax calls -> algebra: the linear operator or the affine map that a call is."""
+"""Calls of both IRs -> algebra: the linear operator or the affine map that a call is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from bnfx.passes.algebra import BroadcastAffine, ChannelAffine, Dense, LinearOperator, Source
 from bnfx.passes.algebra.rearrange import permute
 from bnfx.passes.graph import Linear, Node
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.relax.expressions import Value, numbers
+from bnfx.passes.tvm.dataflow import Value, numbers
+from bnfx.passes.tvm.dialect import Dialect
 from bnfx.passes.tvm.weight_layouts import WeightLayout, Written, read_convolution
 
 Refusals = tuple[Refusal, ...]
 Lookup = Callable[[Value, str], Source | Refusal]
-
-_CONVS = {"nn.conv1d": 1, "nn.conv2d": 2, "nn.conv3d": 3}
-_TRANSPOSED = {f"{name}_transpose": spatial for name, spatial in _CONVS.items()}
-LINEAR = frozenset({*_CONVS, *_TRANSPOSED, "matmul"})
 
 
 @dataclass(frozen=True)
@@ -30,41 +26,35 @@ class Read:
 
 
 def read_operator(
-    value: Value, source: Node, dtype: str | None, lookup: Lookup
+    value: Value, node: Node, source: Node, lookup: Lookup, dialect: Dialect
 ) -> tuple[Read | None, Refusals]:
-    """A convolution or matrix product as an operator, or every reason why it is not one.
+    """A call with a weight as an operator, or every reason why it is not one.
 
     Args:
-        value: the call, one of :data:`LINEAR`.
+        value, node: the call, whose op the dialect has as linear, and what is known of its value.
         source: what it reads.
-        dtype: of its output.
         lookup: the source that stands for a weight, or why it is none.
     """
     weight = lookup(value.args[1], "weight")
     if isinstance(weight, Refusal):
         return None, (weight,)
-    if not source.dtype == weight.dtype == dtype:
-        why = f"it takes {source.dtype} with weights of {weight.dtype} to {dtype}"
+    if not source.dtype == weight.dtype == node.dtype:
+        why = f"it takes {source.dtype} with weights of {weight.dtype} to {node.dtype}"
         return None, (Refusal(Code.DTYPE_CHANGE, why),)
     try:
-        operator, stored = _operator(value, source, weight)
+        operator, stored = dialect.linear[value.op or ""](value, source, weight)
     except ValueError as error:
         return None, (Refusal(Code.UNSUPPORTED_FORM, str(error)),)
     return Read(Linear(operator, weight.dtype), stored), ()
 
 
-def _operator(value: Value, source: Node, weight: Source) -> tuple[LinearOperator, WeightLayout]:
-    if value.op == "matmul":
-        return _dense(source, weight)
-    spatial = _CONVS.get(value.op or "") or _TRANSPOSED[value.op or ""]
-    if source.shape is None or len(source.shape) != spatial + 2:
+def convolution(value: Value, source: Node, weight: Source) -> tuple[LinearOperator, WeightLayout]:
+    """A convolution or transposed convolution, by its attributes."""
+    if source.shape is None:
         raise ValueError("the shape of what it reads is not known")
-    return read_convolution(_written(value.attrs), weight, source.shape)
-
-
-def _written(attrs: Any) -> Written:
+    attrs = value.attrs
     extra = getattr(attrs, "output_padding", None)
-    return Written(
+    written = Written(
         str(attrs.data_layout),
         str(attrs.kernel_layout),
         str(attrs.out_layout),
@@ -74,30 +64,40 @@ def _written(attrs: Any) -> Written:
         int(attrs.groups),
         None if extra is None else numbers(extra),
     )
+    return read_convolution(written, weight, source.shape)
 
 
-def _dense(source: Node, weight: Source) -> tuple[LinearOperator, WeightLayout]:
-    if len(weight.shape) != 2 or source.rank is None or source.rank < 2:
-        raise ValueError(f"it multiplies a value of rank {source.rank} by a {weight.shape} weight")
-    arranged = permute(weight, (1, 0))
-    return Dense(arranged, None), WeightLayout(arranged.shape, (1, 0))
+def dense(weight: Source, swapped: bool) -> tuple[LinearOperator, WeightLayout]:
+    """``x W^T``, or ``x W`` where ``swapped``; one matrix, or one that is written as a batch."""
+    front = len(weight.shape) - 2
+    if any(size != 1 for size in weight.shape[:front]):
+        raise ValueError(f"each of {weight.shape[0]} samples has a matrix of its own")
+    order = (*range(front), *((front + 1, front) if swapped else (front, front + 1)))
+    arranged = permute(weight, order)
+    matrix = arranged.reshape(*arranged.shape[front:]) if front else arranged
+    return Dense(matrix, None), WeightLayout(arranged.shape, order)
 
 
-def with_bias(node: Node, bias: Source | Refusal) -> Linear | None:
+def with_bias(value: Value, node: Node, bias: Source | Refusal) -> Linear | None:
     """The operator of ``node`` with a constant added behind it, ``None`` if that is no bias.
 
     A bias has one number for each output channel, and its shape says that it is along that axis.
+
+    Args:
+        value: the sum.
     """
     role = node.role
     if not isinstance(role, Linear) or isinstance(bias, Refusal) or node.rank is None:
         return None
-    operator = role.operator
+    operator, shape = role.operator, bias.shape
+    if value.op == "nn.bias_add":  # its attribute says along which axis
+        shape = (*shape, *(1,) * (node.rank - 1 - int(value.attrs.axis) % node.rank))
     wanted = [1] * node.rank
     wanted[operator.channel_axis] = operator.out_channels
-    count = len(bias.shape)
+    count = len(shape)
     if not -operator.channel_axis <= count <= node.rank or bias.dtype != node.dtype:
         return None
-    if list(bias.shape) != wanted[node.rank - count :]:
+    if list(shape) != wanted[node.rank - count :]:
         return None
     one = BroadcastAffine.identity().scale
     return Linear(operator.then(one, bias.reshape(operator.out_channels)), role.dtype)
@@ -114,8 +114,8 @@ def read_batch_norm(value: Value, lookup: Lookup) -> tuple[ChannelAffine | None,
         "var": lookup(var, "moving_var"),
     }
     refusals = tuple(value for value in found.values() if isinstance(value, Refusal))
-    if attrs.training:
-        why = "it normalises by the statistics of the batch (training=True)"
+    if getattr(attrs, "training", False):  # Relay knows inference alone
+        why = "it normalises by the statistics of the batch (training=True, R.nn's default)"
         refusals = (Refusal(Code.TRAINING_MODE, why), *refusals)
     if refusals:
         return None, refusals

@@ -1,4 +1,4 @@
-"""Relax arithmetic: with constants it is an affine map, between values a sum or a product."""
+"""Arithmetic of both IRs: with constants it is an affine map, between values a sum or a product."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from bnfx.passes.lifting.affine_arithmetic import (
     Arithmetic,
     read_affine,
     read_binary,
+    with_constant,
 )
-from bnfx.passes.relax.expressions import Value
+from bnfx.passes.tvm.dataflow import Value
 
 _BINARY = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div"}
-ARITHMETIC = frozenset({*_BINARY, "negative"})
+ARITHMETIC = frozenset({*_BINARY, "negative", "nn.bias_add"})
 
 
 def read_arithmetic(
@@ -32,9 +33,14 @@ def read_arithmetic(
     """
     if node.dtype not in FLOATS or node.rank is None:
         return None
-    name = value.op or ""
-    if name == "negative":
+    if value.op == "negative":
         return read_affine(args[0], node, NEGATION)
     left, right = constant(0), constant(1)
+    if value.op == "nn.bias_add":
+        if left is not None or right is None:
+            return None
+        axis = int(value.attrs.axis) % node.rank
+        bias = right.reshape(*(1,) * axis, *right.shape)
+        return read_affine(args[0], node, with_constant("add", bias, on_the_left=False))
     one = args[0] if left is None else left
-    return read_binary(_BINARY[name], node, one, args[1] if right is None else right)
+    return read_binary(_BINARY[value.op or ""], node, one, args[1] if right is None else right)
