@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import fx
 
-from bnfx.errors import BnfxError, NotYetError, OptionError, SyncError
+from bnfx.errors import BnfxError, OptionError, SyncError
 from bnfx.folding.verify import disagreement
 from bnfx.inner.base import Inner
 from bnfx.inner.resolve import resolve
@@ -35,30 +36,17 @@ from bnfx.weights.function import FoldedFunction
 from bnfx.weights.traced import compile_traced, trace
 
 
-class _CompileTimeOptionError(OptionError, ShortenTraceback):
-    """An option error that Dynamo lets through as it is, rather than wrapped in its own."""
+def _as_it_is(error: BnfxError) -> Exception:
+    """The same error, as a class that Dynamo lets through rather than wraps in its own."""
+    kind = type(error)
 
-    def __init__(self, message: str) -> None:
+    def init(self: Any, message: str) -> None:
         ShortenTraceback.__init__(self, message, first_useful_frame=None)
 
-
-class _CompileTimeNotYetError(NotYetError, _CompileTimeOptionError):
-    pass
-
-
-class _CompileTimeSyncError(SyncError, ShortenTraceback):
-    def __init__(self, message: str) -> None:
-        ShortenTraceback.__init__(self, message, first_useful_frame=None)
-
-
-# They are what the user knows as bnfx.OptionError and so on, so print them as such.
-for _error, _known in (
-    (_CompileTimeOptionError, OptionError),
-    (_CompileTimeNotYetError, NotYetError),
-    (_CompileTimeSyncError, SyncError),
-):
-    _error.__name__ = _error.__qualname__ = _known.__name__
-    _error.__module__ = _known.__module__
+    # The user knows it as bnfx.OptionError and so on, so it is printed as such.
+    members = {"__init__": init, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    shown: Any = type(kind.__name__, (kind, ShortenTraceback), members)
+    return cast(Exception, shown(str(error)))
 
 
 def bnfx(
@@ -86,39 +74,26 @@ def bnfx(
         chosen = Options.parse(options)
         inner = resolve(chosen, mode)
         swapped = synchronised(module, chosen)
-    except NotYetError as error:
-        raise _CompileTimeNotYetError(str(error)) from None
-    except OptionError as error:
-        raise _CompileTimeOptionError(str(error)) from None
-    except SyncError as error:
-        raise _CompileTimeSyncError(str(error)) from None
+    except (OptionError, SyncError) as error:
+        raise _as_it_is(error) from None
     inner = overlapping(for_batch(inner, swapped, example_inputs), swapped)
-    module = swapped.module
+    job = _Job(swapped, example_inputs, inner, chosen)
     try:
-        report, compiled = _plan(swapped, example_inputs, inner, chosen)
-    except (RestartAnalysis, BnfxError):
-        raise
+        plan = job.plan()
+    except RestartAnalysis:
+        raise  # Dynamo traces once more, with what the compiler learnt, and comes back
     except Exception as error:
-        warn_of_failure(error, "the rewrite", "graph")
-        report, compiled = GraphReport(()), None
-    if compiled is None:
-        compiled = inner.compile(module, example_inputs)
-    # Once it is true: a compiler may start over.
-    deliver(Report((report,)), chosen.report)
-    return compiled
+        message = warn_of_failure(error, "the rewrite", "graph")
+        plan = job.leave(Refusal(Code.INTERNAL_ERROR, message), {})
+    return job.finish(plan)
 
 
-_Planned = tuple[GraphReport, Callable[..., Any] | None]
+@dataclass(frozen=True)
+class _Plan:
+    """What becomes of a graph: its report, and what was compiled; ``None``: nothing yet."""
 
-
-def _plan(
-    swapped: Swapped, example_inputs: Sequence[Any], inner: Inner, chosen: Options
-) -> _Planned:
-    """What becomes of each BatchNorm, and the compiled graph unless it is the original one."""
-    inputs = GraphInputs.of(swapped.module, example_inputs)
-    job = _Job(swapped, example_inputs, inputs, inner, chosen)
-    report, compiled = job.run()
-    return swapped.annotate(report), compiled
+    report: GraphReport
+    compiled: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +102,6 @@ class _Job:
 
     swapped: Swapped
     example_inputs: Sequence[Any]
-    inputs: GraphInputs
     inner: Inner
     options: Options
 
@@ -135,60 +109,65 @@ class _Job:
     def module(self) -> fx.GraphModule:
         return self.swapped.module
 
-    def run(self) -> _Planned:
-        """Compile it in the way that the options and gradients ask for."""
-        chosen = self.options
-        if any(map(is_meta, self.inputs.parameters.values())):
+    def plan(self) -> _Plan:
+        """Decide what is folded and how, and compile that."""
+        inputs = GraphInputs.of(self.module, self.example_inputs)
+        if any(map(is_meta, inputs.parameters.values())):
             why = "its parameters are on the meta device"
-            return self.leave(Refusal(Code.UNSUPPORTED_DTYPE, why))
+            return self.leave(Refusal(Code.UNSUPPORTED_DTYPE, why), inputs.parameters)
+        weights = self.options.weights
         if without_gradients(self.module, self.example_inputs):
-            return self.trace("as asked") if chosen.weights == "traced" else self.fold()
+            return self.trace(inputs, "as asked") if weights == "traced" else self.fold(inputs)
         why = "the graph was compiled with gradients enabled"
-        if chosen.weights not in ("auto", "traced"):
-            why += f"; weights={chosen.weights!r} computes folded weights ahead of it"
-            return self.leave(Refusal(Code.GRADIENTS_NEEDED, why))
+        if weights not in ("auto", "traced"):
+            why += f"; weights={weights!r} computes folded weights ahead of it"
+            return self.leave(Refusal(Code.GRADIENTS_NEEDED, why), inputs.parameters)
         if switches_gradients(self.module):
             why += ", and switches them in its middle"
-            return self.leave(Refusal(Code.GRADIENTS_NEEDED, why))
-        return self.trace("gradients are needed")
+            return self.leave(Refusal(Code.GRADIENTS_NEEDED, why), inputs.parameters)
+        return self.trace(inputs, "gradients are needed")
 
-    def leave(self, refusal: Refusal) -> _Planned:
+    def leave(self, refusal: Refusal, parameters: Mapping[str, torch.Tensor]) -> _Plan:
         """Compile it as it came."""
-        return survey(self.module, self.inputs.parameters, refusal), None
+        return _Plan(survey(self.module, parameters, refusal))
 
-    def fold(self) -> _Planned:
+    def fold(self, inputs: GraphInputs) -> _Plan:
         """Fold its weights ahead of time."""
         rules = parse_rules(self.options.rules)
-        rewritten = rewrite_captured(self.module, self.inputs, rules)
+        rewritten = rewrite_captured(self.module, inputs, rules)
         if not rewritten.slots:
-            return rewritten.report, None
+            return _Plan(rewritten.report)
 
         def refold(inputs: GraphInputs) -> Rewritten:
             return rewrite_captured(module, inputs, rules, signs=False)
 
         module = self.module
-        folded = FoldedFunction(module, self.inputs, rewritten, refold, self.inner)
+        folded = FoldedFunction(module, inputs, rewritten, refold, self.inner)
 
         def compile_() -> tuple[Callable[..., Any], str, str]:
-            weights = rewritten.evaluate()
-            return folded, *folded.compile(self.example_inputs, weights, self.options.weights)
+            has_numbers = rewritten.values is not None
+            return folded, *folded.compile(self.example_inputs, has_numbers, self.options.weights)
 
-        return self._verified(rewritten, compile_)
+        return self._verified(inputs, rewritten, compile_)
 
-    def trace(self, why: str) -> _Planned:
+    def trace(self, inputs: GraphInputs, why: str) -> _Plan:
         """Put the fold into it."""
-        traced = trace(self.module, self.inputs, parse_rules(self.options.rules))
+        traced = trace(self.module, inputs, parse_rules(self.options.rules))
         if traced is None:
-            return self.leave(Refusal(Code.GRADIENTS_NEEDED, "no BatchNorm folds in the graph"))
+            refusal = Refusal(Code.GRADIENTS_NEEDED, "no BatchNorm folds in the graph")
+            return self.leave(refusal, inputs.parameters)
 
         def compile_() -> tuple[Callable[..., Any], str, str]:
             return compile_traced(traced, self.example_inputs, self.inner), "traced", why
 
-        return self._verified(traced, compile_)
+        return self._verified(inputs, traced, compile_)
 
     def _verified(
-        self, rewritten: Rewritten, compile_: Callable[[], tuple[Callable[..., Any], str, str]]
-    ) -> _Planned:
+        self,
+        inputs: GraphInputs,
+        rewritten: Rewritten,
+        compile_: Callable[[], tuple[Callable[..., Any], str, str]],
+    ) -> _Plan:
         """Compile the rewritten graph, if the answers agree; warn if they do not."""
         verify, problem = self.options.verify, None
         if verify:
@@ -197,10 +176,20 @@ class _Job:
             try:
                 compiled, form, why = compile_()
             except RestartAnalysis:
-                raise  # Dynamo traces once more, with what the compiler learnt, and comes back
+                raise
             except Exception as error:
                 problem = f"bnfx: the folded graph did not compile, the original is used: {error!r}"
         if problem is not None:
             warn(problem, RewriteWarning)
-            return self.leave(Refusal(Code.INTERNAL_ERROR, problem))
-        return replace(rewritten.report, weights=form, weights_reason=why), compiled
+            return self.leave(Refusal(Code.INTERNAL_ERROR, problem), inputs.parameters)
+        report = replace(rewritten.report, weights=form, weights_reason=why)
+        return _Plan(report, compiled)
+
+    def finish(self, plan: _Plan) -> Callable[..., Any]:
+        """Compile the original if need be, and deliver the report."""
+        compiled = plan.compiled
+        if compiled is None:
+            compiled = self.inner.compile(self.module, self.example_inputs)
+        # Once it is true: a compiler may start over.
+        deliver(Report((self.swapped.annotate(plan.report),)), self.options.report)
+        return compiled
