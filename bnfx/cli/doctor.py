@@ -78,7 +78,7 @@ def _compilers() -> list[Finding]:
 
     names = set(torch.compiler.list_backends(exclude_tags=()))
     ours = "bnfx" in names
-    found = [Finding("Compilers", "bnfx", ours, "found" if ours else "pip install bnfx anew")]
+    found = [Finding("Compilers", "bnfx", ours, "found" if ours else "reinstall bnfx")]
     wanted = os.environ.get("CXX", "g++")
     compiler = shutil.which(wanted) or shutil.which("clang++")
     remedy = compiler or "install g++, or set CXX"

@@ -77,6 +77,10 @@ class ChannelAffine:
         """The parameters that the map reads."""
         yield from dict.fromkeys((*self.scale.sources(), *self.shift.sources()))
 
+    def __add__(self, other: ChannelAffine) -> ChannelAffine:
+        """``x -> self(x) + other(x)``."""
+        return ChannelAffine(self.scale + other.scale, self.shift + other.shift)
+
     @overload
     def __matmul__(self, other: ChannelAffine) -> ChannelAffine: ...
     @overload

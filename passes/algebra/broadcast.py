@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfx.passes.algebra.affine import ChannelAffine
+from bnfx.passes.algebra.building import apart, broadcast_to, concat, embed, every, take
 from bnfx.passes.algebra.expression import Expression, Scalar, Shape, Source
-from bnfx.passes.algebra.rearrange import Slice as Part
-from bnfx.passes.algebra.rearrange import apart, broadcast_to, concat, embed, every, permute
+from bnfx.passes.algebra.rearrange import permute
 
 _ONE, _ZERO = Scalar(1.0), Scalar(0.0)
 
@@ -135,6 +135,17 @@ class BroadcastAffine:
         moved = first_shift if other.is_scale else scale * first_shift
         return BroadcastAffine(scale * first_scale, shift if other.is_scale else moved + shift)
 
+    def __add__(self, other: BroadcastAffine) -> BroadcastAffine:
+        """``x -> self(x) + other(x)``.
+
+        Raises:
+            ValueError: if sizes on an axis disagree.
+        """
+        sides = (self.scale, self.shift, other.scale, other.shift)
+        rank = max(len(side.shape) for side in sides)
+        scale, shift, other_scale, other_shift = (_aligned(side, rank) for side in sides)
+        return BroadcastAffine(scale + other_scale, shift + other_shift)
+
     def permuted(self, order: Sequence[int]) -> BroadcastAffine:
         """The map on ``x.permute(order)``: axis ``i`` of the result was axis ``order[i]``."""
         return self._each(lambda e: permute(_aligned(e, len(order)), order))
@@ -159,7 +170,7 @@ class BroadcastAffine:
             full = _aligned(e, max(axis + 1, len(e.shape)))
             part = full
             if full.shape[axis] != 1:
-                part = every(Part(full, axis, start, stop), axis, step)
+                part = every(take(full, axis, start, stop), axis, step)
             return part if keep else part.reshape(*part.shape[:axis], *part.shape[axis + 1 :])
 
         return self._each(change)

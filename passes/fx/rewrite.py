@@ -109,8 +109,7 @@ def rewrite(
             recipe = Recipe.of(module, lifted.constants, lowered.slots, values)
         return Rewritten(lowered.module, lowered.slots, values, report, recipe)
     except Exception as error:
-        report = abandoned(error, "the rewrite", "graph", lambda why: survey(module, {}, why))
-        return Rewritten(module, (), None, report)
+        return Rewritten(module, (), None, given_up(module, error))
 
 
 def rewrite_captured(
@@ -190,3 +189,10 @@ def survey(
         for v in report.verdicts
     )
     return kept(sites, refusal)
+
+
+def given_up(
+    module: fx.GraphModule, error: Exception, what: str = "the rewrite", original: str = "graph"
+) -> GraphReport:
+    """The report of a graph of which ``what`` raised ``error``, with a warning; for ``except``."""
+    return abandoned(error, what, original, lambda why: survey(module, {}, why))

@@ -115,7 +115,7 @@ def _norms() -> list[Case]:
             folded=0,
             lowered=1,
             merged=1,
-            codes=(Code.NONZERO_SHIFT,),
+            codes=(Code.NO_LINEAR_BEFORE, Code.NONZERO_SHIFT),
         ),
         Case(
             "conv-relu-bn",

@@ -37,7 +37,7 @@ class Plan:
         still = [value for value, reasons in survey.reasons.items() if reasons.still]
         scale: dict[Node, bool] = {}
         shift: dict[Node, bool] = {}
-        if not affine.is_shift:
+        if not affine.is_shift or affine.is_scale:
             scale = _able(survey, set(stuck), Product)
         if not affine.is_scale:
             # What can take neither is told of as far as scales go, unless there is none.

@@ -48,10 +48,7 @@ def agreed(
     affine, stuck, still = whole[0], [], []
     for reader, other in wanted:
         select = _select(reader)
-        if select is None:
-            seen = affine
-        else:
-            seen = select.forward(affine, (), ())
+        seen = affine if select is None else select.forward(affine, (), ())
         if not seen.scales_like(other):
             stuck.append(_also_read(value, [reader]))
         elif not seen.shifts_like(other):
