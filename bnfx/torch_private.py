@@ -32,6 +32,7 @@ __all__ = [
     "ShapeEnv",
     "ShortenTraceback",
     "StatelessSymbolicContext",
+    "TracingContext",
     "deepcopy_to_fake_tensor",
     "detect_fake_mode",
     "tracing",
@@ -84,4 +85,5 @@ StatelessSymbolicContext: Any = find(f"{_SHAPES}:StatelessSymbolicContext") or _
 )
 ConstantSource: Any = find("torch._dynamo.source:ConstantSource") or _missing("ConstantSource")
 
+TracingContext: Any = find("torch._guards:TracingContext") or _missing("TracingContext")
 tracing: Any = find("torch._guards:tracing") or contextlib.nullcontext
