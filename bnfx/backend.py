@@ -27,9 +27,12 @@ from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, RewriteWarning
 from bnfx.report import Report
 from bnfx.report.output import deliver
-from bnfx.sync.empty import for_batch
-from bnfx.sync.graph_calls import synchronised
-from bnfx.sync.overlap import overlapping
+from bnfx.sync.graphs.compiled_call import register_backend
+from bnfx.sync.graphs.empty import for_batch
+from bnfx.sync.graphs.graph_calls import synchronised
+from bnfx.sync.graphs.outside import cover_batch_norms
+from bnfx.sync.graphs.overlap import overlapping
+from bnfx.sync.waiting import naming
 from bnfx.weights.function import FoldedFunction
 from bnfx.weights.traced import compile_traced, trace
 
@@ -110,6 +113,11 @@ def bnfx(
     return job.trace("gradients are needed")
 
 
+# torch.compile imports this module, before the first step of what it compiles.
+register_backend(bnfx)
+cover_batch_norms()
+
+
 @dataclass(frozen=True)
 class _Job:
     """One captured graph to compile."""
@@ -186,4 +194,5 @@ class _Job:
             compiled = self.inner.compile(self.module, self.example_inputs)
         # Once it is true: a compiler may start over.
         deliver(Report((self.swapped.annotate(report),)), self.options.report)
-        return compiled
+        layers = [site.name for call in self.swapped.calls for site in call]
+        return naming(compiled, tuple(layers))
