@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.errors import InnerWarning
 from bnfx.inner.base import Inner
+from bnfx.torch_private import FakeTensor, tracing
 from bnfx.tvm import relax as build
 from bnfx.tvm.importer import import_program
 from bnfx.tvm.partition import Unsupported, partitioned
@@ -146,7 +146,7 @@ def _exported(module: fx.GraphModule, args: Sequence[Any]) -> torch.export.Expor
         ValueError: if it writes to what it is given.
     """
     # Dynamo may be tracing: what it knows of its own graph is no matter of this one.
-    with torch._guards.tracing(None), torch.no_grad():
+    with tracing(None), torch.no_grad():
         tensors = tuple(value.detach() for value in args if isinstance(value, torch.Tensor))
         exported = torch.export.export(_WithNumbers(module, args), tensors)
         program: torch.export.ExportedProgram = exported.run_decompositions()

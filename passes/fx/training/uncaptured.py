@@ -7,8 +7,9 @@ what it takes: a batch of one value a channel, and a momentum that is a tensor.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
-from bnfx.passes.fx.calls.call import REQUIRED, SIGNATURES
+from bnfx.passes.fx.facts.spelling import FUNCTIONS
 
 
 def batch_norm_to_swap(
@@ -32,5 +33,5 @@ def batch_norm_to_swap(
     return torch.batch_norm(input, weight, bias, None, None, training, 0.0, eps, False)
 
 
-_NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-SIGNATURES[batch_norm_to_swap] = ("batch_norm", 0, dict.fromkeys(_NAMES, REQUIRED))
+# Another way to write it, with the same arguments.
+FUNCTIONS[batch_norm_to_swap] = FUNCTIONS[F.batch_norm]
