@@ -10,8 +10,8 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from bnfx.passes.algebra import BroadcastAffine, Evaluator, Expression, LinearOperator, Source
-from bnfx.passes.algebra.evaluate import Array
-from bnfx.passes.algebra.extremes import (
+from bnfx.passes.algebra.expressions.evaluate import Array
+from bnfx.passes.algebra.expressions.extremes import (
     all_finite,
     largest_by_channel,
     largest_share,

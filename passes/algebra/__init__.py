@@ -5,8 +5,8 @@ from bnfx.passes.algebra.affine import ChannelAffine
 from bnfx.passes.algebra.broadcast import BroadcastAffine
 from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
-from bnfx.passes.algebra.evaluate import Evaluator
-from bnfx.passes.algebra.expression import Expression, Scalar, Source
+from bnfx.passes.algebra.expressions.evaluate import Evaluator
+from bnfx.passes.algebra.expressions.expression import Expression, Scalar, Source
 from bnfx.passes.algebra.linear import Composition, LinearOperator
 from bnfx.passes.algebra.parallel import average, diagonal, regrouped
 from bnfx.passes.algebra.spatial import SpatialOperator, same_padding

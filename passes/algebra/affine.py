@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, overload
 
-from bnfx.passes.algebra.expression import Expression, Operand, Scalar, Source, as_expression
+from bnfx.passes.algebra.expressions.expression import (
+    Expression,
+    Operand,
+    Scalar,
+    Source,
+    as_expression,
+)
 from bnfx.passes.algebra.linear import LinearOperator
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfx.passes.algebra.affine import ChannelAffine
-from bnfx.passes.algebra.building import apart, broadcast_to, concat, embed, every, take
-from bnfx.passes.algebra.expression import Expression, Scalar, Shape, Source
-from bnfx.passes.algebra.rearrange import permute
+from bnfx.passes.algebra.expressions.building import apart, broadcast_to, concat, embed, every, take
+from bnfx.passes.algebra.expressions.expression import Expression, Scalar, Shape, Source
+from bnfx.passes.algebra.expressions.rearrange import permute
 
 _ONE, _ZERO = Scalar(1.0), Scalar(0.0)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from bnfx.passes.algebra.evaluate import Array
-from bnfx.passes.algebra.expression import Expression, Shape
+from bnfx.passes.algebra.expressions.evaluate import Array
+from bnfx.passes.algebra.expressions.expression import Expression, Shape
+from bnfx.passes.algebra.expressions.rearrange import MatMul, Table
 from bnfx.passes.algebra.linear import LinearOperator, Tap
-from bnfx.passes.algebra.rearrange import MatMul, Table
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bnfx.passes.algebra.building import broadcast_to, total
-from bnfx.passes.algebra.evaluate import Array, Evaluator
-from bnfx.passes.algebra.expression import Expression, Scalar, Shape
-from bnfx.passes.algebra.rearrange import MatMul, Table, permute
+from bnfx.passes.algebra.expressions.building import broadcast_to, total
+from bnfx.passes.algebra.expressions.evaluate import Array, Evaluator
+from bnfx.passes.algebra.expressions.expression import Expression, Scalar, Shape
+from bnfx.passes.algebra.expressions.rearrange import MatMul, Table, permute
 
 Self = TypeVar("Self", bound="LinearOperator")
 # Output index, input index, weight index: one product of the sum that defines the operator.

@@ -11,12 +11,12 @@ import math
 from dataclasses import replace
 
 from bnfx.passes.algebra.affine import ChannelAffine
-from bnfx.passes.algebra.building import broadcast_to, pad
 from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
-from bnfx.passes.algebra.expression import Expression, Ones, Scalar, Shape
+from bnfx.passes.algebra.expressions.building import broadcast_to, pad
+from bnfx.passes.algebra.expressions.expression import Expression, Ones, Scalar, Shape
+from bnfx.passes.algebra.expressions.rearrange import Eye
 from bnfx.passes.algebra.linear import LinearOperator, added
-from bnfx.passes.algebra.rearrange import Eye
 from bnfx.passes.algebra.spatial import Padding
 
 

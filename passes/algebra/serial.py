@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
-from bnfx.passes.algebra.expression import Expression
+from bnfx.passes.algebra.expressions.expression import Expression
+from bnfx.passes.algebra.expressions.rearrange import MatMul, permute
 from bnfx.passes.algebra.linear import Composition, LinearOperator, composed
 from bnfx.passes.algebra.parallel import regrouped
-from bnfx.passes.algebra.rearrange import MatMul, permute
 
 
 @composed.register

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bnfx.passes.algebra.expression import Shape
+from bnfx.passes.algebra.expressions.expression import Shape
 from bnfx.passes.algebra.linear import LinearOperator
 
 Padding = tuple[tuple[int, int], ...]

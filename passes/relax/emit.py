@@ -9,7 +9,7 @@ import numpy as np
 from tvm import relax
 
 from bnfx.passes.algebra import Conv, ConvTranspose, Dense, Expression, LinearOperator
-from bnfx.passes.algebra.rearrange import permute
+from bnfx.passes.algebra.expressions.rearrange import permute
 from bnfx.passes.relax import compat
 from bnfx.passes.relax.blocks import Blocks
 from bnfx.passes.relax.compat import Expr

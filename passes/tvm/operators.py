@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bnfx.passes.algebra import BroadcastAffine, ChannelAffine, Dense, LinearOperator, Source
-from bnfx.passes.algebra.rearrange import permute
+from bnfx.passes.algebra.expressions.rearrange import permute
 from bnfx.passes.graph import Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.tvm.dataflow import Value, numbers

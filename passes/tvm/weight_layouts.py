@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnfx.passes.algebra import Conv, ConvTranspose, Expression, LinearOperator, Source
-from bnfx.passes.algebra.rearrange import permute
+from bnfx.passes.algebra.expressions.rearrange import permute
 from bnfx.passes.algebra.spatial import Padding
 from bnfx.passes.crossing import Dims
 from bnfx.passes.tvm.layouts import SPATIAL, channels_last, inverse, kernel_order

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bnfx.passes.algebra import ChannelAffine, Conv, Evaluator, Expression, Source
-from bnfx.passes.algebra.building import concat, take
-from bnfx.passes.algebra.rearrange import permute
-from bnfx.passes.algebra.structural import written
+from bnfx.passes.algebra.expressions.building import concat, take
+from bnfx.passes.algebra.expressions.rearrange import permute
+from bnfx.passes.algebra.expressions.structural import written
 
 DEPTH = 5000
 W = Source("w", (2, 2, 1), "float64")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal, assert_array_max_ulp
 
 from bnfx.passes.algebra import ChannelAffine, Evaluator, Expression, Scalar, Source
-from bnfx.passes.algebra.expression import Ones
+from bnfx.passes.algebra.expressions.expression import Ones
 from bnfx.passes.values import Values
 
 NAMES = ("mean", "var", "gamma", "beta")

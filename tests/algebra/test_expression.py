@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bnfx.passes.algebra import Expression, Scalar, Source
-from bnfx.passes.algebra.expression import Elementwise, Ones, Reshaped, as_expression
+from bnfx.passes.algebra.expressions.expression import Elementwise, Ones, Reshaped, as_expression
 
 W = Source("w", (4, 3), "float32")
 V = Source("v", (3,), "float32")

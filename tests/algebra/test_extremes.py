@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnfx.passes.algebra.extremes import stores_plainly
+from bnfx.passes.algebra.expressions.extremes import stores_plainly
 
 SMALLEST = float(np.finfo(np.float32).smallest_normal)
 LARGEST = float(np.finfo(np.float32).max)

@@ -10,9 +10,26 @@ import torch
 from numpy.testing import assert_array_equal
 
 from bnfx.passes.algebra import Evaluator, Expression, Scalar, Source
-from bnfx.passes.algebra.building import broadcast_to, concat, embed, pad, size_of, total, zeros
-from bnfx.passes.algebra.expression import Ones
-from bnfx.passes.algebra.rearrange import Eye, Joined, MatMul, Permuted, Slice, Sum, Table, permute
+from bnfx.passes.algebra.expressions.building import (
+    broadcast_to,
+    concat,
+    embed,
+    pad,
+    size_of,
+    total,
+    zeros,
+)
+from bnfx.passes.algebra.expressions.expression import Ones
+from bnfx.passes.algebra.expressions.rearrange import (
+    Eye,
+    Joined,
+    MatMul,
+    Permuted,
+    Slice,
+    Sum,
+    Table,
+    permute,
+)
 
 W = Source("w", (2, 3, 4), "float64")
 V = Source("v", (2, 4, 5), "float64")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
-from bnfx.passes.algebra.rearrange import Table
+from bnfx.passes.algebra.expressions.rearrange import Table
 from bnfx.passes.crossing import Identity
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lift import Lifted

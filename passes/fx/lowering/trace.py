@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.passes.algebra.expression import (
+from bnfx.passes.algebra.expressions.expression import (
     Elementwise,
     Expression,
     Ones,
@@ -21,7 +21,15 @@ from bnfx.passes.algebra.expression import (
     Scalar,
     Source,
 )
-from bnfx.passes.algebra.rearrange import Eye, Joined, MatMul, Permuted, Slice, Sum, Table
+from bnfx.passes.algebra.expressions.rearrange import (
+    Eye,
+    Joined,
+    MatMul,
+    Permuted,
+    Slice,
+    Sum,
+    Table,
+)
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.parameters.sources import ATTRIBUTE_PREFIX

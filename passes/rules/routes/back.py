@@ -8,7 +8,7 @@ from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.graph import Affine, Linear, Node
 from bnfx.passes.rules.routes.plan import Plan, even_share
 from bnfx.passes.rules.routes.route import Route, channel_axis, refuse_merge
-from bnfx.passes.rules.routes.survey import Survey
+from bnfx.passes.rules.routes.walk_back import Survey
 from bnfx.passes.values import Values
 
 

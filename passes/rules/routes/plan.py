@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from bnfx.passes.graph import Add, Affine, Concat, Linear, Node, Product
 from bnfx.passes.refusals import Refusal
-from bnfx.passes.rules.routes.survey import Choice, Survey
+from bnfx.passes.rules.routes.walk_back import Choice, Survey
 
 
 @dataclass(frozen=True)

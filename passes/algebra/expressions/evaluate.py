@@ -13,7 +13,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from bnfx.passes.algebra.expression import (
+from bnfx.passes.algebra.expressions.expression import (
     Elementwise,
     Expression,
     Ones,
@@ -21,7 +21,15 @@ from bnfx.passes.algebra.expression import (
     Scalar,
     Source,
 )
-from bnfx.passes.algebra.rearrange import Eye, Joined, MatMul, Permuted, Slice, Sum, Table
+from bnfx.passes.algebra.expressions.rearrange import (
+    Eye,
+    Joined,
+    MatMul,
+    Permuted,
+    Slice,
+    Sum,
+    Table,
+)
 
 # Arrays are duck-typed by the array-API standard; numpy and torch share no base class.
 Array = Any

@@ -9,8 +9,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from bnfx.passes.algebra.expression import Expression, Ones, Scalar
-from bnfx.passes.algebra.rearrange import Joined, Slice, Sum
+from bnfx.passes.algebra.expressions.expression import Expression, Ones, Scalar
+from bnfx.passes.algebra.expressions.rearrange import Joined, Slice, Sum
 
 
 def broadcast_to(expression: Expression, shape: Sequence[int]) -> Expression:

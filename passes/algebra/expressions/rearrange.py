@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bnfx.passes.algebra.expression import Compound, Expression, Shape
+from bnfx.passes.algebra.expressions.expression import Compound, Expression, Shape
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -19,7 +19,7 @@ from typing import Union
 
 import numpy as np
 
-from bnfx.passes.algebra.structural import Structural
+from bnfx.passes.algebra.expressions.structural import Structural
 
 Shape = tuple[int, ...]
 Operand = Union["Expression", float, int]

@@ -8,7 +8,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from bnfx.passes.algebra.evaluate import Array
+from bnfx.passes.algebra.expressions.evaluate import Array
 
 
 def stores_plainly(exact: Array, stored: Array, dtypes: Iterable[str]) -> bool:

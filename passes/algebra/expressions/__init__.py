@@ -1,0 +1,1 @@
+"""Weight expressions: symbolic over the parameters of a model; built, compared, evaluated."""
