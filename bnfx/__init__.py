@@ -71,6 +71,8 @@ __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("export", "tvm"):  # modules
+        return importlib.import_module(f"bnfx.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'bnfx' has no attribute {name!r}")

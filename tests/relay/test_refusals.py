@@ -226,6 +226,30 @@ def test_a_broken_rule_leaves_the_function(monkeypatch: pytest.MonkeyPatch) -> N
     assert codes(report) == {Code.INTERNAL_ERROR}
 
 
+def test_a_form_that_tvm_has_no_types_for_leaves_the_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TVM crashed on the way out, and the fall-back with it."""
+    from bnfx.passes.relay import emit
+
+    usual = emit.usual_kernel
+
+    def wrong(operator: object) -> emit.Kernel:
+        kernel = usual(operator)  # type: ignore[arg-type]
+        return emit.Kernel(kernel.layout[:-2] + kernel.layout[:-3:-1], kernel.stored)
+
+    monkeypatch.setattr(emit, "usual_kernel", wrong)
+    make = Make(0)
+    x = make.input(1, 6, 3)
+    options = {"data_layout": "NWC", "kernel_layout": "WIO", "groups": 3, "channels": 6}
+    one = relay.nn.conv1d(x, make.constant(3, 1, 6), kernel_size=3, padding=1, **options)
+    other = relay.nn.conv1d(x, make.constant(1, 1, 6), kernel_size=1, **options)
+    module = module_of(relay.add(one, other))
+    with pytest.warns(bnfx.passes.report.RewriteWarning, match="checking the types"):
+        _, folded = report_of(module)
+    assert tvm.ir.structural_equal(folded, module)
+
+
 def test_a_result_of_another_type_leaves_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     from bnfx.passes.relay import rewrite
 
