@@ -30,6 +30,7 @@ def test_outside_of_graphs_with_inductor(tmp_path: object) -> None:
     run_cases("cases_outside_inductor", 2, TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_torch_is_as_it_was() -> None:
     """What reads BatchNorm's source, or signature, sees torch's own."""
     assert bnfx.backend.bnfx.__name__ == "bnfx"
