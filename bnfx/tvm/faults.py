@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from bnfx.tvm.ops import Call
-from bnfx.tvm.ops.known import CONSTANT
+from bnfx.tvm.ops.constant_nodes import CONSTANT
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bnfx.errors import BuildError, TrainingModeError
 from bnfx.passes.relax.compat import TensorType, constant, type_of
 from bnfx.tvm.faults import fault_of
 from bnfx.tvm.ops import TABLE, Call, Lowering
-from bnfx.tvm.ops.known import CONSTANT, mark
+from bnfx.tvm.ops.constant_nodes import CONSTANT, mark
 from bnfx.tvm.ops.products import CONVS, TRANSPOSED, spread
 from bnfx.tvm.resizes import decompositions
 

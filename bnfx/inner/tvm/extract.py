@@ -11,7 +11,7 @@ from torch import fx, nn
 from bnfx.inner.tvm.placement import Placement
 from bnfx.inner.tvm.views import leaving
 from bnfx.passes.fx.lowering.bind import attribute
-from bnfx.tvm.ops.known import CONSTANT
+from bnfx.tvm.ops.constant_nodes import CONSTANT
 
 
 class _Builder:

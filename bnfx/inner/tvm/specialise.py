@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bnfx.passes.fx.lowering.bind import attribute
-from bnfx.tvm.ops.known import mark
+from bnfx.tvm.ops.constant_nodes import mark
 
 
 def specialised(
@@ -20,7 +20,7 @@ def specialised(
     """The graph traced for the sizes and numbers of ``args``.
 
     Every node has ``meta["val"]``; those that give the same tensor at every call have it as
-    ``meta[CONSTANT]`` (:mod:`bnfx.tvm.ops.known`).
+    ``meta[CONSTANT]`` (:mod:`bnfx.tvm.ops.constant_nodes`).
 
     Args:
         graph: of ATen operators, without effects.

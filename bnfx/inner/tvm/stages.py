@@ -19,7 +19,7 @@ from bnfx.inner.tvm.placement import Placement
 from bnfx.inner.tvm.views import FOR_TORCH, give_views, is_view
 from bnfx.inner.tvm.write import Mismatch
 from bnfx.tvm.ops import TABLE, Call
-from bnfx.tvm.ops.known import CONSTANT
+from bnfx.tvm.ops.constant_nodes import CONSTANT
 from bnfx.tvm.settings import Settings
 
 _RANDOM = torch.Tag.nondeterministic_seeded

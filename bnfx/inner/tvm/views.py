@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.tvm.ops.known import CONSTANT
+from bnfx.tvm.ops.constant_nodes import CONSTANT
 
 # Why PyTorch runs what was put in for it.
 FOR_TORCH = "it is read by PyTorch"

@@ -11,7 +11,7 @@ from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, TensorType, constant, type_of
 from bnfx.tvm.ops import TABLE, Call, Lowering
-from bnfx.tvm.ops.known import CONSTANT
+from bnfx.tvm.ops.constant_nodes import CONSTANT
 
 
 class Mismatch(Exception):  # noqa: N818 - it is caught where the graph is taken apart

@@ -7,7 +7,7 @@ from torch import fx
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, constant
-from bnfx.tvm.ops.known import CONSTANT
+from bnfx.tvm.ops.constant_nodes import CONSTANT
 from bnfx.tvm.ops.lowering import MOVABLE, Call, Lowering, Row
 
 

@@ -15,7 +15,7 @@ from torch import fx
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.known import CONSTANT
+from bnfx.tvm.ops.constant_nodes import CONSTANT
 from bnfx.tvm.ops.lowering import Call, Lowering, Row
 
 _NAMES = ("multiply", "add", "subtract", "divide")
