@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-relay fuzz clean
+.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-relay soak fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -27,13 +27,13 @@ test-all: MARKS = heavy or not heavy
 test-all: test  ## the same, heavy builds included
 
 test-main: $(STAMP)  ## the suite, but for Relay
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m '$(MARKS)'
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25 -m '$(MARKS)'
 
 # The recipe is one script: where there is no Python 3.10, it says so, and fails only if told to.
 test-relay: $(STAMP)  ## Relay's tests, in a Python 3.10 of their own
 	@if sh tests/relay/find_python.sh >/dev/null; then \
 	  $(MAKE) --no-print-directory $(RELAY_STAMP) $(RELAY_FILES) && \
-	  $(RELAY_BIN)/python -m pytest -n 2 --dist worksteal -m '$(MARKS)' tests/relay; \
+	  $(RELAY_BIN)/python -m pytest -n 2 --dist worksteal --durations=25 -m '$(MARKS)' tests/relay; \
 	else \
 	  echo "*** NOT TESTED: tests/relay (bnfx.tvm.relay, bnfx.passes.relay)."; \
 	  echo "*** They need Python 3.10: put python3.10 on PATH, or install pyenv or uv."; \
@@ -59,6 +59,7 @@ docs-relay: $(RELAY_STAMP)  ## write docs/tvm_relay_ops.md anew: ops that are le
 bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the check, the synchronisation
 	$(BIN)/python -m bnfx.bench.weights_speed
 	$(BIN)/python -m bnfx.bench.rewrite_cost
+	$(BIN)/python -m bnfx.bench.depth
 	$(BIN)/python -m bnfx.bench.check_cost
 	$(BIN)/python -m bnfx.bench.sync_cost
 	$(BIN)/python -m bnfx.bench.tvm_relax
@@ -66,8 +67,12 @@ bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the c
 bench-relay: $(RELAY_STAMP)  ## what folding changes in Relay builds: build time and run time
 	$(RELAY_BIN)/python -m bnfx.bench.tvm_relay
 
-fuzz: $(STAMP)  ## thousands of random networks, for a nightly run: folded and compiled are eager
-	BNFX_FUZZ=3000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
+SECONDS ?= 1800
+soak: $(STAMP)  ## threads call one model while another writes to it, for SECONDS (1800)
+	$(BIN)/python -m bnfx.bench.soak --seconds $(SECONDS)
+
+fuzz: $(STAMP)  ## thousands of random networks and damaged files, for a nightly run
+	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/weights/test_random.py
 
 clean:  ## remove the environments and what tools left behind
 	rm -rf $(VENV) $(RELAY_VENV) .venv-tvm-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

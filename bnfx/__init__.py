@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bnfx.errors import MismatchError as MismatchError
     from bnfx.errors import NotYetError as NotYetError
     from bnfx.errors import OptionError as OptionError
+    from bnfx.errors import ReportWarning as ReportWarning
     from bnfx.errors import SourceError as SourceError
     from bnfx.errors import SyncError as SyncError
     from bnfx.errors import SyncWarning as SyncWarning
@@ -45,6 +46,7 @@ _HOMES = {
     "MismatchError": "bnfx.errors",
     "NotYetError": "bnfx.errors",
     "OptionError": "bnfx.errors",
+    "ReportWarning": "bnfx.errors",
     "SourceError": "bnfx.errors",
     "SyncError": "bnfx.errors",
     "SyncWarning": "bnfx.errors",

@@ -7,15 +7,14 @@ fold is part of the graph; one with nothing to do goes to the inner compiler as 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import fx
-from torch._dynamo.exc import RestartAnalysis, ShortenTraceback
 
-from bnfx.errors import NotYetError, OptionError, SyncError
+from bnfx.errors import BnfxError, OptionError, SyncError
 from bnfx.folding.verify import disagreement
 from bnfx.inner.base import Inner
 from bnfx.inner.resolve import resolve
@@ -23,41 +22,31 @@ from bnfx.options import Options, parse_rules
 from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
 from bnfx.passes.fx.rewrite import Rewritten, is_meta, rewrite_captured, survey
 from bnfx.passes.fx.training.synchronise import Swapped
+from bnfx.passes.pipeline import warn_of_failure
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, RewriteWarning
+from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.sync.empty import for_batch
 from bnfx.sync.graph_calls import synchronised
 from bnfx.sync.overlap import overlapping
+from bnfx.torch_private import RestartAnalysis, ShortenTraceback
 from bnfx.weights.function import FoldedFunction
 from bnfx.weights.traced import compile_traced, trace
 
 
-class _CompileTimeOptionError(OptionError, ShortenTraceback):
-    """An option error that Dynamo lets through as it is, rather than wrapped in its own."""
+def _as_it_is(error: BnfxError) -> Exception:
+    """The same error, as a class that Dynamo lets through rather than wraps in its own."""
+    kind = type(error)
 
-    def __init__(self, message: str) -> None:
+    def init(self: Any, message: str) -> None:
         ShortenTraceback.__init__(self, message, first_useful_frame=None)
 
-
-class _CompileTimeNotYetError(NotYetError, _CompileTimeOptionError):
-    pass
-
-
-class _CompileTimeSyncError(SyncError, ShortenTraceback):
-    def __init__(self, message: str) -> None:
-        ShortenTraceback.__init__(self, message, first_useful_frame=None)
-
-
-# They are what the user knows as bnfx.OptionError and so on, so print them as such.
-for _error, _known in (
-    (_CompileTimeOptionError, OptionError),
-    (_CompileTimeNotYetError, NotYetError),
-    (_CompileTimeSyncError, SyncError),
-):
-    _error.__name__ = _error.__qualname__ = _known.__name__
-    _error.__module__ = _known.__module__
+    # The user knows it as bnfx.OptionError and so on, so it is printed as such.
+    members = {"__init__": init, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    shown: Any = type(kind.__name__, (kind, ShortenTraceback), members)
+    return cast(Exception, shown(str(error)))
 
 
 def bnfx(
@@ -85,29 +74,26 @@ def bnfx(
         chosen = Options.parse(options)
         inner = resolve(chosen, mode)
         swapped = synchronised(module, chosen)
-    except NotYetError as error:
-        raise _CompileTimeNotYetError(str(error)) from None
-    except OptionError as error:
-        raise _CompileTimeOptionError(str(error)) from None
-    except SyncError as error:
-        raise _CompileTimeSyncError(str(error)) from None
+    except (OptionError, SyncError) as error:
+        raise _as_it_is(error) from None
     inner = overlapping(for_batch(inner, swapped, example_inputs), swapped)
-    module = swapped.module
+    job = _Job(swapped, example_inputs, inner, chosen)
+    try:
+        plan = job.plan()
+    except RestartAnalysis:
+        raise  # Dynamo traces once more, with what the compiler learnt, and comes back
+    except Exception as error:
+        message = warn_of_failure(error, "the rewrite", "graph")
+        plan = job.leave(Refusal(Code.INTERNAL_ERROR, message), {})
+    return job.finish(plan)
 
-    inputs = GraphInputs.of(module, example_inputs)
-    job = _Job(swapped, example_inputs, inputs, inner, chosen)
-    if any(map(is_meta, inputs.parameters.values())):
-        return job.leave(Refusal(Code.UNSUPPORTED_DTYPE, "its parameters are on the meta device"))
-    if without_gradients(module, example_inputs):
-        return job.trace("as asked") if chosen.weights == "traced" else job.fold()
-    why = "the graph was compiled with gradients enabled"
-    if chosen.weights not in ("auto", "traced"):
-        why += f"; weights={chosen.weights!r} computes folded weights ahead of it"
-        return job.leave(Refusal(Code.GRADIENTS_NEEDED, why))
-    if switches_gradients(module):
-        why += ", and switches them in its middle"
-        return job.leave(Refusal(Code.GRADIENTS_NEEDED, why))
-    return job.trace("gradients are needed")
+
+@dataclass(frozen=True)
+class _Plan:
+    """What becomes of a graph: its report, and what was compiled; ``None``: nothing yet."""
+
+    report: GraphReport
+    compiled: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +102,6 @@ class _Job:
 
     swapped: Swapped
     example_inputs: Sequence[Any]
-    inputs: GraphInputs
     inner: Inner
     options: Options
 
@@ -124,43 +109,65 @@ class _Job:
     def module(self) -> fx.GraphModule:
         return self.swapped.module
 
-    def leave(self, refusal: Refusal) -> Callable[..., Any]:
-        """Compile it as it came."""
-        return self._compile(survey(self.module, self.inputs.parameters, refusal), None)
+    def plan(self) -> _Plan:
+        """Decide what is folded and how, and compile that."""
+        inputs = GraphInputs.of(self.module, self.example_inputs)
+        if any(map(is_meta, inputs.parameters.values())):
+            why = "its parameters are on the meta device"
+            return self.leave(Refusal(Code.UNSUPPORTED_DTYPE, why), inputs.parameters)
+        weights = self.options.weights
+        if without_gradients(self.module, self.example_inputs):
+            return self.trace(inputs, "as asked") if weights == "traced" else self.fold(inputs)
+        why = "the graph was compiled with gradients enabled"
+        if weights not in ("auto", "traced"):
+            why += f"; weights={weights!r} computes folded weights ahead of it"
+            return self.leave(Refusal(Code.GRADIENTS_NEEDED, why), inputs.parameters)
+        if switches_gradients(self.module):
+            why += ", and switches them in its middle"
+            return self.leave(Refusal(Code.GRADIENTS_NEEDED, why), inputs.parameters)
+        return self.trace(inputs, "gradients are needed")
 
-    def fold(self) -> Callable[..., Any]:
+    def leave(self, refusal: Refusal, parameters: Mapping[str, torch.Tensor]) -> _Plan:
+        """Compile it as it came."""
+        return _Plan(survey(self.module, parameters, refusal))
+
+    def fold(self, inputs: GraphInputs) -> _Plan:
         """Fold its weights ahead of time."""
         rules = parse_rules(self.options.rules)
-        rewritten = rewrite_captured(self.module, self.inputs, rules)
+        rewritten = rewrite_captured(self.module, inputs, rules)
         if not rewritten.slots:
-            return self._compile(rewritten.report, None)
+            return _Plan(rewritten.report)
 
         def refold(inputs: GraphInputs) -> Rewritten:
             return rewrite_captured(module, inputs, rules, signs=False)
 
         module = self.module
-        folded = FoldedFunction(module, self.inputs, rewritten, refold, self.inner)
+        folded = FoldedFunction(module, inputs, rewritten, refold, self.inner)
 
         def compile_() -> tuple[Callable[..., Any], str, str]:
-            weights = rewritten.evaluate()
-            return folded, *folded.compile(self.example_inputs, weights, self.options.weights)
+            has_numbers = rewritten.values is not None
+            return folded, *folded.compile(self.example_inputs, has_numbers, self.options.weights)
 
-        return self._verified(rewritten, compile_)
+        return self._verified(inputs, rewritten, compile_)
 
-    def trace(self, why: str) -> Callable[..., Any]:
+    def trace(self, inputs: GraphInputs, why: str) -> _Plan:
         """Put the fold into it."""
-        traced = trace(self.module, self.inputs, parse_rules(self.options.rules))
+        traced = trace(self.module, inputs, parse_rules(self.options.rules))
         if traced is None:
-            return self.leave(Refusal(Code.GRADIENTS_NEEDED, "no BatchNorm folds in the graph"))
+            refusal = Refusal(Code.GRADIENTS_NEEDED, "no BatchNorm folds in the graph")
+            return self.leave(refusal, inputs.parameters)
 
         def compile_() -> tuple[Callable[..., Any], str, str]:
             return compile_traced(traced, self.example_inputs, self.inner), "traced", why
 
-        return self._verified(traced, compile_)
+        return self._verified(inputs, traced, compile_)
 
     def _verified(
-        self, rewritten: Rewritten, compile_: Callable[[], tuple[Callable[..., Any], str, str]]
-    ) -> Callable[..., Any]:
+        self,
+        inputs: GraphInputs,
+        rewritten: Rewritten,
+        compile_: Callable[[], tuple[Callable[..., Any], str, str]],
+    ) -> _Plan:
         """Compile the rewritten graph, if the answers agree; warn if they do not."""
         verify, problem = self.options.verify, None
         if verify:
@@ -169,21 +176,20 @@ class _Job:
             try:
                 compiled, form, why = compile_()
             except RestartAnalysis:
-                raise  # Dynamo traces once more, with what the compiler learnt, and comes back
+                raise
             except Exception as error:
                 problem = f"bnfx: the folded graph did not compile, the original is used: {error!r}"
         if problem is not None:
-            warnings.warn(problem, RewriteWarning, stacklevel=2)
-            return self.leave(Refusal(Code.INTERNAL_ERROR, problem))
+            warn(problem, RewriteWarning)
+            return self.leave(Refusal(Code.INTERNAL_ERROR, problem), inputs.parameters)
         report = replace(rewritten.report, weights=form, weights_reason=why)
-        return self._compile(report, compiled)
+        return _Plan(report, compiled)
 
-    def _compile(
-        self, report: GraphReport, compiled: Callable[..., Any] | None
-    ) -> Callable[..., Any]:
+    def finish(self, plan: _Plan) -> Callable[..., Any]:
         """Compile the original if need be, and deliver the report."""
+        compiled = plan.compiled
         if compiled is None:
             compiled = self.inner.compile(self.module, self.example_inputs)
         # Once it is true: a compiler may start over.
-        deliver(Report((self.swapped.annotate(report),)), self.options.report)
+        deliver(Report((self.swapped.annotate(plan.report),)), self.options.report)
         return compiled

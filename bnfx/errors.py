@@ -16,6 +16,7 @@ UserWarning
 ├── FoldWarning                      less was folded than could be, and how to get the rest
 ├── InnerWarning                     the inner compiler cannot take a part of the graph
 ├── RewriteWarning                   a rewrite failed and the original graph is used
+├── ReportWarning                    a report could not be delivered
 └── SyncWarning                      a BatchNorm in training keeps its statistics to itself
 """
 
@@ -76,3 +77,7 @@ class SyncWarning(UserWarning):
 
 class InnerWarning(UserWarning):
     """The inner compiler cannot take a part of the graph, which PyTorch runs; it is named."""
+
+
+class ReportWarning(UserWarning):
+    """A report could not be delivered: its path cannot be written, or its callable raised."""

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from bnfx.errors import CaptureError, TrainingModeError
 from bnfx.folding.programs.exported import fold_exported
 from bnfx.options import parse_rules
-from bnfx.report.files import whole
+from bnfx.report.files import whole_stream
 
 
 def compile_package(
@@ -64,9 +64,9 @@ def write_package(
     program: ExportedProgram, path: Path, inductor_configs: Mapping[str, Any] | None = None
 ) -> Path:
     """Compile ``program`` as it is, with AOTInductor; the file appears whole or not at all."""
-    with whole(path) as temporary:
+    with whole_stream(path) as stream:
         torch._inductor.aoti_compile_and_package(
-            program, package_path=str(temporary), inductor_configs=dict(inductor_configs or {})
+            program, package_path=stream, inductor_configs=dict(inductor_configs or {})
         )
     return path
 
@@ -104,6 +104,6 @@ def export_model(
 def save_program(program: ExportedProgram, path: str | os.PathLike[str]) -> Path:
     """``torch.export.save``, to a file that appears whole or not at all."""
     path = Path(path)
-    with whole(path, ".pt2") as temporary:
-        torch.export.save(program, str(temporary))
+    with whole_stream(path) as stream:
+        torch.export.save(program, stream)
     return path

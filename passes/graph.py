@@ -3,7 +3,7 @@
 A node has a role. *Linear* and *Affine* carry their algebra; *Move*, *Concat*, *Add* and *Product*
 say how an affine map crosses them; the rest is *Opaque*. Weights are no edges: they are leaves.
 
-A node stands for one value of the IR and keeps its place: a rewrite changes a node's role, puts a
+A node stands for one value of the IR and never passes another: a rewrite changes its role, puts a
 new node in front of it, or takes it out, so that the order of side effects is never disturbed.
 """
 
@@ -27,8 +27,7 @@ class GraphError(RuntimeError):
 class Linear:
     """A linear operator with weights of ``dtype``.
 
-    ``hides_padding`` says that the IR's own op pads its input by other than zeros first, which the
-    operator does not tell.
+    ``hides_padding``: the IR's own op pads its input by other than zeros, as no operator does.
     """
 
     operator: LinearOperator
@@ -40,8 +39,7 @@ class Linear:
 class Affine:
     """An affine map on the node's one input.
 
-    ``lowered`` says that it is emitted as a multiply-add: the IR's own op does not say this map, or
-    is not wanted.
+    ``lowered`` says that it is emitted as a multiply-add: the IR's own op says another map.
     """
 
     map: BroadcastAffine
@@ -76,9 +74,8 @@ class Product:
 
 @dataclass(frozen=True)
 class Opaque:
-    """Anything else. ``reads_data`` is false where only the shape or dtype of inputs is read.
-
-    ``reads_rank`` says that it is the number of dimensions alone, and that this is known.
+    """Anything else. ``reads_data`` is false where only the shape or dtype of inputs is read,
+    ``reads_rank`` true where it is the number of dimensions alone, and that is known.
     """
 
     reads_data: bool = True
@@ -96,17 +93,18 @@ class Node:
         name: what a report calls it: the module's path where there is one.
         role: see the module's docstring.
         inputs: data inputs.
-        shape_inputs: sizes that it reads, and values of which it reads the shape alone.
+        shape_inputs: sizes that it reads, and values of which it reads only the shape.
         rank: number of dimensions, where known.
         dtype: the value's dtype, where known.
         origin: the IR's own node; ``None`` for one that a rule put in.
-        sites: the BatchNorms and affine ops of the user's that this node carries out.
+        sites: the user's BatchNorms and affine ops that this node carries out.
         refusals: why the lifter could give it no better role.
         shape: the value's shape, where known.
-        pinned: something may write to its memory after it was computed, so that no reader may be
-            moved to another place or get another value in its stead.
+        pinned: something may write to its memory after it was computed, so that no reader may run
+            elsewhere or get another value in its stead.
         lays_out: the op gives its output another memory layout than its input has.
         region: which stretch of the IR it stands in; another one may have other dtypes (autocast).
+        place: of two nodes of a graph, the one with the smaller place runs first.
     """
 
     name: str
@@ -122,14 +120,13 @@ class Node:
     pinned: bool = False
     lays_out: bool = False
     region: int = 0
+    place: tuple[int, ...] = field(default=(), repr=False)
     users: dict[Node, None] = field(default_factory=dict, repr=False)
 
     def data_users(self) -> list[Node]:
         """The readers of this value's elements (not only of its shape)."""
         readers = (user for user in self.users if self in user.inputs)
-        return [
-            user for user in readers if not isinstance(user.role, Opaque) or user.role.reads_data
-        ]
+        return [u for u in readers if not isinstance(u.role, Opaque) or u.role.reads_data]
 
     def all_inputs(self) -> list[Node]:
         """All that has to be computed before it."""
@@ -141,9 +138,13 @@ class Graph:
 
     def __init__(self) -> None:
         self._nodes: dict[Node, None] = {}
+        self._count, self._in_order = 0, True
         self._stands_for: dict[Node, Node] = {}  # a node taken out -> what its readers read
 
     def __iter__(self) -> Iterator[Node]:
+        if not self._in_order:
+            self._nodes = dict.fromkeys(sorted(self._nodes, key=lambda node: node.place))
+            self._in_order = True
         return iter(self._nodes)
 
     def __len__(self) -> int:
@@ -158,13 +159,18 @@ class Graph:
             if source not in self._nodes:
                 raise GraphError(f"{node.name} reads {source.name}, which is not in the graph")
             source.users[node] = None
+        node.place = (self._count,)
+        self._count += 1
         self._nodes[node] = None
         return node
 
     def resolve(self, node: Node) -> Node:
         """``node``, or what stands for it since it was taken out."""
+        passed = []
         while node in self._stands_for:
+            passed.append(node)
             node = self._stands_for[node]
+        self._stands_for.update(dict.fromkeys(passed, node))  # a short way for the next one
         return node
 
     def splice_out(self, node: Node) -> None:
@@ -173,7 +179,7 @@ class Graph:
         for user in node.users:
             for read in (user.inputs, user.shape_inputs):
                 read[:] = [source if value is node else value for value in read]
-            source.users[user] = None
+        source.users.update(node.users)
         node.users.clear()
         source.pinned |= node.pinned  # who wrote to the one writes to the other
         self._stands_for[node] = source
@@ -189,31 +195,28 @@ class Graph:
 
     def drop_unread(self, node: Node) -> None:
         """Take out a node with a role, then its inputs, while only ranks of them are read."""
-        if isinstance(node.role, Opaque) or node not in self._nodes:
-            return
-        if not all(isinstance(user.role, Opaque) and user.role.reads_rank for user in node.users):
-            return
-        for user in list(node.users):
-            self.rewire(user, [])
-        self._erase(node)
-        for source in node.all_inputs():
-            self.drop_unread(source)
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            unread = all(isinstance(u.role, Opaque) and u.role.reads_rank for u in node.users)
+            if isinstance(node.role, Opaque) or node not in self._nodes or not unread:
+                continue
+            for user in list(node.users):
+                self.rewire(user, [])
+            self._erase(node)
+            stack.extend(node.all_inputs())
 
     def put_before(self, node: Node, name: str) -> Node:
         """A new node with ``node``'s role and inputs, which ``node`` reads from now on.
 
-        ``node`` still stands for its value; the caller gives it another role.
+        The caller gives ``node`` another role.
         """
-        fields = {"rank": node.rank, "dtype": node.dtype, "shape": node.shape}
-        new = Node(name, node.role, list(node.inputs), **fields)  # type: ignore[arg-type]
-        for source in new.inputs:
-            source.users[new] = None
-        order: dict[Node, None] = {}
-        for other in self._nodes:
-            if other is node:
-                order[new] = None
-            order[other] = None
-        self._nodes = order
+        new = Node(name, node.role, [], rank=node.rank, dtype=node.dtype, shape=node.shape)
+        self.rewire(new, node.inputs)
+        # Places are compared item by item and none is the beginning of another.
+        new.place, node.place = (*node.place, 0), (*node.place, 1)
+        self._nodes[new] = None
+        self._in_order = False
         self.rewire(node, [new])
         return new
 
@@ -226,17 +229,16 @@ class Graph:
         """Check that edges agree in both directions and that inputs come first.
 
         Args:
-            nodes: look at these only (what a rewrite touched); all, in order, if ``None``.
+            nodes: look at these only (what a rewrite touched); all if ``None``.
 
         Raises:
             GraphError: naming the edge that is wrong.
         """
-        seen: set[Node] = set()
-        for node in self._nodes if nodes is None else nodes:
+        for node in self if nodes is None else nodes:
             for source in node.all_inputs():
                 if source not in self._nodes or node not in source.users:
                     raise GraphError(f"the edge {source.name} -> {node.name} is broken")
-                if nodes is None and source not in seen:
+                if source.place >= node.place:
                     raise GraphError(f"{node.name} runs before its input {source.name}")
             for user in node.users:
                 if user not in self._nodes or node not in user.all_inputs():
@@ -244,7 +246,6 @@ class Graph:
             wanted = _ARITY.get(type(node.role))
             if wanted is not None and (have := len(node.inputs)) != wanted:
                 raise GraphError(f"{node.name} must have {wanted} data inputs, not {have}")
-            seen.add(node)
 
 
 _ARITY: dict[type, int] = {Linear: 1, Affine: 1, Move: 1, Add: 2, Product: 2}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Site, Verdi
 from bnfx.passes.rules.guards import multiply_add_dtype
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Change, Rule
+from bnfx.passes.user_warnings import warn
 from bnfx.passes.values import Values
 
 log = logging.getLogger("bnfx")
@@ -40,7 +40,7 @@ def warn_of_failure(error: Exception, what: str, original: str) -> str:
 
     Args:
         what: was tried; a rule that broke is named instead.
-        original: ``"graph"`` or ``"function"``.
+        original: ``"graph"``, ``"function"`` or ``"program"``.
 
     Returns:
         The message.
@@ -48,7 +48,7 @@ def warn_of_failure(error: Exception, what: str, original: str) -> str:
     if isinstance(error, RuleError):
         what = f"rule {error.rule.name}"
     message = f"bnfx: {what} failed and the original {original} is used: {error!r}"
-    warnings.warn(message, RewriteWarning, stacklevel=3)
+    warn(message, RewriteWarning)
     log.warning(message, exc_info=True)
     return message
 

@@ -105,8 +105,8 @@ def _moved(movement: Movement, x: Tensor, node: Node) -> Tensor:
             for step, dims in steps:
                 x = _moved(step, x, Node("step", node.role, [], shape=dims))
             return x
-        case Select(axis, start, stop, keep):
-            part = x.narrow(axis, start, stop - start)
+        case Select(axis, start, stop, keep, step):
+            part = x[(*(slice(None),) * axis, slice(start, stop, step))]
             return part if keep else part.squeeze(axis)
         case Window(convolution=Conv() as conv):
             return linear(conv, x, Evaluator(lambda source: x, x))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import fx, nn
 
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import is_batch_norm
+
+HEAVY = pytest.mark.heavy
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -41,6 +44,19 @@ def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
     assert torch.isfinite(expected).all()
     assert expected.std() > 0, "a constant answer proves nothing"
     return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def sampled(cases: Sequence[Any], always: Collection[str] = (), every: int = 4) -> list[Any]:
+    """Each ``every``-th case, and those named; the others are for the whole suite.
+
+    For one more proof of what another test shows of every case.
+    """
+    return [
+        pytest.param(
+            case, id=case.name, marks=() if at % every == 0 or case.name in always else HEAVY
+        )
+        for at, case in enumerate(cases)
+    ]
 
 
 class Capture:

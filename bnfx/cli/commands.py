@@ -42,7 +42,7 @@ def explain_source(
         tell("folding")
         try:
             report = explain(model, *inputs)
-        except BnfxError:
+        except (BnfxError, MemoryError):
             raise
         except Exception as error:
             raise CaptureError(_misfit(_eager_error(model, inputs) or error)) from error
@@ -86,7 +86,11 @@ def fold_source(
         if verify and inputs:
             _compare(program, folded, inputs)
         tell("compiling" if aot else "writing")
-        _write(folded, output, aot)
+        try:
+            _write(folded, output, aot)
+        except OSError as error:
+            why = error.strerror or error
+            raise SourceError(f"{output} cannot be written, and is as it was: {why}") from error
     told = Report((report,))
     return told.to_json() if as_json else f"{told}\nwritten to {output}"
 

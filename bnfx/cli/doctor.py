@@ -76,9 +76,9 @@ def _compilers() -> list[Finding]:
     """Inner compilers: the backends of torch.compile, of which Inductor needs a C++ compiler."""
     import torch
 
-    names = set(torch._dynamo.list_backends(exclude_tags=()))
+    names = set(torch.compiler.list_backends(exclude_tags=()))
     ours = "bnfx" in names
-    found = [Finding("Compilers", "bnfx", ours, "found" if ours else "pip install bnfx anew")]
+    found = [Finding("Compilers", "bnfx", ours, "found" if ours else "reinstall bnfx")]
     wanted = os.environ.get("CXX", "g++")
     compiler = shutil.which(wanted) or shutil.which("clang++")
     remedy = compiler or "install g++, or set CXX"

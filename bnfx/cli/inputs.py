@@ -1,4 +1,4 @@
-"""Example inputs by the words of a command line."""
+"""The example inputs that a command line describes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_inputs(words: Sequence[str], dtype: str) -> tuple[tuple[torch.Tensor, .
         The inputs, and ``dynamic_shapes`` as ``torch.export.export`` takes them.
 
     Raises:
-        SourceError: for what is no shape.
+        SourceError: for what is not a shape.
     """
     random = torch.Generator().manual_seed(0)
     dims: dict[str, Any] = {}
@@ -46,7 +46,7 @@ def make_inputs(words: Sequence[str], dtype: str) -> tuple[tuple[torch.Tensor, .
         kind = {**DTYPES, **_INTEGERS}.get((found and found["dtype"]) or dtype)
         if 0 in sizes or kind is None:
             raise SourceError(
-                f"--input {word} is no shape: write sizes with x, as 1x3x224x224 (Nx3x224x224 "
+                f"--input {word} is not a shape: write sizes with x, as 1x3x224x224 (Nx3x224x224 "
                 "leaves the first open, 1x16:int64 has a dtype)"
             )
         fixed = [_OPEN if isinstance(size, str) else size for size in sizes]

@@ -7,15 +7,13 @@ is one line, with the way out.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 import bnfx
+from bnfx.cli.exits import errors, require, stop
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,7 +61,7 @@ def demo(
     Weights are random and nothing is downloaded. Takes about 5 minutes on 2 CPU cores, most of it
     in Inductor. Exits with status 1 if an answer is wrong.
     """
-    _require("demo", "torch", "torchvision", "timm")
+    require("demo", "torch", "torchvision", "timm")
     from bnfx.demo import run
     from bnfx.demo.networks import cases
 
@@ -101,10 +99,10 @@ def bench(
     cores. Exits with status 1 if an answer is wrong, or a model fails.
     """
     if not zoo and (only or as_json or as_markdown or rows):
-        _stop("bnfx bench: --only, --json, --markdown and --rows are for --zoo")
+        stop("bnfx bench: --only, --json, --markdown and --rows are for --zoo")
     if as_json and as_markdown:
-        _stop("bnfx bench: --json or --markdown, not both")
-    _require("bench", "torch", "torchvision", "timm")
+        stop("bnfx bench: --json or --markdown, not both")
+    require("bench", "torch", "torchvision", "timm")
     if not zoo:
         from bnfx.bench import check_cost, rewrite_cost
 
@@ -116,7 +114,7 @@ def bench(
 
     chosen = select(entries(), only or ())
     if not chosen:
-        _stop(f"bnfx bench: no model of the zoo has {' or '.join(only or ())} in its name")
+        stop(f"bnfx bench: no model of the zoo has {' or '.join(only or ())} in its name")
     form: Form = "json" if as_json else "markdown" if as_markdown else "table"
     raise typer.Exit(run(chosen, form=form, rows=rows))
 
@@ -158,8 +156,8 @@ def explain(
 
     The model is put in evaluation mode.
     """
-    with _errors("explain"):
-        _require("explain", "torch")
+    with errors("explain"):
+        require("explain", "torch")
         from bnfx.cli.commands import explain_source
 
         typer.echo(explain_source(model, weights, shapes or [], dtype, as_json))
@@ -188,8 +186,8 @@ def fold(
     The model is put in evaluation mode. The file appears whole or not at all. Exits with status 1,
     and writes nothing, if the folded model's answer differs.
     """
-    with _errors("fold"):
-        _require("fold", "torch")
+    with errors("fold"):
+        require("fold", "torch")
         from bnfx.cli.commands import fold_source
 
         typer.echo(fold_source(model, output, weights, shapes or [], dtype, as_json, aot, verify))
@@ -207,31 +205,3 @@ def doctor(as_json: _Json = False) -> None:
     typer.echo(render(findings, as_json))
     useful = any(f.works for f in findings if f.area in ("PyTorch", "TVM"))
     raise typer.Exit(0 if useful else 1)
-
-
-@contextlib.contextmanager
-def _errors(command: str) -> Iterator[None]:
-    """Turn what bnfx raises on purpose into one line and an exit status."""
-    try:
-        yield
-    except bnfx.VerificationError as error:
-        typer.echo(f"bnfx {command}: {_line(error)}", err=True)
-        raise typer.Exit(1) from None
-    except bnfx.BnfxError as error:
-        _stop(f"bnfx {command}: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _require(command: str, *packages: str) -> None:
-    """Stop unless ``packages`` are installed. Looks for them without importing them."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        _stop(f'bnfx {command} needs {", ".join(missing)}: pip install "bnfx[demo]"')
-
-
-def _stop(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(2)

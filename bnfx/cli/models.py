@@ -1,21 +1,18 @@
-"""Models by the words of a command line."""
+"""The models that a command line names."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
-import os
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from bnfx.archives.pt2 import PackageError, load_program
+from bnfx.archives.refused import RefusedError
 from bnfx.cli.checkpoints import check_file, load_weights
 from bnfx.cli.inputs import DTYPES
 from bnfx.errors import SourceError
@@ -53,7 +50,7 @@ def load_model(
         model = _from_file(Path(kind), name)
     else:
         raise SourceError(
-            f"{source!r} is no model: use torchvision:NAME, timm:NAME, file.py:function or "
+            f"{source!r} is not a model: use torchvision:NAME, timm:NAME, file.py:function or "
             f"file.pt2{_guess(source)}"
         )
     if weights is not None:
@@ -137,25 +134,15 @@ def _from_file(path: Path, name: str) -> nn.Module:
 
 def _load_program(path: Path) -> ExportedProgram:
     check_file(path)
-    log = logging.getLogger("torch.export")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # it logs the traceback that is told in one line below
     try:
-        # torch.export.load unpickles what it finds in the archive, unless it is told this way.
-        with mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
-            return torch.export.load(path)
-    except Exception as error:
-        if _is_package(path):
-            what = "is compiled by AOTInductor, run it with torch._inductor.aoti_load_package"
-        else:
-            what = "is no exported program, or a broken one; write it anew with torch.export.save"
-        raise SourceError(f"{path} {what}") from error
-    finally:
-        log.setLevel(level)
-
-
-def _is_package(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("aotinductor" in name for name in archive.namelist())
+        with path.open("rb") as file:
+            return load_program(file)
+    except PackageError:
+        raise SourceError(
+            f"{path} is compiled by AOTInductor, run it with torch._inductor.aoti_load_package"
+        ) from None
+    except (RefusedError, OSError, MemoryError) as error:
+        raise SourceError(
+            f"{path} is not an exported program, or is damaged ({error}); save it again with "
+            "torch.export.save"
+        ) from error

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch._dynamo.exc import BackendCompilerFailed
-from torch._inductor.exc import InvalidCxxCompiler
-
 from bnfx.demo.comparison import print_json, print_table
 from bnfx.demo.image import image
 from bnfx.demo.measure import STEPS, DemoRow, measure
 from bnfx.demo.networks import Case
 from bnfx.report.progress import progress
+from bnfx.torch_private import BackendCompilerFailed, InvalidCxxCompiler
 
 __all__ = ["DemoRow", "measure", "run"]
 

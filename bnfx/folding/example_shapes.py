@@ -14,13 +14,17 @@ from typing import Any
 import sympy  # type: ignore[import-untyped]
 import torch
 from torch import fx
-from torch._dynamo.source import ConstantSource
-from torch._dynamo.utils import deepcopy_to_fake_tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from bnfx.errors import CaptureError
+from bnfx.torch_private import (
+    ConstantSource,
+    DimDynamic,
+    FakeTensorMode,
+    ShapeEnv,
+    StatelessSymbolicContext,
+    deepcopy_to_fake_tensor,
+)
 
 Fixed = frozenset[tuple[int, int]]  # (position of an input, axis)
 

@@ -11,7 +11,7 @@ from bnfx.folding.capture import check_traceable, copied, trace
 from bnfx.folding.example_shapes import check_shapes, describe_shapes
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.lowering.bind import fill
-from bnfx.passes.fx.rewrite import survey_shapeless
+from bnfx.passes.fx.rewrite import given_up, survey_shapeless
 from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.rule import Rule
 
@@ -39,7 +39,11 @@ def fold_graph(
     shapes_matter = shapeless is not None and not shapeless.agrees(rewritten.report)
     if rewritten.slots and shapes_matter:
         check_shapes(folded, example_inputs, fixed)  # what folded rests on them
-    weights = rewritten.evaluate() if rewritten.slots else []
-    assert weights is not None, "a module's own parameters are no fake tensors"
-    fill(folded, {slot.name: weight for slot, weight in zip(rewritten.slots, weights, strict=True)})
+    try:
+        weights = rewritten.evaluate() if rewritten.slots else []
+        assert weights is not None, "a module's own parameters are no fake tensors"
+        named = {slot.name: weight for slot, weight in zip(rewritten.slots, weights, strict=True)}
+        fill(folded, named)
+    except Exception as error:
+        return traced, given_up(traced, error, "computing the folded weights")
     return folded, rewritten.report

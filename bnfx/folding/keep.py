@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from bnfx.passes.fx.rewrite import survey_shapeless
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
 from bnfx.passes.rules.rule import Rule
+from bnfx.passes.user_warnings import warn
 from bnfx.report.wording import counted
 
 _SHOWN = 3  # reasons in a warning
@@ -85,7 +85,7 @@ def _warn_of_graph(model: nn.Module, why: str) -> None:
         f"the result is a GraphModule, since {kind} cannot hold every fold ({why}); "
         f'keep="graph" says that this is fine, keep="module" asks for {kind} with fewer folds'
     )
-    warnings.warn(message, FoldWarning, stacklevel=5)
+    warn(message, FoldWarning)
 
 
 def _warn_of_refused(same: SameClass) -> None:
@@ -95,14 +95,14 @@ def _warn_of_refused(same: SameClass) -> None:
         shown = "; ".join(whys[:_SHOWN]) + ("; ..." if len(whys) > _SHOWN else "")
         left = counted(len(whys), "BatchNorm")
         message = f"{left} left, as folds do not map onto modules: {shown}"
-        warnings.warn(message, FoldWarning, stacklevel=5)
+        warn(message, FoldWarning)
 
 
 def _warn_of_ranks(report: GraphReport) -> None:
     kept = sum(map(_lacks_rank, report.verdicts))
     if kept:
         message = f"{counted(kept, 'BatchNorm')} kept, as ranks are not known; pass example inputs"
-        warnings.warn(message, FoldWarning, stacklevel=4)
+        warn(message, FoldWarning)
 
 
 def _lacks_rank(verdict: Verdict) -> bool:

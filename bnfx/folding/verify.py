@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
 from bnfx.passes.fx import Rewritten
+from bnfx.torch_private import FakeTensor
 
 
 def allowed(verify: bool | float, answer: Any) -> float:

@@ -14,6 +14,7 @@ from torch import fx
 
 from bnfx.errors import OptionError
 from bnfx.inner.base import Compiled, GraphPass, Inner
+from bnfx.inner.locks import compiling
 from bnfx.inner.packing import Packed
 from bnfx.options import nearest
 
@@ -83,7 +84,7 @@ def _freeze_inductor(
     from torch._inductor.compile_fx import compile_fx
 
     patches = {**patches, "freezing": True}
-    with torch.no_grad(), _without_inductor_folding():
+    with compiling(), torch.no_grad(), _without_inductor_folding():
         return cast(Compiled, compile_fx(module, list(example_inputs), config_patches=patches))
 
 
@@ -95,7 +96,7 @@ def _pack_inductor(
 ) -> Packed:
     from bnfx.inner.packing import compile_packed
 
-    with torch.no_grad(), _without_inductor_folding():
+    with compiling(), torch.no_grad(), _without_inductor_folding():
         return compile_packed(module, names, example_inputs, patches)
 
 

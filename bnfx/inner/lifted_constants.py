@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._guards import detect_fake_mode
 
 from bnfx.inner import packed_ops
+from bnfx.torch_private import detect_fake_mode
 
 
 class PackingError(RuntimeError):

@@ -25,6 +25,7 @@ from torch import fx
 from bnfx.inner import packed_ops
 from bnfx.inner.lifted_constants import LiftedConstants, PackingError, lift_constants
 from bnfx.passes.fx.lowering.bind import BOUND_PREFIX
+from bnfx.torch_private import without_autocast
 
 _serving = threading.local()
 
@@ -41,16 +42,12 @@ class Packed:
     pack: Callable[[Mapping[str, torch.Tensor]], list[torch.Tensor]]
 
 
-def serve(
-    run: Callable[..., Any],
-    inputs: Sequence[Any],
-    constants: Callable[[Packed], Sequence[torch.Tensor]],
-) -> Any:
-    """Call ``run(*inputs)``; each packed body in it is served with its ``constants``."""
+def serve(packed: Packed, inputs: Sequence[Any], constants: Sequence[torch.Tensor]) -> Any:
+    """Call the body with ``inputs`` and ``constants``."""
     before = getattr(_serving, "constants", None)
     _serving.constants = constants
     try:
-        return run(*inputs)
+        return packed.run(*inputs)
     finally:
         _serving.constants = before
 
@@ -95,7 +92,7 @@ def compile_packed(
         compiled.append(code)
 
         def run(args: list[Any]) -> Any:
-            inputs = [*args, *_serving.constants(packed)]
+            inputs = [*args, *_serving.constants]
             args.clear()  # as who is called this way must: the caller's references are done with
             return code(inputs)
 
@@ -104,7 +101,7 @@ def compile_packed(
 
     # A packed tensor has no strides that could be asserted.
     patches = {**patches, "freezing": True, "size_asserts": False}
-    with mock.patch.object(freezing, "constant_fold", recorder.constant_fold):
+    with mock.patch.object(freezing, "constant_fold", recorder.here_only()):
         run: Any = compile_fx(
             module, list(example_inputs), inner_compile=inner_compile, config_patches=patches
         )
@@ -128,8 +125,18 @@ class _Recorder:
         self._names = {id(tensor): name for name, tensor in weights.items()}
         self._made: dict[str, tuple[fx.Node, fx.GraphModule]] = {}  # attribute -> its node
 
+    def here_only(self) -> Callable[..., None]:
+        """In place of Inductor's: this thread's graph is recorded, other threads get Inductor's."""
+        owner = threading.get_ident()
+
+        def constant_fold(*args: Any, **kwargs: Any) -> None:
+            mine = threading.get_ident() == owner
+            (self.constant_fold if mine else self._original)(*args, **kwargs)
+
+        return constant_fold
+
     def constant_fold(self, gm: fx.GraphModule, *args: Any, **kwargs: Any) -> None:
-        """In place of Inductor's."""
+        """Fold as Inductor does, and keep what came of what."""
         before = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         before.graph_copy(gm.graph, copies)
@@ -177,7 +184,7 @@ class _Recorder:
         order = list(self._weights)
 
         def pack(tensors: Mapping[str, torch.Tensor]) -> list[Any]:
-            with torch.inference_mode(False), torch.no_grad(), torch._C._DisableAutocast():
+            with torch.inference_mode(False), torch.no_grad(), without_autocast():
                 packed: list[Any] = module(*(tensors[name].detach() for name in order))
             return packed
 

@@ -3,21 +3,110 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 
 @contextlib.contextmanager
 def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
     """A path to write to in the place of ``path``, which it becomes if nothing is raised.
 
+    A symbolic link stays one, and what it points to is replaced. What a process that was killed
+    left in the folder is removed.
+
     Args:
         path: in a folder that exists.
         suffix: of the path to write to, where the writer insists on one.
+
+    Raises:
+        OSError: if the disk is full or cannot be written to; the old file is whole then.
     """
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".bnfx") as folder:
-        temporary = Path(folder) / (path.with_suffix(suffix) if suffix else path).name
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    _remove_abandoned(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=_prefix(os.getpid())) as folder:
+        temporary = Path(folder) / (target.with_suffix(suffix) if suffix else target).name
         yield temporary
-        os.replace(temporary, path)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # a full disk may be known only here
+        os.replace(temporary, target)
+
+
+@contextlib.contextmanager
+def whole_stream(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, for writers in C++, which end the process where a disk is full.
+
+    It takes everything, and what went wrong is raised at the end; otherwise as :func:`whole`.
+
+    Raises:
+        OSError: as of :func:`whole`.
+    """
+    with whole(path) as temporary, temporary.open("wb", buffering=0) as file:
+        stream = _Patient(file)
+        yield stream  # type: ignore[misc]
+        if stream.failure is not None:
+            raise stream.failure
+
+
+class _Patient(io.RawIOBase):
+    """A file that keeps its first failure for later."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self.failure is None and len(rest):
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.failure = error
+        return size
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+
+def _prefix(process: int | str) -> str:
+    """Of temporary folders: the host and process that write there."""
+    return f".bnfx-{socket.gethostname()}-{process}-"
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove temporary folders of processes of this host that are gone."""
+    for left in folder.glob(f"{_prefix('*')}*"):
+        number = left.name.split("-")[-2]
+        if left.is_symlink() or not number.isdecimal() or _runs(int(number)):
+            continue
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":
+        return True  # there, signal 0 ends a process
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

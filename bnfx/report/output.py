@@ -1,47 +1,77 @@
-"""Hands a report to the user: to a callable, or into a file."""
+"""Hands a report to the user: to a callable, or into a file. It never fails what it reports on."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bnfx.errors import ReportWarning
+from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.files import whole
 
 log = logging.getLogger("bnfx")
 
+_FILES, _GRAPHS = 16, 256  # that are remembered, the latest
+_Graphs = OrderedDict[object, tuple[object, list[Report]]]
 # A model with graph breaks is compiled graph by graph, and a graph again when a shape changes: a
 # file holds the latest of each. Path -> Dynamo's number of the frame -> (compilation, its reports).
-_files: dict[Path, dict[object, tuple[object, list[Report]]]] = {}
+_files: OrderedDict[Path, _Graphs] = OrderedDict()
+_lock = threading.Lock()
 
 
 def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] | None) -> None:
-    """Log the report (``TORCH_LOGS="+bnfx"`` shows it) and hand it to ``where``."""
-    log.debug("%s", report)
-    if where is None:
-        return
-    if callable(where):
-        where(report)
-        return
-    path = Path(where).absolute()
+    """Log the report (``TORCH_LOGS="+bnfx"`` shows it) and hand it to ``where``.
+
+    What a callable raises, and a path that cannot be written, is a
+    :class:`~bnfx.errors.ReportWarning`.
+    """
+    try:
+        log.debug("%s", report)
+        if callable(where):
+            where(report)
+        elif where is not None:
+            _add_to_file(report, Path(where).absolute())
+    except Exception as error:
+        log.debug("the report is lost", exc_info=True)
+        to = "be handed to its callable" if callable(where) else f"be written to {where}"
+        warn(f"bnfx: the report could not {to}, and is left out: {error!r}", ReportWarning)
+
+
+def _add_to_file(report: Report, path: Path) -> None:
     compilation = _compilation()
     frame = getattr(compilation, "frame_id", None)
-    graphs = _files.setdefault(path, {})
-    latest, reports = graphs.get(frame, (None, []))
-    graphs[frame] = (compilation, [*reports, report] if latest == compilation else [report])
-    write_whole(
-        path, render_for(path, Report.merge(r for _, some in graphs.values() for r in some))
-    )
+    with _lock:
+        graphs: _Graphs = _kept(_files, path, OrderedDict(), _FILES)
+        latest, reports = graphs.get(frame, (None, []))
+        reports = [*reports[-_GRAPHS:], report] if latest == compilation else [report]
+        graphs.pop(frame, None)
+        _kept(graphs, frame, (compilation, reports), _GRAPHS)
+        merged = Report.merge(r for _, some in graphs.values() for r in some)
+        write_whole(path, render_for(path, merged))
+
+
+def _kept(table: OrderedDict[Any, Any], key: object, value: Any, most: int) -> Any:
+    """The value of ``key``, now the latest; the oldest gives way."""
+    value = table.setdefault(key, value)
+    table.move_to_end(key)
+    if len(table) > most:
+        table.popitem(last=False)
+    return value
 
 
 def _compilation() -> object:
     """Dynamo's number of what it compiles at present, if it does."""
     guards = sys.modules.get("torch._guards")  # TVM users may have no torch
-    return None if guards is None else guards.CompileContext.current_compile_id()
+    context = getattr(guards, "CompileContext", None)
+    number = getattr(context, "current_compile_id", None)
+    return None if number is None else number()
 
 
 def render_for(path: Path, report: Report) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -59,13 +59,10 @@ class Arguments:
             },
         )
 
-    def tensors(self, args: Sequence[Any]) -> dict[str, torch.Tensor]:
-        """What weights are folded from, by name."""
-        return {
-            name: args[at]
-            for group in (self.parameters, self.scalars)
-            for name, at in group.items()
-        }
+    def tensors(self, args: Sequence[Any], watched: Collection[int]) -> dict[str, torch.Tensor]:
+        """What weights may be folded from, by name: what is watched, and numbers; nothing else."""
+        parameters = {name: args[at] for name, at in self.parameters.items() if at in watched}
+        return parameters | {name: args[at] for name, at in self.scalars.items()}
 
     def inputs(self, args: Sequence[Any]) -> GraphInputs:
         """The tensors of one call, sorted as the rewrite takes them."""

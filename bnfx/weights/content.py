@@ -28,35 +28,47 @@ class Content:
     Args:
         tensors: of any dtype, on any device.
         everything: compare large ones whole, too.
+        copies: of the tensors, with what they are to hold; by default, what they hold.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor], everything: bool) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[torch.Tensor],
+        everything: bool,
+        copies: Sequence[torch.Tensor] | None = None,
+    ) -> None:
         self._small: list[memoryview] = []
         self._samples: dict[Hashable, list[np.ndarray]] = {}
         self._joined: dict[Hashable, list[torch.Tensor]] = {}
         self._large: list[torch.Tensor] = []
+        self._large_were: list[torch.Tensor] = []
+        small: list[bytes] = []
+        samples: dict[Hashable, list[np.ndarray]] = {}
+        joined: dict[Hashable, list[torch.Tensor]] = {}
         with torch.inference_mode(False), torch.no_grad():
-            for tensor in tensors:
-                self._watch(_view(tensor, everything))
-            self._large_were = [view.clone() for view in self._large]
-            self._joined_were = [torch.cat(views) for views in self._joined.values()]
-        self._small_were = b"".join(self._small)
-        self._samples_were = [np.concatenate(some).tobytes() for some in self._samples.values()]
-
-    def _watch(self, view: torch.Tensor) -> None:
-        if view.dim() != 1 or view.numel() > _WHOLE:
-            self._large.append(view)
-        elif not _is_on_host(view):
-            self._joined.setdefault((view.device, view.dtype), []).append(view)
-        elif view.dtype not in _BITS.values():
-            self._large.append(view)
-        else:
-            # Not view.numpy(), after which nobody may resize the tensor's storage.
-            array = np.from_dlpack(view)
-            if view.is_contiguous():
-                self._small.append(array.data)
-            else:
-                self._samples.setdefault(view.dtype, []).append(array)
+            for tensor, copy in zip(tensors, tensors if copies is None else copies, strict=True):
+                view, were = _views(tensor, copy, everything)
+                if view.dim() != 1 or view.numel() > _WHOLE:
+                    self._large.append(view)
+                    self._large_were.append(were.clone())
+                elif not _is_on_host(view):
+                    self._joined.setdefault((view.device, view.dtype), []).append(view)
+                    joined.setdefault((view.device, view.dtype), []).append(were)
+                elif view.dtype not in _BITS.values():
+                    self._large.append(view)
+                    self._large_were.append(were.clone())
+                else:
+                    # Not view.numpy(), after which nobody may resize the tensor's storage.
+                    array, held = np.from_dlpack(view), np.from_dlpack(were)
+                    if view.is_contiguous():
+                        self._small.append(array.data)
+                        small.append(held.tobytes())
+                    else:
+                        self._samples.setdefault(view.dtype, []).append(array)
+                        samples.setdefault(view.dtype, []).append(held)
+            self._joined_were = [torch.cat(views) for views in joined.values()]
+        self._small_were = b"".join(small)
+        self._samples_were = [np.concatenate(some).tobytes() for some in samples.values()]
 
     def is_same(self) -> bool:
         """Whether what is compared holds what it held."""
@@ -78,13 +90,15 @@ def _is_on_host(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def _view(tensor: torch.Tensor, whole: bool) -> torch.Tensor:
-    """A view on the tensor's memory: all of a small tensor, evenly spread elements of a large one.
+def _views(
+    tensor: torch.Tensor, copy: torch.Tensor, whole: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is compared of a tensor, and the same of its copy.
 
-    Of one dimension, unless there are gaps in the tensor's memory. Inference tensors count no
-    versions, so they are compared whole.
+    All of a small tensor, evenly spread elements of a large one; of one dimension, unless there are
+    gaps in the tensor's memory. Inference tensors count no versions, so they are compared whole.
     """
-    tensor = tensor.detach()
+    pair = tensor.detach(), copy.detach()
     count = tensor.numel()
     if tensor.is_contiguous() or (
         tensor.dim() in (4, 5)
@@ -98,6 +112,9 @@ def _view(tensor: torch.Tensor, whole: bool) -> torch.Tensor:
             # turn; else the sample might be the first tap of each filter, and nothing else.
             step = next(s for s in range(count // _SAMPLE, 0, -1) if math.gcd(s, count) == 1)
             count = _SAMPLE
-        tensor = tensor.as_strided((count,), (step,))
-    # As integers, so that NaN equals itself.
-    return tensor.view(_BITS[tensor.itemsize]) if tensor.itemsize in _BITS else tensor
+        # A copy of such a tensor has its elements in the same order.
+        pair = pair[0].as_strided((count,), (step,)), pair[1].as_strided((count,), (step,))
+    if tensor.itemsize in _BITS:  # as integers, so that NaN equals itself
+        bits = _BITS[tensor.itemsize]
+        return pair[0].view(bits), pair[1].view(bits)
+    return pair

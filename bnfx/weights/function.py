@@ -1,46 +1,56 @@
 """One captured graph, folded and compiled: right whatever is written to its parameters.
 
 Each call looks for the state of the very parameters that it is called with (in Dynamo, two
-instances of a class share one compiled graph), and whether they are still as they were. If so, the
-body runs; if not, the weights are filled anew first, into the form of the graph that is right for
-them (:mod:`bnfx.weights.programs`); where nothing may be folded, the original graph runs.
+instances of a class share one compiled graph), and whether they are still as they were. If so, that
+state answers; if not, another one is made first, by the form of the graph that is right for the
+numbers (:mod:`bnfx.weights.programs`); where nothing may be folded, that is the original graph.
 
-A call runs on one complete set of folded weights (``docs/weights.md``: what threads are promised).
+A state never changes and is published whole, so a call runs on one complete set of folded weights,
+and whatever interrupts the making of a state leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.exc import RestartAnalysis
-from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.inner.base import Compiled, Inner
+from bnfx.inner.locks import Lock
 from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
 from bnfx.passes.fx.rewrite import Rewritten
+from bnfx.passes.pipeline import warn_of_failure
 from bnfx.passes.report import RewriteWarning
+from bnfx.torch_private import FakeTensor, RestartAnalysis
 from bnfx.weights.arguments import Arguments
-from bnfx.weights.body import Program, compile_late
 from bnfx.weights.choice import described, forms
 from bnfx.weights.freezing import Patience
+from bnfx.weights.numbers import Numbers
 from bnfx.weights.programs import Programs
-from bnfx.weights.snapshot import Moment, Snapshot
-from bnfx.weights.store import FoldedState, same_set
+from bnfx.weights.state import FoldedState, same_set
 
 log = logging.getLogger("bnfx")
 
 # Sets of parameters whose folded weights are kept. More instances of one class than that, called in
 # turn, are folded again each time: slow, and right.
 MAX_PARAMETER_SETS = 8
-# Times that a set is folded because something was written while it was. After that it is used as it
-# is, and folded anew by the next call.
-MAX_FILLS = 3
+# Times that parameters are read because something was written while they were. After that they are
+# used as they are, and folded anew by the next call.
+MAX_READS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class _Folded:
+    """A state, and what it was made of; ``None`` where it was there before."""
+
+    state: FoldedState
+    numbers: Numbers | None = None
+    weights: Sequence[torch.Tensor] = ()
 
 
 class FoldedFunction:
@@ -62,48 +72,42 @@ class FoldedFunction:
         refold: Callable[[GraphInputs], Rewritten],
         inner: Inner,
     ) -> None:
-        self._original = original
         self._arguments = Arguments.of(original, inputs)
         self._inner = inner
-        parameters = self._arguments.parameters
-        names = dict.fromkeys(source.name for source in rewritten.sources)
-        self._sources = [parameters[name] for name in names if name in parameters]
-        self._watched = self._sources
-        self._programs = Programs(rewritten, self._arguments, inner, refold)
-        self._lock = threading.Lock()
+        self._programs = Programs(original, rewritten, self._arguments, inner, refold)
+        self._lock = Lock()
         self._states: tuple[FoldedState, ...] = ()
         self._patience: Patience | None = None
-        self._unfolded: Compiled | None = None
-        self._shapes: list[torch.Tensor] | None = None
+        self._without_numbers: tuple[Compiled, list[torch.Tensor]] | None = None
 
     def compile(
-        self, example_inputs: Sequence[Any], weights: list[torch.Tensor] | None, wanted: str
+        self, example_inputs: Sequence[Any], has_numbers: bool, wanted: str
     ) -> tuple[str, str]:
         """Compile one body now, inside Dynamo's tracing context.
 
         Args:
             example_inputs: of the captured graph.
-            weights: the folded weights for them; ``None`` if they are not known yet.
+            has_numbers: whether its parameters are real.
             wanted: ``"live"``, ``"frozen"`` or ``"auto"``.
 
         Returns:
             The form that serves from now on, ``"live"`` or ``"frozen"``, and why.
         """
         program, why = self._programs.first, list[str]()
-        if weights is None:
+        if not has_numbers:
             extra = describe_slots(program.module, program.slots, None, example_inputs)
-            program.compile(example_inputs, extra)
-            self._shapes = extra
+            self._without_numbers = program.compile(example_inputs, extra), extra
             return "live", "its parameters had no numbers yet when it was compiled"
+        watched = self._programs.watched
         for form in forms(wanted, self._arguments.refusal, self._inner, why):
             try:
-                self._compile_as(form, program, example_inputs, weights)
+                self._compile_as(form, example_inputs)
             except RestartAnalysis:
                 raise  # Dynamo traces once more, with what the compiler learnt, and comes back
             except Exception as error:
                 if form == "plain":
                     raise
-                self._watched, self._programs.packs = self._sources, False
+                self._programs.watched, self._programs.packs = watched, False
                 what = "packing" if form == "packed" else "freezing"
                 why.append(f"{what} failed: {error}".splitlines()[0])
                 log.info("bnfx: %s failed", what, exc_info=True)
@@ -114,103 +118,129 @@ class FoldedFunction:
             return described(form, why)
         raise AssertionError("the plain form compiles or raises")
 
-    def _compile_as(
-        self,
-        form: str,
-        program: Program,
-        example_inputs: Sequence[Any],
-        weights: list[torch.Tensor],
-    ) -> None:
-        packs = form != "plain" and self._inner.pack is not None
-        self._programs.packs = program.packs = packs
+    def _compile_as(self, form: str, example_inputs: Sequence[Any]) -> None:
+        program = self._programs.first
+        self._programs.packs = program.packs = form != "plain" and self._inner.pack is not None
         if form != "plain":
-            # Constants hold what was not folded, too.
-            self._watched = list(self._arguments.parameters.values())
-        state = FoldedState(self._moment(example_inputs))
-        if form == "packed":
-            program.pack(example_inputs, weights)
-            state.fill(state.moment, program, [], program.constants(example_inputs, weights))
-        elif form == "frozen":
-            state.frozen = program.freeze(example_inputs, weights)
+            self._programs.watch_all()  # constants hold what was not folded, too
+        numbers = self._read(example_inputs)
+        weights = program.fill(numbers)
+        if weights is None:
+            raise RuntimeError("the parameters were written to while they were folded")
+        if form == "frozen":
+            way = program.freeze(example_inputs, numbers, weights)
             self._patience = Patience()
+            self._states = (FoldedState(numbers.moment, program, (way,), frozen=True),)
+            return
+        if form == "packed":
+            program.pack(example_inputs, numbers, weights)
         else:
             extra = describe_slots(program.module, program.slots, weights, example_inputs)
             program.compile(example_inputs, extra)
-            state.fill(state.moment, program, weights, {})
-        self._states = (state,)
+        ways = program.ways(numbers, weights)
+        self._states = (FoldedState(numbers.moment, program, ways),)
 
     def __call__(self, *args: Any) -> Any:
-        if self._shapes is not None:
+        if self._without_numbers is not None:
             # DDP's graph splitter compiles with fake parameters, then calls the body once to learn
             # the strides of its outputs; real calls come after that.
-            if any(isinstance(args[position], FakeTensor) for position in self._sources):
-                return self._programs.first.run_plain(args, self._shapes)
-            self._shapes = None
-        if self._arguments.writes_to(args, self._sources):
+            run, extra = self._without_numbers
+            if any(isinstance(args[at], FakeTensor) for at in self._programs.watched):
+                return run(*args, *extra)
+            self._without_numbers = None
+        if self._arguments.writes_to(args, self._programs.watched):
             return self._run_original(args)
-        tensors = [args[position] for position in self._watched]
+        state = self._current(args) or self._renew(args)
+        if self._patience is not None and not state.frozen and state.program.slots:
+            state.quiet.calls += 1
+            if self._patience.take(state.quiet.calls):
+                state = self._freeze_again(state, args)
+        way = state.way(args)
+        assert way is not None, "a state is chosen by whether it can answer"
+        return way.run(args)
+
+    def _current(self, args: Sequence[Any]) -> FoldedState | None:
+        """The state that is right for these arguments as they are, if there is one."""
+        tensors = [args[at] for at in self._programs.watched]
         scalars = self._arguments.scalar_values(args)
         state = same_set(self._states, tensors, scalars)
-        if state is not None:
-            with state.gate:
-                if state.moment.holds(tensors, scalars):
-                    return self._run(state, args)
-        state = self._renew(tensors, scalars, args)
-        with state.gate:
-            return self._run(state, args)
+        if state is None or not state.moment.still_holds(tensors) or state.way(args) is None:
+            return None
+        return state
 
-    def _run(self, state: FoldedState, args: Sequence[Any]) -> Any:
-        if state.frozen is not None:
-            return state.frozen(args)
-        if state.program is None:
-            return self._run_original(args)
-        if self._patience is not None:
-            state.quiet += 1
-            if self._patience.take(state.quiet):
-                return self._freeze_again(state, args)
-        return state.program(args, state)
+    def _renew(self, args: Sequence[Any]) -> FoldedState:
+        """Fold these parameters anew. Once for all threads; what is missing is compiled."""
+        folded = self._lock.run(lambda: self._fold(args))
+        state, program = folded.state, folded.state.program
+        if state.way(args) is not None:
+            return state
+        assert folded.numbers is not None
+        program.compile_late(folded.numbers, folded.weights)
+        state = replace(state, ways=program.ways(folded.numbers, folded.weights))
 
-    def _run_original(self, args: Sequence[Any]) -> Any:
-        if self._unfolded is None:
-            self._unfolded = compile_late(self._original, self._inner)
-        return self._unfolded(*args)
+        def publish() -> None:
+            if self._current(args) is None:
+                self._publish(state)
 
-    def _renew(
-        self, tensors: Sequence[torch.Tensor], scalars: tuple[float, ...], args: Sequence[Any]
-    ) -> FoldedState:
-        """Fold these parameters anew."""
-        with self._lock:
-            state = same_set(self._states, tensors, scalars)
-            if state is not None and state.moment.holds(tensors, scalars):
-                return state  # another thread did
-            for _ in range(MAX_FILLS):
-                # The moment is taken first: a write during the fold shows.
-                moment = self._moment(args)
-                program, weights = self._programs.fill(args)
-                if moment.holds(tensors, scalars):
-                    break
-            constants = {}
-            if program is not None and program.packs:
-                constants, weights = program.constants(args, weights), []
-            fresh = FoldedState(moment) if state is None else state
-            fresh.fill(moment, program, weights, constants)
-            if state is None:
-                self._states = (fresh, *self._states)[:MAX_PARAMETER_SETS]
-        return fresh
+        self._lock.run(publish)
+        return state
 
-    def _freeze_again(self, state: FoldedState, args: Sequence[Any]) -> Any:
-        """Freeze weights that have settled, and answer with them."""
-        assert state.program is not None and self._patience is not None
+    def _fold(self, args: Sequence[Any]) -> _Folded:
+        current = self._current(args)  # another thread may have made it meanwhile
+        if current is not None:
+            return _Folded(current)
         try:
-            frozen = state.program.freeze_late(args, state.program.fill(args))
-            answer = frozen(args)  # compiles
+            filled = None
+            while filled is None:
+                numbers = self._read(args)
+                filled = self._programs.fill(args, numbers)
+            program, weights = filled
+            ways = program.ways(numbers, weights)
+        except Exception as error:
+            warn_of_failure(error, "folding anew", "graph")
+            program, weights = self._programs.original, []
+            numbers = self._read(args)
+            ways = program.ways(numbers, weights)
+        state = FoldedState(numbers.moment, program, ways)
+        if state.way(args) is not None:
+            self._publish(state)
+        return _Folded(state, numbers, weights)
+
+    def _publish(self, state: FoldedState) -> None:
+        others = [other for other in self._states if not other.moment.is_like(state.moment)]
+        self._states = (state, *others[: MAX_PARAMETER_SETS - 1])
+
+    def _read(self, args: Sequence[Any]) -> Numbers:
+        watched, scalars = self._programs.watched, self._arguments.scalar_values(args)
+        for _ in range(MAX_READS):
+            numbers = Numbers.of(args, watched, scalars)
+            if numbers.moment.still_holds([args[at] for at in watched]):
+                break  # nothing was written meanwhile
+        return numbers
+
+    def _freeze_again(self, state: FoldedState, args: Sequence[Any]) -> FoldedState:
+        """Freeze weights that have settled."""
+        assert self._patience is not None
+        numbers = self._read(args)
+        weights = state.program.fill(numbers)
+        if weights is None:
+            return state  # something was written; the next call sees to it
+        try:
+            way = state.program.freeze_late(numbers, weights)
         except Exception as error:
             self._patience.give_up()
             log.warning("bnfx: freezing failed, folded weights stay inputs: %r", error)
-            return state.program(args, state)
-        state.frozen = frozen
-        return answer
+            return state
+        ways = (way, *state.program.ways(numbers, weights))  # all of one moment
+        frozen = replace(state, moment=numbers.moment, ways=ways, frozen=True)
+        self._lock.run(lambda: self._publish(frozen) if state in self._states else None)
+        return frozen
 
-    def _moment(self, args: Sequence[Any]) -> Moment:
-        snapshot = Snapshot([args[at] for at in self._watched])
-        return Moment(snapshot, self._arguments.scalar_values(args))
+    def _run_original(self, args: Sequence[Any]) -> Any:
+        """Run the captured graph as it came."""
+        original, nothing = self._programs.original, Numbers.of(args, (), ())
+        while True:
+            for way in original.ways(nothing, ()):
+                if way.fits(args):
+                    return way.run(args)
+            original.compile_late(nothing, ())

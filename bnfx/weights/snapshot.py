@@ -32,6 +32,16 @@ class Snapshot:
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._take(tensors)
+
+    @staticmethod
+    def with_copies(tensors: Sequence[torch.Tensor]) -> tuple[Snapshot, list[torch.Tensor]]:
+        """A snapshot, and private copies of the tensors: it vouches for the content of those."""
+        snapshot = Snapshot.__new__(Snapshot)
+        return snapshot, snapshot._take(tensors)
+
+    def _take(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        # In this order: a write during it leaves a sign that is older than the copies, or newer.
         watch_optimizers()
         self._epoch = epoch()
         self._ids = list(map(id, tensors))
@@ -40,17 +50,27 @@ class Snapshot:
         self._counting = [at for at, tensor in enumerate(tensors) if not tensor.is_inference()]
         self._versions = self._versions_of(tensors)
         everything = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
-        self._content = Content(tensors, everything)
+        with torch.inference_mode(False), torch.no_grad():
+            copies = [tensor.detach().clone() for tensor in tensors]
+        self._content = Content(tensors, everything, copies)
+        return copies
 
     def is_of(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the very tensors."""
         return self._ids == list(map(id, tensors))
 
+    def is_like(self, other: Snapshot) -> bool:
+        """Whether both are of the very same tensors."""
+        return self._ids == other._ids
+
     def holds(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the very tensors and nothing was written to them since."""
+        return self.is_of(tensors) and self.still_holds(tensors)
+
+    def still_holds(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether nothing was written to these very tensors since."""
         if not (
-            self.is_of(tensors)
-            and self._addresses == list(map(_data_ptr, tensors))
+            self._addresses == list(map(_data_ptr, tensors))
             and self._versions == self._versions_of(tensors)
         ):
             return False
@@ -86,6 +106,10 @@ class Moment:
         """Whether it is a moment of this very set."""
         return self.scalars == scalars and self.snapshot.is_of(tensors)
 
-    def holds(self, tensors: Sequence[torch.Tensor], scalars: tuple[float, ...]) -> bool:
-        """Whether nothing has changed since."""
-        return self.scalars == scalars and self.snapshot.holds(tensors)
+    def is_like(self, other: Moment) -> bool:
+        """Whether both are of one set."""
+        return self.scalars == other.scalars and self.snapshot.is_like(other.snapshot)
+
+    def still_holds(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether nothing was written to this very set since."""
+        return self.snapshot.still_holds(tensors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,11 +11,17 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from bnfx.inner.locks import Lock
+
 # How often something may have been written unseen, of one tensor by its id, and of any. Ids are
 # reused after a tensor dies: at worst, something is folded once too often.
 _written: dict[int, int] = {}
 _epoch = 0
-_lock = threading.Lock()
+# Ids that are kept. When there are more, all are forgotten, and everything counts as written to:
+# each model is folded once too often.
+MAX_KEPT = 1 << 16
+_any = 0  # the last epoch in which anything may have been written to
+_lock = Lock()
 
 
 def refresh(compiled: Any = None) -> None:
@@ -35,27 +40,44 @@ def refresh(compiled: Any = None) -> None:
         TypeError: for something that was not compiled.
     """
     module = getattr(compiled, "_orig_mod", compiled)
-    if isinstance(module, nn.Module) and (
-        module is not compiled or getattr(compiled, "_compiled_call_impl", None) is not None
-    ):
+    if isinstance(module, nn.Module) and (module is not compiled or _holds_compiled(module)):
         mark(itertools.chain(module.parameters(), module.buffers()))
         return
     if compiled is not None and not hasattr(compiled, "_torchdynamo_orig_callable"):
         kind = type(compiled).__name__
         raise TypeError(f"bnfx.refresh takes what torch.compile returned, not an uncompiled {kind}")
-    _mark((0,))  # no tensor's id
+    _lock.run(_mark_all)
+
+
+def _holds_compiled(module: nn.Module) -> bool:
+    """Whether it, or a module in it, was compiled (in place, or wrapped)."""
+    return any(
+        getattr(part, "_compiled_call_impl", None) is not None
+        or hasattr(part, "_orig_mod")
+        or hasattr(part.forward, "_torchdynamo_orig_callable")
+        for part in module.modules()
+    )
 
 
 def mark(tensors: Iterable[torch.Tensor]) -> None:
     """Note that these tensors may have been written to."""
-    _mark(map(id, tensors))
+    ids = list(map(id, tensors))
+    _lock.run(lambda: _mark(ids))
 
 
 def _mark(ids: Iterable[int]) -> None:
     global _epoch
-    with _lock:
-        _written.update(dict.fromkeys(ids, _epoch + 1))
-        _epoch += 1  # last: who sees the new epoch must see the marks
+    if len(_written) > MAX_KEPT:
+        _mark_all()  # first: who sees fewer marks must see that everything counts as written to
+        _written.clear()
+    _written.update(dict.fromkeys(ids, _epoch + 1))
+    _epoch += 1  # last: who sees the new epoch must see the marks
+
+
+def _mark_all() -> None:
+    global _any, _epoch
+    _any = _epoch + 1
+    _epoch += 1
 
 
 def epoch() -> int:
@@ -68,7 +90,8 @@ def written_since(tensors: Iterable[torch.Tensor], since: int) -> bool:
     if _epoch == since:
         return False
     last = _written.get
-    return last(0, 0) > since or any(last(id(tensor), 0) > since for tensor in tensors)
+    # Marks are read first, and what took their place after them.
+    return any(last(id(tensor), 0) > since for tensor in tensors) or _any > since
 
 
 @functools.cache

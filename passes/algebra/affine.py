@@ -68,9 +68,18 @@ class ChannelAffine:
                 return expression.shape[0]
         return None
 
+    @property
+    def is_scale(self) -> bool:
+        """Whether it has no shift, by construction."""
+        return self.shift == Scalar(0.0)
+
     def sources(self) -> Iterator[Source]:
         """The parameters that the map reads."""
         yield from dict.fromkeys((*self.scale.sources(), *self.shift.sources()))
+
+    def __add__(self, other: ChannelAffine) -> ChannelAffine:
+        """``x -> self(x) + other(x)``."""
+        return ChannelAffine(self.scale + other.scale, self.shift + other.shift)
 
     @overload
     def __matmul__(self, other: ChannelAffine) -> ChannelAffine: ...

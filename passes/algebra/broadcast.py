@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfx.passes.algebra.affine import ChannelAffine
+from bnfx.passes.algebra.building import apart, broadcast_to, concat, embed, every, take
 from bnfx.passes.algebra.expression import Expression, Scalar, Shape, Source
-from bnfx.passes.algebra.rearrange import Slice as Part
-from bnfx.passes.algebra.rearrange import broadcast_to, embed, permute
+from bnfx.passes.algebra.rearrange import permute
 
 _ONE, _ZERO = Scalar(1.0), Scalar(0.0)
 
@@ -48,6 +48,15 @@ class BroadcastAffine:
         front = (1,) * (rank - len(border.shape))
         return BroadcastAffine(_ONE, border.reshape(*front, *border.shape))
 
+    @staticmethod
+    def joined(
+        parts: Sequence[BroadcastAffine], sizes: Sequence[int], axis: int
+    ) -> BroadcastAffine:
+        """The map of a concatenation along ``axis`` whose parts, of ``sizes``, have these maps."""
+        scales, shifts = ([getattr(part, side) for part in parts] for side in ("scale", "shift"))
+        scale, shift = _joined(scales, sizes, axis, _ONE), _joined(shifts, sizes, axis, _ZERO)
+        return BroadcastAffine(scale, shift)
+
     @property
     def shape(self) -> Shape:
         """What scale and shift broadcast to."""
@@ -68,6 +77,22 @@ class BroadcastAffine:
     def is_shift(self) -> bool:
         """Whether it scales nothing, by construction."""
         return self.scale == _ONE
+
+    def without_shift(self) -> BroadcastAffine:
+        """Its scale alone."""
+        return BroadcastAffine(self.scale, _ZERO)
+
+    def with_shift(self, shift: Expression) -> BroadcastAffine:
+        """Its scale with another shift."""
+        return BroadcastAffine(self.scale, shift)
+
+    def scales_like(self, other: BroadcastAffine) -> bool:
+        """Whether both have one scale by construction, and so at each position."""
+        return _same(self.scale, other.scale)
+
+    def shifts_like(self, other: BroadcastAffine) -> bool:
+        """Whether both have one shift by construction."""
+        return _same(self.shift, other.shift)
 
     @property
     def is_computed(self) -> bool:
@@ -110,6 +135,17 @@ class BroadcastAffine:
         moved = first_shift if other.is_scale else scale * first_shift
         return BroadcastAffine(scale * first_scale, shift if other.is_scale else moved + shift)
 
+    def __add__(self, other: BroadcastAffine) -> BroadcastAffine:
+        """``x -> self(x) + other(x)``.
+
+        Raises:
+            ValueError: if sizes on an axis disagree.
+        """
+        sides = (self.scale, self.shift, other.scale, other.shift)
+        rank = max(len(side.shape) for side in sides)
+        scale, shift, other_scale, other_shift = (_aligned(side, rank) for side in sides)
+        return BroadcastAffine(scale + other_scale, shift + other_shift)
+
     def permuted(self, order: Sequence[int]) -> BroadcastAffine:
         """The map on ``x.permute(order)``: axis ``i`` of the result was axis ``order[i]``."""
         return self._each(lambda e: permute(_aligned(e, len(order)), order))
@@ -123,18 +159,28 @@ class BroadcastAffine:
 
         return self._each(change)
 
-    def sliced(self, axis: int, start: int, stop: int, keep: bool = True) -> BroadcastAffine:
-        """The map on positions ``start`` to ``stop`` of ``axis``, which is dropped unless kept."""
+    def sliced(
+        self, axis: int, start: int, stop: int, keep: bool = True, step: int = 1
+    ) -> BroadcastAffine:
+        """The map on each ``step``-th position from ``start`` to ``stop`` of ``axis``, which is
+        dropped unless kept.
+        """
 
         def change(e: Expression) -> Expression:
             full = _aligned(e, max(axis + 1, len(e.shape)))
-            part = Part(full, axis, start, stop) if full.shape[axis] != 1 else full
+            part = full
+            if full.shape[axis] != 1:
+                part = every(take(full, axis, start, stop), axis, step)
             return part if keep else part.reshape(*part.shape[:axis], *part.shape[axis + 1 :])
 
         return self._each(change)
 
-    def embedded(self, axis: int, start: int, count: int, size: int) -> BroadcastAffine:
-        """The map on ``count`` positions from ``start`` of an axis of ``size``; others as is."""
+    def embedded(
+        self, axis: int, start: int, count: int, size: int, step: int = 1
+    ) -> BroadcastAffine:
+        """The map on ``count`` positions from ``start``, ``step`` apart, of an axis of ``size``;
+        others as is.
+        """
 
         def change(e: Expression, rest: float) -> Expression:
             if e == Scalar(rest):
@@ -145,7 +191,7 @@ class BroadcastAffine:
                 else e.reshape(*(1,) * (axis + 1))
             )
             dims = [*full.shape[:axis], count, *full.shape[axis + 1 :]]
-            return embed(broadcast_to(full, dims), axis, start, size, rest)
+            return embed(apart(broadcast_to(full, dims), axis, step, rest), axis, start, size, rest)
 
         return BroadcastAffine(change(self.scale, 1.0), change(self.shift, 0.0))
 
@@ -162,6 +208,27 @@ class BroadcastAffine:
         """One number for all positions stays one, wherever they go."""
         sides = (self.scale, self.shift)
         return BroadcastAffine(*(change(e) if e.shape else e for e in sides))
+
+
+def _same(one: Expression, other: Expression) -> bool:
+    rank = max(len(one.shape), len(other.shape))
+    return _aligned(one, rank) == _aligned(other, rank)
+
+
+def _joined(
+    parts: Sequence[Expression], sizes: Sequence[int], axis: int, neutral: Expression
+) -> Expression:
+    if all(part == neutral for part in parts):
+        return neutral
+    rank = max(axis + 1, *(len(part.shape) for part in parts))
+    full = [_aligned(e, rank) if e.shape else e.reshape(*(1,) * rank) for e in parts]
+    across = [(*e.shape[:axis], 1, *e.shape[axis + 1 :]) for e in full]
+    dims = np.broadcast_shapes(*across)
+    whole = [
+        broadcast_to(e, (*dims[:axis], size, *dims[axis + 1 :]))
+        for e, size in zip(full, sizes, strict=True)
+    ]
+    return concat(whole, axis)
 
 
 def _aligned(expression: Expression, rank: int) -> Expression:

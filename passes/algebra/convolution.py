@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from array_api_compat import array_namespace
 
+from bnfx.passes.algebra.building import total
 from bnfx.passes.algebra.evaluate import Array
 from bnfx.passes.algebra.expression import Expression, Shape
 from bnfx.passes.algebra.linear import Tap
-from bnfx.passes.algebra.rearrange import Table, total
+from bnfx.passes.algebra.rearrange import Table
 from bnfx.passes.algebra.spatial import Padding, SpatialOperator, check_spatial
 
 if TYPE_CHECKING:

@@ -19,6 +19,8 @@ from typing import Union
 
 import numpy as np
 
+from bnfx.passes.algebra.structural import Structural
+
 Shape = tuple[int, ...]
 Operand = Union["Expression", float, int]
 
@@ -57,6 +59,8 @@ class Expression(ABC):
         return _elementwise("sqrt", self)
 
     def reshape(self, *shape: int) -> Expression:
+        if isinstance(self, Reshaped):
+            return self.operand.reshape(*shape)
         return self if shape == self.shape else Reshaped(self, shape)
 
     def __add__(self, other: Operand) -> Expression:
@@ -135,31 +139,20 @@ class Ones(Expression):
         return self.dims
 
 
-class Compound(Expression):
-    """An expression over others; equality and hash are structural, and take linear time."""
+class Compound(Structural, Expression):
+    """An expression over others; equality, hash and text are by structure, without recursion."""
 
     @property
-    def attributes(self) -> tuple[object, ...]:
-        """What tells this expression from another one of its class on the same operands."""
+    def children(self) -> tuple[Expression, ...]:
         return ()
 
     def __post_init__(self) -> None:
         # Now: a chain of folds nests deeper than Python recurses, and a shape error belongs to the
         # rule that wrote it.
-        _ = self.shape, self._hash
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash((type(self), self.attributes, self.children))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Compound) and _same(self, other)
+        _ = self.shape, hash(self)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Elementwise(Compound):
     """One of :data:`ELEMENTWISE`, broadcasting its operands."""
 
@@ -184,7 +177,7 @@ class Elementwise(Compound):
         return (self.op,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reshaped(Compound):
     """The same elements, in row-major order, under another shape."""
 
@@ -209,27 +202,6 @@ class Reshaped(Compound):
         return (self.dims,)
 
 
-def _same(one: Expression, other: Expression) -> bool:
-    """Structural equality without recursion; a pair that was compared once is not again."""
-    seen: set[tuple[int, int]] = set()
-    stack = [(one, other)]
-    while stack:
-        left, right = stack.pop()
-        if left is right or (id(left), id(right)) in seen:
-            continue
-        seen.add((id(left), id(right)))
-        if not isinstance(left, Compound) or not isinstance(right, Compound):
-            if left != right:
-                return False
-            continue
-        if type(left) is not type(right) or left._hash != right._hash:
-            return False
-        if left.attributes != right.attributes or len(left.children) != len(right.children):
-            return False
-        stack.extend(zip(left.children, right.children, strict=True))
-    return True
-
-
 def as_expression(operand: Operand) -> Expression:
     """``operand`` itself, or a Python number as a :class:`Scalar`."""
     return operand if isinstance(operand, Expression) else Scalar(float(operand))
@@ -246,4 +218,18 @@ def _elementwise(op: str, *operands: Operand) -> Expression:
         return first
     if first == neutral and op in ("add", "multiply"):
         return rest[0]
+    if op == "multiply" and (merged := _scaled_again(first, rest[0])) is not None:
+        return merged
     return Elementwise(op, (first, *rest))
+
+
+def _scaled_again(one: Expression, other: Expression) -> Expression | None:
+    """``(W s) t = W (s t)`` where ``s`` and ``t`` are of one small shape, ``W`` of a larger one.
+
+    A weight that is scaled again and again is multiplied once, by the product of its scales.
+    """
+    match one:
+        case Elementwise("multiply", (weight, scale)) if scale.shape == other.shape:
+            if math.prod(weight.shape) > math.prod(other.shape):
+                return weight * (scale * other)
+    return None

@@ -1,4 +1,8 @@
-"""What every linear operator offers: absorb an affine map, and show its matrix."""
+"""What every linear operator offers: absorb an affine map, join another operator, show its matrix.
+
+``L1 + L2`` and ``L2 @ L1`` are defined for each class where that is known: see
+:mod:`~bnfx.passes.algebra.parallel` and :mod:`~bnfx.passes.algebra.serial`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from bnfx.passes.algebra.building import broadcast_to, total
 from bnfx.passes.algebra.evaluate import Array, Evaluator
 from bnfx.passes.algebra.expression import Expression, Scalar, Shape
-from bnfx.passes.algebra.rearrange import MatMul, Table, broadcast_to, permute, total
+from bnfx.passes.algebra.rearrange import MatMul, Table, permute
 
 Self = TypeVar("Self", bound="LinearOperator")
 # Output index, input index, weight index: one product of the sum that defines the operator.
@@ -84,13 +90,9 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def reach(self, spatial: Shape) -> tuple[Table, ...]:
-        """For each spatial dimension, which tap meets the input at which output position.
+        """For each spatial dimension, which tap meets an input of sizes ``spatial``, and where.
 
-        Args:
-            spatial: sizes of the input.
-
-        Returns:
-            Tables of 0 and 1, shape ``(kernel, output size)``; a 0 is a tap that meets padding.
+        Tables of 0 and 1, shape ``(kernel, output size)``; a 0 is a tap that meets padding.
         """
 
     @property
@@ -105,6 +107,22 @@ class LinearOperator(ABC):
     @abstractmethod
     def taps(self, input_shape: Shape) -> Iterator[Tap]:
         """Every product ``y[out] += weight[tap] * x[in]``: the definition, index by index."""
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        """``x -> self(x) + other(x)``.
+
+        Raises:
+            ValueError: saying why the two have no sum of their own kind.
+        """
+        return added(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __matmul__(self, other: LinearOperator) -> Composition:
+        """``x -> self(other(x))``.
+
+        Raises:
+            ValueError: saying why the two have no product of their own kind.
+        """
+        return composed(self, other) if isinstance(other, LinearOperator) else NotImplemented
 
     def then(self: Self, scale: Expression, shift: Expression) -> Self:
         """The operator ``x -> scale * (L x + bias) + shift``, per output channel.
@@ -152,8 +170,7 @@ class LinearOperator(ABC):
             return total(sums, range(1, len(sums.shape)))
         assert spatial is not None, "a border depends on the size of the input"
         for table in self.reach(spatial):
-            # The first spatial axis goes to the end and is contracted; after all, order is
-            # restored.
+            # The first spatial axis goes to the end and is contracted; at last, all are in order.
             sums = permute(sums, (0, *range(2, len(sums.shape)), 1))
             rows = sums.reshape(math.prod(sums.shape[:-1]), sums.shape[-1])
             sums = MatMul(rows, table).reshape(*sums.shape[:-1], table.shape[1])
@@ -173,9 +190,6 @@ class LinearOperator(ABC):
         Args:
             input_shape: shape of one sample, without the batch: ``(C_in, *spatial)``.
             evaluate: an evaluator over NumPy arrays.
-
-        Returns:
-            ``A``, shape ``(prod(output_shape), prod(input_shape))``, and ``b``.
         """
         weight = np.asarray(evaluate(self.weight))
         output_shape = self.output_shape(input_shape)
@@ -186,3 +200,49 @@ class LinearOperator(ABC):
             matrix[row, column] += weight[weight_index]
         bias = np.zeros(self.out_channels) if self.bias is None else evaluate(self.bias)
         return matrix, np.repeat(np.asarray(bias), math.prod(output_shape[1:]))
+
+
+@dataclass(frozen=True)
+class Composition:
+    """``outer @ inner``: the operator ``x -> outer(inner(x))``, as far as it is one.
+
+    Args:
+        outer, inner: the factors.
+        operator: the product. Its bias is right where no tap of ``outer`` meets padding; where one
+            does, :meth:`border` tells what the bias of ``inner`` adds.
+    """
+
+    outer: LinearOperator
+    inner: LinearOperator
+    operator: LinearOperator
+
+    @property
+    def has_border(self) -> bool:
+        """Whether :meth:`border` must be added to what ``operator`` gives."""
+        return self.inner.bias is not None and not self.outer.is_uniform
+
+    def border(self, spatial: Shape) -> Expression | None:
+        """``(out_channels, *output)``, where sizes ``spatial`` stand between the two, if any."""
+        if not self.has_border or self.inner.bias is None:
+            return None
+        return self.outer.response(self.inner.bias, spatial)
+
+    def dense(
+        self, input_shape: Shape, evaluate: Evaluator
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """``(A, b)`` as of :meth:`LinearOperator.dense`, the border included."""
+        matrix, bias = self.operator.dense(input_shape, evaluate)
+        border = self.border(self.inner.output_shape(input_shape)[1:])
+        return matrix, bias if border is None else bias + np.asarray(evaluate(border)).ravel()
+
+
+@singledispatch
+def added(one: LinearOperator, other: LinearOperator) -> LinearOperator:
+    """``one + other``, by the class of ``one``."""
+    raise ValueError(f"{type(one).__name__} beside {type(other).__name__}")
+
+
+@singledispatch
+def composed(outer: LinearOperator, inner: LinearOperator) -> Composition:
+    """``outer @ inner``, by the class of ``outer``."""
+    raise ValueError(f"{type(outer).__name__} after {type(inner).__name__}")

@@ -11,11 +11,12 @@ import math
 from dataclasses import replace
 
 from bnfx.passes.algebra.affine import ChannelAffine
+from bnfx.passes.algebra.building import broadcast_to, pad
 from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
 from bnfx.passes.algebra.expression import Expression, Ones, Scalar, Shape
-from bnfx.passes.algebra.linear import LinearOperator
-from bnfx.passes.algebra.rearrange import Eye, broadcast_to, pad
+from bnfx.passes.algebra.linear import LinearOperator, added
+from bnfx.passes.algebra.rearrange import Eye
 from bnfx.passes.algebra.spatial import Padding
 
 
@@ -73,21 +74,19 @@ def regrouped(conv: Conv, groups: int) -> Conv:
     )
 
 
-def summed(one: LinearOperator, other: LinearOperator) -> LinearOperator:
-    """The operator ``x -> one(x) + other(x)``.
+@added.register
+def _(one: Dense, other: LinearOperator) -> LinearOperator:
+    _check_channels(one, other)
+    if not isinstance(other, Dense):
+        raise ValueError(f"Dense beside {type(other).__name__}")
+    return Dense(one.weight + other.weight, _sum(one.bias, other.bias))
 
-    Raises:
-        ValueError: saying why the two have no sum of their own kind.
-    """
-    if (one.in_channels, one.out_channels) != (other.in_channels, other.out_channels):
-        raise ValueError(
-            f"{one.in_channels} -> {one.out_channels} channels beside "
-            f"{other.in_channels} -> {other.out_channels}"
-        )
-    if isinstance(one, Dense) and isinstance(other, Dense):
-        return Dense(one.weight + other.weight, _added(one.bias, other.bias))
-    if not isinstance(one, Conv) or not isinstance(other, Conv):
-        raise ValueError(f"{type(one).__name__} beside {type(other).__name__}")
+
+@added.register
+def _(one: Conv, other: LinearOperator) -> LinearOperator:
+    _check_channels(one, other)
+    if not isinstance(other, Conv):
+        raise ValueError(f"Conv beside {type(other).__name__}")
     if len(one.kernel) != len(other.kernel):
         raise ValueError(f"{len(one.kernel)} spatial dimensions beside {len(other.kernel)}")
     if one.channels_last != other.channels_last:
@@ -96,6 +95,14 @@ def summed(one: LinearOperator, other: LinearOperator) -> LinearOperator:
         raise ValueError(f"stride {one.stride} beside {other.stride}")
     groups = math.gcd(one.groups, other.groups)
     return _overlaid(regrouped(one, groups), regrouped(other, groups))
+
+
+def _check_channels(one: LinearOperator, other: LinearOperator) -> None:
+    if (one.in_channels, one.out_channels) != (other.in_channels, other.out_channels):
+        raise ValueError(
+            f"{one.in_channels} -> {one.out_channels} channels beside "
+            f"{other.in_channels} -> {other.out_channels}"
+        )
 
 
 def _overlaid(one: Conv, other: Conv) -> Conv:
@@ -130,13 +137,13 @@ def _overlaid(one: Conv, other: Conv) -> Conv:
     return replace(
         one,
         weight=next(weights) + next(weights),
-        bias=_added(one.bias, other.bias),
+        bias=_sum(one.bias, other.bias),
         dilation=tuple(dilation),
         padding=tuple(padding),
     )
 
 
-def _added(one: Expression | None, other: Expression | None) -> Expression | None:
+def _sum(one: Expression | None, other: Expression | None) -> Expression | None:
     if one is None or other is None:
         return other if one is None else one
     return one + other

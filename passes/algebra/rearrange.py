@@ -1,18 +1,17 @@
-"""Weight expressions that rearrange, join and contract; what merging operators takes."""
+"""Weight expressions that rearrange, join and contract; :mod:`.building` makes them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bnfx.passes.algebra.expression import Compound, Expression, Ones, Scalar, Shape
+from bnfx.passes.algebra.expression import Compound, Expression, Shape
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Permuted(Compound):
     """Axis ``i`` of the value is axis ``order[i]`` of the operand."""
 
@@ -37,7 +36,7 @@ class Permuted(Compound):
         return (self.order,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Joined(Compound):
     """The operands one after the other along ``axis``."""
 
@@ -66,7 +65,7 @@ class Joined(Compound):
         return (self.axis,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Slice(Compound):
     """Positions ``start`` to ``stop`` (exclusive) of ``axis``."""
 
@@ -97,7 +96,7 @@ class Slice(Compound):
         return (self.axis, self.start, self.stop)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sum(Compound):
     """The sum over ``axes``, which disappear."""
 
@@ -117,7 +116,7 @@ class Sum(Compound):
         return (self.axes,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MatMul(Compound):
     """``(..., m, k) @ (..., k, n)``, the leading axes alike."""
 
@@ -171,60 +170,8 @@ class Table(Expression):
 
 def permute(expression: Expression, order: Sequence[int]) -> Expression:
     """The expression with its axes in another order."""
+    if isinstance(expression, Permuted):
+        return permute(expression.operand, [expression.order[axis] for axis in order])
     if tuple(order) == tuple(range(len(expression.shape))):
         return expression
     return Permuted(expression, tuple(order))
-
-
-def broadcast_to(expression: Expression, shape: Sequence[int]) -> Expression:
-    """The expression repeated to ``shape``, by NumPy's rules."""
-    target = tuple(shape)
-    if expression.shape == target:
-        return expression
-    if np.broadcast_shapes(expression.shape, target) != target:
-        raise ValueError(f"cannot broadcast {expression.shape} to {target}")
-    return Ones(target) if expression == Scalar(1.0) else expression * Ones(target)
-
-
-def concat(parts: Sequence[Expression], axis: int) -> Expression:
-    """The parts along ``axis``, without the empty ones."""
-    full = tuple(part for part in parts if part.shape[axis] > 0) or tuple(parts[:1])
-    return full[0] if len(full) == 1 else Joined(full, axis)
-
-
-def zeros(shape: Sequence[int]) -> Expression:
-    """An array of zeros."""
-    return Ones(tuple(shape)) * 0.0
-
-
-def pad(expression: Expression, sides: Sequence[tuple[int, int]]) -> Expression:
-    """The expression with ``(before, after)`` zeros on each axis."""
-    for axis, (before, after) in enumerate(sides):
-        shape = list(expression.shape)
-        parts = []
-        for count in (before, after):
-            shape[axis] = count
-            parts.append(zeros(shape))
-        expression = concat((parts[0], expression, parts[1]), axis)
-    return expression
-
-
-def embed(expression: Expression, axis: int, start: int, size: int, fill: float) -> Expression:
-    """The expression as positions from ``start`` on of an axis of ``size``; ``fill`` elsewhere."""
-    shape = list(expression.shape)
-    parts = [expression]
-    for position, count in ((0, start), (2, size - start - shape[axis])):
-        rest = [*shape[:axis], count, *shape[axis + 1 :]]
-        part = Ones(tuple(rest)) * fill
-        parts = [part, *parts] if position == 0 else [*parts, part]
-    return concat(parts, axis)
-
-
-def total(expression: Expression, axes: Sequence[int]) -> Expression:
-    """The sum over ``axes``."""
-    return Sum(expression, tuple(axes)) if axes else expression
-
-
-def size_of(expression: Expression) -> int:
-    """Number of elements."""
-    return math.prod(expression.shape)

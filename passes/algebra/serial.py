@@ -7,64 +7,50 @@ each of its taps is a product of matrices over the channels between.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bnfx.passes.algebra.convolution import Conv
 from bnfx.passes.algebra.dense import Dense
-from bnfx.passes.algebra.expression import Expression, Shape
-from bnfx.passes.algebra.linear import LinearOperator
+from bnfx.passes.algebra.expression import Expression
+from bnfx.passes.algebra.linear import Composition, LinearOperator, composed
 from bnfx.passes.algebra.parallel import regrouped
 from bnfx.passes.algebra.rearrange import MatMul, permute
 
 
-@dataclass(frozen=True)
-class Product:
-    """``x -> operator(x) + border``.
-
-    Args:
-        operator: its bias is right where no tap meets padding.
-        border: ``(out_channels, *output)``, what the inner bias adds where taps may meet padding;
-            ``None`` where it is the same everywhere and stands in the operator's bias.
-    """
-
-    operator: LinearOperator
-    border: Expression | None = None
+@composed.register
+def _(outer: Dense, inner: LinearOperator) -> Composition:
+    bias = _bias(outer, inner)
+    if not isinstance(inner, Dense):
+        raise ValueError(f"Dense after {type(inner).__name__}")
+    return Composition(outer, inner, Dense(MatMul(outer.weight, inner.weight), bias))
 
 
-def composed(outer: LinearOperator, inner: LinearOperator, spatial: Shape | None) -> Product:
-    """The operator ``x -> outer(inner(x))``.
-
-    Args:
-        spatial: sizes of what stands between the two, needed for a border.
-
-    Raises:
-        ValueError: saying why the two have no product of their own kind.
-    """
-    if inner.out_channels != outer.in_channels:
-        raise ValueError(f"{inner.out_channels} channels into {outer.in_channels}")
-    border = None
-    bias = outer.bias
-    if inner.bias is not None:
-        if outer.is_uniform:
-            response = outer.response(inner.bias, None)
-            bias = response if bias is None else response + bias
-        elif spatial is None:
-            raise ValueError("the size of what stands between them is not known")
-        else:
-            border = outer.response(inner.bias, spatial)
-    if isinstance(outer, Dense) and isinstance(inner, Dense):
-        return Product(Dense(MatMul(outer.weight, inner.weight), bias))
-    if not isinstance(outer, Conv) or not isinstance(inner, Conv):
-        raise ValueError(f"{type(outer).__name__} after {type(inner).__name__}")
+@composed.register
+def _(outer: Conv, inner: LinearOperator) -> Composition:
+    bias = _bias(outer, inner)
+    if not isinstance(inner, Conv):
+        raise ValueError(f"Conv after {type(inner).__name__}")
     if outer.channels_last != inner.channels_last:
         raise ValueError("channels first after channels last")
     groups = math.gcd(outer.groups, inner.groups)
     one, two = regrouped(inner, groups), regrouped(outer, groups)
     if _is_pointwise(two):
-        return Product(replace(_after_pointwise(two, one), bias=bias), border)
-    if _is_pointwise(one) and set(one.stride) == {1}:
-        return Product(replace(_before_pointwise(two, one), bias=bias), border)
-    raise ValueError("neither of the two convolutions has a kernel of one tap")
+        product = _after_pointwise(two, one)
+    elif _is_pointwise(one) and set(one.stride) == {1}:
+        product = _before_pointwise(two, one)
+    else:
+        raise ValueError("neither of the two convolutions has a kernel of one tap")
+    return Composition(outer, inner, replace(product, bias=bias))
+
+
+def _bias(outer: LinearOperator, inner: LinearOperator) -> Expression | None:
+    """``W2 b1 + b2``; but a border says ``W2 b1`` where ``outer`` pads."""
+    if inner.out_channels != outer.in_channels:
+        raise ValueError(f"{inner.out_channels} channels into {outer.in_channels}")
+    if inner.bias is None or not outer.is_uniform:
+        return outer.bias
+    response = outer.response(inner.bias, None)
+    return response if outer.bias is None else response + outer.bias
 
 
 def _is_pointwise(conv: Conv) -> bool:

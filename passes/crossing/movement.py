@@ -44,6 +44,10 @@ class Movement(ABC):
             BlockedError: if there is no such map.
         """
 
+    def back_alone(self, affine: BroadcastAffine, before: Dims, after: Dims) -> BroadcastAffine:
+        """:meth:`back`, where ``T`` is all that reads its input: what it leaves out may change."""
+        return self.back(affine, before, after)
+
     @abstractmethod
     def forward(self, affine: BroadcastAffine, before: Dims, after: Dims) -> BroadcastAffine:
         """``a'`` with ``T(a x) = a'(T x)``; ``a`` is on the input.

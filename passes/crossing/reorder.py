@@ -56,7 +56,7 @@ class Reshape(Movement):
 
 @dataclass(frozen=True)
 class Chain(Movement):
-    """Several movements, one after the other: pixel shuffle and channel shuffle are such.
+    """Several movements, one after the other: slices along two axes, pixel shuffle.
 
     Args:
         steps: each with the shape that it gives; the last gives the output's.
@@ -67,6 +67,11 @@ class Chain(Movement):
     def back(self, affine: BroadcastAffine, before: Dims, after: Dims) -> BroadcastAffine:
         for step, source, target in reversed(list(self._chain(before))):
             affine = step.back(affine, source, target)
+        return affine
+
+    def back_alone(self, affine: BroadcastAffine, before: Dims, after: Dims) -> BroadcastAffine:
+        for step, source, target in reversed(list(self._chain(before))):
+            affine = step.back_alone(affine, source, target)
         return affine
 
     def forward(self, affine: BroadcastAffine, before: Dims, after: Dims) -> BroadcastAffine:

@@ -11,7 +11,9 @@ from bnfx.passes.refusals import Code
 
 @dataclass(frozen=True)
 class Select(Movement):
-    """Positions ``start`` to ``stop`` (exclusive) of ``axis``; the axis is dropped unless kept.
+    """Each ``step``-th position of ``axis`` from ``start`` to ``stop`` (exclusive).
+
+    The axis is dropped unless kept.
 
     On its way back the map is the identity on the other positions, so nothing else may read the
     selected ones: who moves a map back checks that (:meth:`overlaps`).
@@ -21,6 +23,12 @@ class Select(Movement):
     start: int
     stop: int
     keep: bool = True
+    step: int = 1
+
+    @property
+    def positions(self) -> range:
+        """Which of the axis' positions it selects."""
+        return range(self.start, self.stop, self.step)
 
     def back(self, affine: BroadcastAffine, before: Dims, after: Dims) -> BroadcastAffine:
         size = before[self.axis]
@@ -30,23 +38,18 @@ class Select(Movement):
             )
         if not self.keep:
             affine = affine.inserted(self.axis)
-        return affine.embedded(self.axis, self.start, self.stop - self.start, size)
+        return affine.embedded(self.axis, self.start, len(self.positions), size, self.step)
 
-    def back_alone(self, affine: BroadcastAffine) -> BroadcastAffine:
-        """:meth:`back`, where nobody sees the other positions, so that they may change as well."""
-        if not self.keep:
-            affine = affine.inserted(self.axis)
-        if self.axis in affine.axes:
-            raise BlockedError(
-                Code.AXIS_MISMATCH, f"it varies along axis {self.axis}, a part of one"
-            )
-        return affine
+    def back_alone(self, affine: BroadcastAffine, before: Dims, after: Dims) -> BroadcastAffine:
+        whole = affine if self.keep else affine.inserted(self.axis)
+        # A map that varies along the axis says nothing of the other positions.
+        return self.back(affine, before, after) if self.axis in whole.axes else whole
 
     def forward(self, affine: BroadcastAffine, before: Dims, after: Dims) -> BroadcastAffine:
-        return affine.sliced(self.axis, self.start, self.stop, self.keep)
+        return affine.sliced(self.axis, self.start, self.stop, self.keep, self.step)
 
     def overlaps(self, other: Movement) -> bool:
         """Whether another reader of the tensor may see the selected positions."""
         if not isinstance(other, Select) or other.axis != self.axis:
             return True
-        return self.start < other.stop and other.start < self.stop
+        return not set(self.positions).isdisjoint(other.positions)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._guards import detect_fake_mode
 
+from bnfx.passes.fx import private
 from bnfx.passes.fx.lowering.slots import Slot
 
 
@@ -71,7 +71,7 @@ def without_gradients(module: fx.GraphModule, example_inputs: Sequence[Any]) -> 
     )
     if not wanted:
         return True
-    switches = module.graph.find_nodes(op="call_function", target=torch._C._set_grad_enabled)
+    switches = filter(private.switches_gradients, module.graph.nodes)
     switched_on = any(node.args[:1] != (False,) for node in switches)
     return not torch.is_grad_enabled() and not switched_on
 
@@ -80,7 +80,7 @@ def describe_tables(
     module: fx.GraphModule, tables: Sequence[torch.Tensor], example_inputs: Sequence[Any]
 ) -> None:
     """Give the last placeholders, which take constant numbers, the metadata that Dynamo would."""
-    mode = detect_fake_mode(example_inputs)
+    mode = private.fake_mode_of(example_inputs)
     placeholders = module.graph.find_nodes(op="placeholder")
     for node, table in zip(placeholders[len(placeholders) - len(tables) :], tables, strict=True):
         fake = table if mode is None else mode.from_tensor(table, static_shapes=True)
@@ -90,8 +90,7 @@ def describe_tables(
 
 def switches_gradients(module: fx.GraphModule) -> bool:
     """Whether the graph switches gradients on or off in its middle."""
-    target = torch._C._set_grad_enabled
-    return bool(module.graph.find_nodes(op="call_function", target=target))
+    return any(map(private.switches_gradients, module.graph.nodes))
 
 
 def describe_slots(
@@ -108,7 +107,7 @@ def describe_slots(
     Args:
         weights: what the slots hold; ``None`` gives fake tensors.
     """
-    mode = detect_fake_mode(example_inputs)
+    mode = private.fake_mode_of(example_inputs)
     placeholders = {node.name: node for node in module.graph.find_nodes(op="placeholder")}
     examples = []
     for position, slot in enumerate(slots):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import fx
@@ -32,45 +32,24 @@ from bnfx.passes.fx.roles.movements import read_movement
 from bnfx.passes.fx.roles.operators import read_affine_call, read_operator
 from bnfx.passes.fx.roles.splits import is_split, split_part
 from bnfx.passes.fx.sites import names_batch_norm, nested_sites, site_of
-from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node, Opaque, Role
+from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node, Opaque
+from bnfx.passes.lifting.lifted import LiftedGraph
 from bnfx.passes.refusals import Code, Refusal
 
 
 @dataclass(frozen=True)
-class Lifted:
-    """A neutral graph, and the way back.
+class Lifted(LiftedGraph[fx.Node]):
+    """A lifted graph module.
 
     Args:
-        graph: for the rules.
-        nodes: each fx node's neutral node.
-        roles: the role that each node had before the rules ran.
         tensors: the parameters that the graph's sources stand for, and what is computed from them.
         constants: the fx nodes that compute from parameters alone.
         in_place: see :class:`~bnfx.passes.fx.memory.aliasing.Writes`.
     """
 
-    graph: Graph
-    nodes: Mapping[fx.Node, Node]
-    roles: Mapping[Node, Role]
     tensors: Mapping[str, torch.Tensor]
     constants: ComputedConstants
     in_place: Collection[fx.Node]
-
-    def is_rewritten(self, node: Node) -> bool:
-        """Whether the rules gave the node another role, or put it in."""
-        return node.role is not self.roles.get(node)
-
-    def keeps_call(self, node: Node) -> bool:
-        """Whether a linear node is still the very call of its origin, but for weight and bias."""
-        before = self.roles.get(self.nodes[node.origin]) if node.origin in self.nodes else None
-        if not isinstance(before, Linear) or not isinstance(node.role, Linear):
-            return False
-        old, new = before.operator, node.role.operator
-        return (
-            type(old) is type(new)
-            and old.weight.shape == new.weight.shape
-            and replace(old, weight=new.weight, bias=new.bias) == new
-        )
 
 
 def lift(
@@ -89,7 +68,7 @@ def lift(
     mutated += module_writes(module.graph, module)
     sources = Sources(module, parameters, scalars, others, mutated)
     writes = written_values(module.graph, module, sources.may_share_memory)
-    sources.constants.pinned = writes.pinned
+    sources.constants.pinned, sources.constants.in_place = writes.pinned, writes.in_place
     graph = Graph()
     nodes: dict[fx.Node, Node] = {}
     region = 0

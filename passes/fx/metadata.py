@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import re
 
 import torch
 from torch import fx
 
 from bnfx.passes.crossing import Dims
-from bnfx.passes.fx.calls.aten import SHAPES_OF
+from bnfx.passes.fx.facts.spelling import facts_of
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _SUBSCRIPT = re.compile(r"""\[['"]?([^\]'"]+)['"]?\]""")
@@ -41,27 +40,23 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-_METADATA_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout"})
-_METADATA_METHODS = frozenset({"size", "dim", "ndimension", "numel", "is_floating_point"})
-
-
 def reads_metadata_only(node: fx.Node) -> bool:
     """Whether the node looks at the shape, dtype or device of its input, and at no element."""
-    if node.op == "call_method":
-        return node.target in _METADATA_METHODS and len(node.all_input_nodes) == 1
-    if node.op == "call_function" and node.target in (getattr, operator.attrgetter):
-        return node.args[1] in _METADATA_ATTRIBUTES
-    return False
+    facts = facts_of(node)
+    if facts is None or not facts.metadata or len(node.all_input_nodes) != 1:
+        return False
+    # torch._assert_tensor_metadata(x, size, stride, dtype): a fold may lay a value out anew
+    asserts_strides = facts.name.startswith("_assert") and node.args[2:3] not in ((), (None,))
+    return not asserts_strides and node.kwargs.get("stride") is None
 
 
 def takes_shape_of(node: fx.Node, source: fx.Node) -> bool:
     """Whether ``source`` tells an op that rearranges another input sizes, and nothing else.
 
-    It is a size itself, or the tensor whose shape ``x.view_as(source)`` takes.
+    It is a size itself, or a tensor of which the op reads metadata, as in ``x.view_as(source)``.
     """
-    if node.op == "call_method" and node.target in ("view_as", "reshape_as"):
-        return True
-    return node.target in SHAPES_OF or _is_size(source)
+    facts = facts_of(node)
+    return (facts is not None and facts.like) or _is_size(source)
 
 
 def _is_size(node: fx.Node) -> bool:
@@ -80,9 +75,10 @@ def is_autocast(node: fx.Node) -> bool:
 
 def reads_rank(node: fx.Node) -> bool:
     """Whether the node's value is the number of dimensions of its input."""
-    if node.op == "call_method":
-        return node.target in ("dim", "ndimension") and len(node.args) == 1 and not node.kwargs
-    return node.target is getattr and node.args[1:] == ("ndim",)
+    facts = facts_of(node)
+    if facts is None or facts.name not in ("dim", "ndim") or node.kwargs:
+        return False
+    return len(node.args) == (2 if node.target is getattr else 1)
 
 
 def name_of(node: fx.Node) -> str:

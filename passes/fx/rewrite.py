@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.passes import pipeline
 from bnfx.passes.algebra import Source
+from bnfx.passes.fx import private
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import lift
 from bnfx.passes.fx.lowering.lower import Form, lower
 from bnfx.passes.fx.lowering.recipe import Recipe
 from bnfx.passes.fx.lowering.slots import Slot
+from bnfx.passes.lifting.survey import abandoned, kept
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
 from bnfx.passes.values import Values
@@ -108,8 +109,7 @@ def rewrite(
             recipe = Recipe.of(module, lifted.constants, lowered.slots, values)
         return Rewritten(lowered.module, lowered.slots, values, report, recipe)
     except Exception as error:
-        message = pipeline.warn_of_failure(error, "the rewrite", "graph")
-        return Rewritten(module, (), None, _abandoned(module, message))
+        return Rewritten(module, (), None, given_up(module, error))
 
 
 def rewrite_captured(
@@ -156,7 +156,7 @@ def make_values(
     tensors: Mapping[str, torch.Tensor], signs: bool = True, fixed: bool = True
 ) -> Values | None:
     """An evaluator over ``tensors``, or ``None`` where they hold no numbers."""
-    if not tensors or any(isinstance(t, FakeTensor) or t.is_meta for t in tensors.values()):
+    if not tensors or any(isinstance(t, private.FakeTensor) or t.is_meta for t in tensors.values()):
         return None
     like = next(iter(tensors.values())).detach()
     dtype = computing_dtype(tensors)
@@ -173,7 +173,7 @@ def computing_dtype(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def is_meta(tensor: torch.Tensor) -> bool:
     """Whether it is a tensor of the user's that holds no numbers."""
-    return tensor.is_meta and not isinstance(tensor, FakeTensor)
+    return tensor.is_meta and not isinstance(tensor, private.FakeTensor)
 
 
 def survey(
@@ -184,17 +184,15 @@ def survey(
         report = pipeline.run(lift(module, parameters, {}, {}).graph, rules=())
     except Exception as error:  # the lifter is what broke: there is no list of BatchNorms to be had
         return GraphReport((), (refusal.reason, f"the graph could not be read: {error!r}"))
-    verdicts = tuple(
-        Verdict(
-            verdict.site,
-            Outcome.KEPT,
-            refusals=(refusal, *(r for r in verdict.refusals if r.code is not Code.RULE_DISABLED)),
-        )
-        for verdict in report.verdicts
+    sites = (
+        (v.site, tuple(r for r in v.refusals if r.code is not Code.RULE_DISABLED))
+        for v in report.verdicts
     )
-    return GraphReport(verdicts, report.notes)
+    return kept(sites, refusal)
 
 
-def _abandoned(module: fx.GraphModule, message: str) -> GraphReport:
-    report = survey(module, {}, Refusal(Code.INTERNAL_ERROR, message))
-    return replace(report, notes=(*report.notes, message))
+def given_up(
+    module: fx.GraphModule, error: Exception, what: str = "the rewrite", original: str = "graph"
+) -> GraphReport:
+    """The report of a graph of which ``what`` raised ``error``, with a warning; for ``except``."""
+    return abandoned(error, what, original, lambda why: survey(module, {}, why))

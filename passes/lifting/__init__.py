@@ -1,1 +1,5 @@
-"""What lifting is in every IR: arithmetic with constants, pools and other ops that maps cross."""
+"""What lifting is in every IR.
+
+Arithmetic with constants, ops that affine maps cross (windows, slices, shuffles, pads), what a
+lifted graph is, and the report of one that is left alone.
+"""

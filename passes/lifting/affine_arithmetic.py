@@ -24,6 +24,17 @@ def operand(expression: Expression, rank: int | None) -> Expression | None:
     return expression.reshape(*(1,) * (rank - len(expression.shape)), *expression.shape)
 
 
+def aligned(expression: Expression, rank: int) -> Expression:
+    """The inverse of :func:`operand`: axes counted from the front, as an operand of arithmetic.
+
+    Every IR aligns shapes at the end, so sizes of one in front are left out.
+    """
+    dims = (*expression.shape, *(1,) * (rank - len(expression.shape)))[:rank]
+    while dims and dims[0] == 1:
+        dims = dims[1:]
+    return expression.reshape(*dims) if expression.shape else expression
+
+
 def with_constant(
     op: str, known: Expression, on_the_left: bool, alpha: float = 1.0
 ) -> BroadcastAffine | None:

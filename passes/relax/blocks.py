@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, name_of, type_of
-from bnfx.passes.relax.expressions import Dataflow, Value
+from bnfx.passes.relax.expressions import Bindings, Value
 
 
 class Blocks:
@@ -18,7 +18,7 @@ class Blocks:
         builder: a ``relax.BlockBuilder``, which infers types.
     """
 
-    def __init__(self, flow: Dataflow, builder: Expr) -> None:
+    def __init__(self, flow: Bindings, builder: Expr) -> None:
         self._flow = flow
         self._normalize = builder.normalize
         self._bindings: list[list[Expr]] = [[] for _ in flow.blocks]
@@ -44,10 +44,13 @@ class Blocks:
         self._bindings[value.block].append(new)
         return old.var
 
-    def nested(self, value: Value, args: Sequence[Expr], expr: Expr) -> Expr:
-        """Bind a function, or branches, that read variables by their old names."""
-        for arg, new in zip(value.args, args, strict=True):
-            variable = arg.expr if arg.binding is None else arg.binding.var
+    def nested(self, value: Value, reads: Sequence[tuple[Expr, Expr]], expr: Expr) -> Expr:
+        """Bind a function, or branches, that read variables by their old names.
+
+        Args:
+            reads: each of the variables, with what it is now.
+        """
+        for variable, new in reads:
             moved = isinstance(variable, relax.Var) and not new.same_as(variable)
             if moved and variable not in self._aliased:
                 self._aliased.add(variable)
@@ -70,12 +73,12 @@ class Blocks:
                 why it must be so too.
         """
         expr = self._normalize(expr)
+        variables = [value.binding.var for value in old if value.binding is not None]
         inside = self._flow.is_dataflow(place) and all(
-            isinstance(value.binding.var, relax.DataflowVar)  # type: ignore[union-attr]
-            for value in old
+            isinstance(variable, relax.DataflowVar) for variable in variables
         )
         kind = relax.DataflowVar if inside else relax.Var
-        name = name_of(old[-1].binding.var) if old else "lv"  # type: ignore[union-attr]
+        name = name_of(variables[-1]) if variables else "lv"
         variable = kind(name, type_of(expr))
         self._bindings[place.block].append(relax.VarBinding(variable, expr))
         return variable

@@ -10,48 +10,53 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from bnfx.passes.relax.compat import Constant, Expr, Type, call, type_of
+from bnfx.passes.relax.compat import Constant, Expr, Type, call, data_of, name_of, type_of
+from bnfx.passes.relax.effects import is_pure, written_to
+from bnfx.passes.tvm import dataflow
+from bnfx.passes.tvm.dataflow import Form
 
 _NESTED = (relax.If, relax.Function, relax.SeqExpr)
+_FORMS = {relax.Call: Form.CALL, relax.Tuple: Form.TUPLE, relax.TupleGetItem: Form.PART}
 
 
 @dataclass(eq=False)
-class Value:
-    """One value: what a binding binds, a parameter, or an operand that is written in its place.
+class Value(dataflow.Value):
+    """What a binding binds, a parameter, or an operand that is written in its place.
+
+    For a function or a branch inside, ``args`` is what that captures.
 
     Args:
-        expr: what computes it; a parameter is the variable itself.
-        args: the values that it reads, in order; for a function or a branch inside, what that
-            captures.
         binding: ``None`` for parameters and operands in place.
         block: the number of the binding block in which it stands; -1 for parameters.
-        readers: the values that read it, once for each time.
     """
 
-    expr: Expr
-    args: list[Value] = field(repr=False)
     binding: Expr | None = field(default=None, repr=False)
     block: int = -1
-    readers: list[Value] = field(default_factory=list, repr=False)
 
     @cached_property
     def op(self) -> str | None:
-        """The name of the operator that is called, or ``None``."""
         return op_name(self.expr)
-
-    @property
-    def attrs(self) -> Any:
-        return self.expr.attrs
 
     @cached_property
     def kind(self) -> Type:
-        """The inferred type."""
         return type_of(self.expr if self.binding is None else self.binding.var)
 
+    @cached_property
+    def form(self) -> Form:
+        if isinstance(self.expr, relax.Var):
+            return Form.VARIABLE if self.binding is None else Form.COPY
+        if isinstance(self.expr, Constant):
+            return Form.CONSTANT
+        if isinstance(self.expr, _NESTED):
+            return Form.NESTED
+        return _FORMS.get(type(self.expr), Form.OTHER)
+
     @property
-    def is_nested(self) -> bool:
-        """Whether it holds a function or branches, which capture variables by name."""
-        return isinstance(self.expr, _NESTED)
+    def name(self) -> str:
+        return name_of(self.expr) if self.form is Form.VARIABLE else ""
+
+    def array(self) -> Any:
+        return data_of(self.expr)
 
     @property
     def is_cast(self) -> bool:
@@ -59,8 +64,8 @@ class Value:
         return isinstance(self.binding, relax.MatchCast)
 
 
-class Dataflow:
-    """The values of one sequence of binding blocks, each after what it reads.
+class Bindings(dataflow.Dataflow):
+    """The values of one sequence of binding blocks.
 
     Args:
         sequence: a function's body, or a branch.
@@ -70,7 +75,6 @@ class Dataflow:
     def __init__(self, sequence: Expr, parameters: Sequence[Expr] = ()) -> None:
         self.blocks: list[Expr] = list(sequence.blocks)
         self.values: list[Value] = []
-        self.captured: set[Value] = set()
         self._bound: dict[Expr, Value] = {}
         self._constants: dict[Expr, Value] = {}
         self._block = -1
@@ -81,10 +85,21 @@ class Dataflow:
             for binding in block.bindings:
                 self._bound[binding.var] = self._add(binding.value, binding)
         self.result = self._read(sequence.body)
+        self._forget_the_dead()
+        self.pinned = written_to(self)
 
     def is_dataflow(self, value: Value) -> bool:
         """Whether it stands in a dataflow block, where nothing has side effects."""
         return value.block >= 0 and isinstance(self.blocks[value.block], relax.DataflowBlock)
+
+    def must_run(self, value: dataflow.Value) -> bool:
+        assert isinstance(value, Value)
+        if value.binding is None:
+            return False
+        return value.is_cast or not is_pure(value.expr, self.is_dataflow(value))
+
+    def stand_together(self, values: Sequence[dataflow.Value]) -> bool:
+        return len({value.block for value in values if isinstance(value, Value)}) == 1
 
     def _parameter(self, variable: Expr) -> Value:
         value = self._bound[variable] = Value(variable, [])
@@ -93,11 +108,9 @@ class Dataflow:
 
     def _add(self, expr: Expr, binding: Expr | None) -> Value:
         args = list(map(self._read, operands(expr, self._bound)))
-        value = Value(expr, args, binding, self._block)
+        value = Value(expr, list(args), [], binding, self._block)
         for arg in args:
             arg.readers.append(value)
-        if value.is_nested:
-            self.captured.update(args)
         self.values.append(value)
         return value
 
@@ -165,23 +178,3 @@ def op_name(expr: Expr) -> str | None:
     if isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op):
         return str(expr.op.name).removeprefix("relax.")
     return None
-
-
-def static(dim: Any) -> int | None:
-    """A size as a number, or ``None`` if it is not fixed."""
-    return int(dim) if isinstance(dim, (int, tirx.IntImm)) else None
-
-
-def numbers(values: Any) -> tuple[int, ...]:
-    """An attribute that is a list of integers."""
-    return tuple(int(value) for value in values)
-
-
-def locations(expr: Expr) -> Iterator[str]:
-    """What the frontend noted on where the expression comes from: its name, then its line."""
-    span = getattr(expr, "span", None)
-    name = getattr(getattr(span, "source_name", None), "name", None)
-    if name:
-        yield str(name)
-        line = getattr(span, "line", 0)
-        yield f"{name}:{line}" if line else str(name)

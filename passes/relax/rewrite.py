@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import tvm
 from tvm import relax
 
-from bnfx.passes import pipeline
-from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.refusals import Code
 from bnfx.passes.relax.compat import Expr, name_of, same, tensor_types, type_of
-from bnfx.passes.relax.expressions import Dataflow, Value
-from bnfx.passes.relax.lift import lift
-from bnfx.passes.relax.lower import lower
-from bnfx.passes.relax.sites import Names, site_of
-from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.passes.relax.emit import RelaxEmitter
+from bnfx.passes.relax.expressions import Bindings, op_name
+from bnfx.passes.relax.tables import RELAX
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
-
-# Functions that somebody matched for a code generator of their own, which knows them as they are.
-_OWNED = ("Primitive", "Composite", "Codegen")
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A rewritten module, and a report for each of its functions."""
-
-    module: tvm.IRModule
-    reports: tuple[GraphReport, ...]
+from bnfx.passes.tvm.dataflow import UnreadableFunctionError, Value
+from bnfx.passes.tvm.lift import LiftedFlow
+from bnfx.passes.tvm.lower import lower
+from bnfx.passes.tvm.rewrite import FunctionRewriter, Rewritten
+from bnfx.passes.values import Values
 
 
 def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewritten:
@@ -42,92 +32,73 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
         module: any, of Relax functions and whatever else.
         rules: in order of preference.
     """
-    reports: list[GraphReport] = []
+    reports = []
     result = module
     for variable, function in module.functions_items():
-        if not isinstance(function, relax.Function) or _owner(function):
+        if not isinstance(function, relax.Function):
             continue
-        name = name_of(variable)
-        rewriter = _Rewriter(result, rules)
-        new = rewriter.function(function, "" if name == "main" else f"{name}.")
+        prefix = "" if name_of(variable) == "main" else f"{name_of(variable)}."
+        rewriter = _RelaxRewriter(result, rules)
+        new = rewriter.function(function, prefix)
         if new is not function:
             try:
                 result = _replaced(result, variable, function, new)
             except Exception as error:  # TVM raises errors of many kinds
-                rewriter.reports = [_abandon(function, name, "checking the result", error)]
+                broken = rewriter.abandon(function, prefix, "checking the result", error)
+                rewriter.reports = [broken]
         reports += rewriter.reports
     return Rewritten(result, tuple(reports))
 
 
-class _Rewriter:
-    """Rewrites a function and those inside; ``reports`` has one for each."""
+class _RelaxRewriter(FunctionRewriter):
+    dialect = RELAX
+    owners = ("Primitive", "Composite", "Codegen")
 
     def __init__(self, module: tvm.IRModule, rules: Sequence[Rule]) -> None:
+        super().__init__(rules)
         self._builder = relax.BlockBuilder(module)
-        self._rules = rules
-        self.reports: list[GraphReport] = []
 
-    def function(self, function: Expr, prefix: str) -> Expr:
-        """The function with another body, or itself."""
-        if _owner(function):
-            why = f"it stands in a function of {_owner(function)}"
-            refusal = Refusal(Code.NESTED_GRAPH, why)
-            self.reports.append(_survey(function.body, function.params, prefix, refusal))
-            return function
-        old = function.body
-        body = self._sequence(old, function.params, prefix)
-        return function if body.same_as(old) else _with_body(function, body)
+    def read(self, scope: Expr) -> Bindings:
+        body, parameters = scope, ()
+        if isinstance(scope, relax.Function):
+            body, parameters = scope.body, scope.params
+        flow = Bindings(body, parameters)
+        kinds = (kind for value in flow.values for kind in tensor_types(value.kind))
+        if any(getattr(kind, "vdevice", None) is not None for kind in kinds):
+            why = "it places values on devices of their own"
+            raise UnreadableFunctionError(why, Code.UNSUPPORTED_FORM)
+        return flow
 
-    def _sequence(self, body: Expr, parameters: Sequence[Expr], prefix: str) -> Expr:
-        """The body rewritten, or itself."""
-        try:
-            flow = Dataflow(body, parameters)
-            if any(map(_on_a_device, flow.values)):
-                why = "it places values on devices of their own"
-                refusal = Refusal(Code.UNSUPPORTED_FORM, why)
-                self.reports.append(_survey(body, parameters, prefix, refusal))
-                return body
-            lifted = lift(flow, prefix)
-        except Exception as error:
-            self.reports.append(_abandon(body, prefix, "reading the function", error, parameters))
+    def write(
+        self, scope: Expr, lifted: LiftedFlow, values: Values | None, nested: Mapping[Value, Expr]
+    ) -> Expr:
+        assert isinstance(lifted.flow, Bindings)
+        body = lower(lifted, values, nested, RelaxEmitter(lifted.flow, self._builder))
+        if not isinstance(scope, relax.Function):
             return body
-        place = len(self.reports)
-        nested = self._nested(flow, prefix)
-        try:
-            values = lifted.constants.arrays.values()
-            report = pipeline.run(lifted.graph, self._rules, values)
-            changed = report.rewrites or any(map(lifted.is_rewritten, lifted.graph))
-            if changed or any(not new.same_as(value.expr) for value, new in nested.items()):
-                body = lower(lifted, values, nested, self._builder)
-        except Exception as error:
-            del self.reports[place:]
-            self.reports.append(_abandon(body, prefix, "writing", error, parameters))
-            return body
-        self.reports.insert(place, report)
-        return body
+        old = hasattr(scope, "ret_struct_info")
+        kind = scope.ret_struct_info if old else scope.ret_ty
+        return relax.Function(scope.params, body, kind, scope.is_pure, scope.attrs, scope.span)
 
-    def _nested(self, flow: Dataflow, prefix: str) -> Mapping[Value, Expr]:
-        """What stands for each function or pair of branches inside."""
-        found: dict[Value, Expr] = {}
-        for count, value in enumerate(v for v in flow.values if v.is_nested):
-            expr, name = value.expr, f"{prefix}function_{count}."
-            if isinstance(expr, relax.Function):
-                expr = self.function(expr, name)
-            elif isinstance(expr, relax.If):
-                name = f"{prefix}branch_{count}."
-                old = (expr.true_branch, expr.false_branch)
-                new = [self._sequence(branch, (), name) for branch in old]
-                if not all(a.same_as(b) for a, b in zip(old, new, strict=True)):
-                    expr = relax.If(expr.cond, *new, expr.span)
-            found[value] = expr
-        return found
+    def calls(self, scope: Expr) -> Iterator[tuple[Expr, str]]:
+        found: list[tuple[Expr, str]] = []
 
+        def visit(expr: Expr) -> None:
+            if (name := op_name(expr)) is not None:
+                found.append((expr, name))
 
-def _with_body(function: Expr, body: Expr) -> Expr:
-    kind = function.ret_struct_info if hasattr(function, "ret_struct_info") else function.ret_ty
-    return relax.Function(
-        function.params, body, kind, function.is_pure, function.attrs, function.span
-    )
+        relax.analysis.post_order_visit(scope, visit)
+        yield from found
+
+    def branches(self, expr: Expr) -> Mapping[str, Expr]:
+        if isinstance(expr, relax.If):
+            return {"then": expr.true_branch, "else": expr.false_branch}
+        return {"body": expr} if isinstance(expr, relax.SeqExpr) else {}
+
+    def joined(self, expr: Expr, branches: Sequence[Expr]) -> Expr:
+        if isinstance(expr, relax.If):
+            return relax.If(expr.cond, *branches, expr.span)
+        return branches[0]
 
 
 def _replaced(module: tvm.IRModule, variable: Expr, function: Expr, new: Expr) -> tvm.IRModule:
@@ -142,49 +113,3 @@ def _replaced(module: tvm.IRModule, variable: Expr, function: Expr, new: Expr) -
         raise TypeError(f"its type became {after}, it was {before}")
     relax.analysis.well_formed(trial)
     return trial
-
-
-def _owner(function: Expr) -> str:
-    """Whose function it is: a backend's name, or what kind of a match; ``""`` for a user's own."""
-    attrs = function.attrs
-    names = set(attrs.keys()) if attrs else set()
-    for name in _OWNED:
-        if name in names and attrs[name]:
-            return f"{name} {attrs[name]}"
-    return ""
-
-
-def _on_a_device(value: Value) -> bool:
-    return any(getattr(kind, "vdevice", None) is not None for kind in tensor_types(value.kind))
-
-
-def _survey(body: Expr, parameters: Sequence[Expr], prefix: str, refusal: Refusal) -> GraphReport:
-    """A report of a function that is left alone: every BatchNorm kept, for this reason."""
-    names = Names(prefix)
-    verdicts = tuple(
-        Verdict(site_of(value, names.of(value)), Outcome.KEPT, refusals=(refusal,))
-        for value in _batch_norms(body, parameters)
-    )
-    return GraphReport(verdicts)
-
-
-def _batch_norms(body: Expr, parameters: Sequence[Expr]) -> Iterator[Value]:
-    flow = Dataflow(body, parameters)
-    for value in flow.values:
-        if value.op == "nn.batch_norm":
-            yield value
-        elif isinstance(value.expr, relax.Function):
-            yield from _batch_norms(value.expr.body, value.expr.params)
-
-
-def _abandon(
-    body: Expr, prefix: str, what: str, error: Exception, parameters: Sequence[Expr] = ()
-) -> GraphReport:
-    message = pipeline.warn_of_failure(error, what, "function")
-    if isinstance(body, relax.Function):
-        body, parameters = body.body, body.params
-    try:
-        report = _survey(body, parameters, prefix, Refusal(Code.INTERNAL_ERROR, message))
-    except Exception:  # what could not be read cannot be surveyed
-        report = GraphReport()
-    return replace(report, notes=(message,))

@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tvm import relay, tir
 
-Expr = Any  # relay.Expr; TVM has no type hints
-
-
-class UnreadableFunctionError(Exception):
-    """The function holds what has no place in a graph of values; it is left as it is."""
-
+from bnfx.passes.tvm import dataflow
+from bnfx.passes.tvm.dataflow import Expr, Form, UnreadableFunctionError
 
 # Ops whose order is more than the data that they read.
 _STATEFUL = ("memory.", "vm.", "device_copy", "on_device")
 _Op = type(relay.op.get("add"))  # tvm.ir.Op, wherever this version keeps it
 _REFERENCES = (relay.RefCreate, relay.RefRead, relay.RefWrite, relay.Match)
+_FORMS = {
+    relay.Call: Form.CALL,
+    relay.Constant: Form.CONSTANT,
+    relay.Var: Form.VARIABLE,
+    relay.Tuple: Form.TUPLE,
+    relay.TupleGetItem: Form.PART,
+    relay.Function: Form.NESTED,
+}
 
 
-class Dataflow:
-    """The values of one function's body, each after what it reads.
+@dataclass(eq=False)
+class Value(dataflow.Value):
+    """One expression; its operands are resolved, see :class:`Expressions`."""
+
+    @cached_property
+    def op(self) -> str | None:
+        return op_name(self.expr)
+
+    @cached_property
+    def kind(self) -> Any:
+        try:
+            return self.expr.checked_type
+        except ValueError:  # TVM raises it where inference did not come by
+            return None
+
+    @cached_property
+    def form(self) -> Form:
+        return _FORMS.get(type(self.expr), Form.OTHER)
+
+    @property
+    def name(self) -> str:
+        return str(self.expr.name_hint) if self.form is Form.VARIABLE else ""
+
+    def array(self) -> Any:
+        return self.expr.data.numpy()
+
+
+class Expressions(dataflow.Dataflow):
+    """The values of one function's body.
 
     ``let`` is resolved: a bound variable is the value that it stands for. Functions inside are
-    single values; their bodies are graphs of their own.
+    single values; their bodies are graphs of their own. Branches are values as all others.
 
     Raises:
         UnreadableFunctionError: for references, pattern matches, recursion, and functions inside
@@ -33,18 +66,21 @@ class Dataflow:
 
     def __init__(self, function: Expr) -> None:
         self._bound: dict[Expr, Expr] = {}
-        self.body = self.resolve(function.body)
-        self.order: list[Expr] = []
-        self.readers: dict[Expr, list[Expr]] = {}
-        self.functions: list[Expr] = []
-        self._walk()
-        for inner in self.functions:
-            captured = set(relay.analysis.free_vars(inner)) & self._bound.keys()
-            if captured:
-                names = ", ".join(sorted(variable.name_hint for variable in captured))
-                raise UnreadableFunctionError(f"a function inside captures {names}")
+        self._known: dict[Expr, Value] = {}
+        self.values: list[Value] = []
+        self.result = self._walk(function.body)
+        for bound in list(self._bound.values()):  # what nobody reads has its verdicts too
+            self._walk(bound)
+        self.pinned = frozenset[dataflow.Value]()
+        self._forget_the_dead()
+        for value in self.values:
+            if value.form is Form.NESTED:
+                self._check_captured(value.expr)
 
-    def resolve(self, expr: Expr) -> Expr:
+    def must_run(self, value: dataflow.Value) -> bool:
+        return False
+
+    def _resolve(self, expr: Expr) -> Expr:
         """The expression itself, or what ``let`` or a tuple says that it is."""
         while True:
             if isinstance(expr, relay.Let):
@@ -53,43 +89,52 @@ class Dataflow:
             elif expr in self._bound:
                 expr = self._bound[expr]
             elif isinstance(expr, relay.TupleGetItem):
-                whole = self.resolve(expr.tuple_value)
+                whole = self._resolve(expr.tuple_value)
                 if not isinstance(whole, relay.Tuple):
                     return expr
                 expr = whole.fields[expr.index]
             else:
                 return expr
 
-    def children(self, expr: Expr) -> list[Expr]:
-        """What the expression reads, resolved, in order."""
-        return list(map(self.resolve, operands(expr)))
-
-    def _walk(self) -> None:
-        done: set[Expr] = set()
-        stack: list[tuple[Expr, bool]] = [(self.body, False)]
-        while stack:  # no recursion: networks are deeper than Python's stack
-            expr, ready = stack.pop()
-            if expr in done:
+    def _walk(self, body: Expr) -> Value:
+        """Each value after what it reads, without recursion: networks are deeper than a stack."""
+        body = self._resolve(body)
+        open_: set[Expr] = set()
+        stack: list[tuple[Expr, list[Expr] | None]] = [(body, None)]
+        while stack:
+            expr, children = stack.pop()
+            if expr in self._known:
                 continue
-            if ready:
-                done.add(expr)
-                self.order.append(expr)
+            if children is not None:
+                self._add(expr, (self._known[child] for child in children))
                 continue
             self._check(expr)
-            stack.append((expr, True))
-            children = self.children(expr)
-            for child in children:
-                self.readers.setdefault(child, []).append(expr)
-            stack.extend((child, False) for child in reversed(children))
+            if expr in open_:
+                raise UnreadableFunctionError("a value is computed from itself")
+            open_.add(expr)
+            children = list(map(self._resolve, operands(expr)))
+            stack.append((expr, children))
+            stack.extend((child, None) for child in reversed(children) if child not in self._known)
+        return self._known[body]
+
+    def _add(self, expr: Expr, args: Iterable[Value]) -> None:
+        value = self._known[expr] = Value(expr, list(args))
+        for arg in value.args:
+            arg.readers.append(value)
+        self.values.append(value)
 
     def _check(self, expr: Expr) -> None:
         if isinstance(expr, _REFERENCES):
             raise UnreadableFunctionError(f"it uses {type(expr).__name__}")
-        if isinstance(expr, relay.Function):
-            self.functions.append(expr)
         name = op_name(expr)
         if name is not None and name.startswith(_STATEFUL):
             raise UnreadableFunctionError(f"it calls {name}")
+
+    def _check_captured(self, inner: Expr) -> None:
+        captured = set(relay.analysis.free_vars(inner)) & self._bound.keys()
+        if captured:
+            names = ", ".join(sorted(variable.name_hint for variable in captured))
+            raise UnreadableFunctionError(f"a function inside captures {names}")
 
 
 def operands(expr: Expr) -> list[Expr]:
@@ -128,30 +173,6 @@ def op_name(expr: Expr) -> str | None:
     return None
 
 
-def type_of(expr: Expr) -> Any:
-    """The inferred type, or ``None``."""
-    try:
-        return expr.checked_type
-    except ValueError:  # TVM raises it where inference did not come by
-        return None
-
-
 def static(dim: Any) -> int | None:
     """A size as a number, or ``None`` if it is not fixed."""
     return int(dim) if isinstance(dim, (int, tir.IntImm)) else None
-
-
-def numbers(values: Any) -> tuple[int, ...]:
-    """An attribute that is a list of integers."""
-    return tuple(int(value) for value in values)
-
-
-def locations(expr: Expr) -> Iterator[str]:
-    """What the frontend noted on where the expression comes from: its name, then its line."""
-    span = getattr(expr, "span", None)
-    name = getattr(getattr(span, "source_name", None), "name", None)
-    if name:
-        name = str(name).rpartition("@@")[2]  # ONNX: the output's name, then the node's
-        yield name
-        line = getattr(span, "line", 0)
-        yield f"{name}:{line}" if line else name

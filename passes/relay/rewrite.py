@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 
 import tvm
 from tvm import relay
 
-from bnfx.passes import pipeline
-from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.relay.expressions import Expr, UnreadableFunctionError, op_name
-from bnfx.passes.relay.lift import lift
-from bnfx.passes.relay.lower import lower
-from bnfx.passes.relay.sites import Names, site_of
-from bnfx.passes.report import GraphReport, Outcome, Verdict
+from bnfx.passes.relay.emit import RelayEmitter
+from bnfx.passes.relay.expressions import Expressions, op_name
+from bnfx.passes.relay.tables import RELAY
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
-
-# Functions that somebody matched for a code generator of their own, which knows them as they are.
-_OWNED = ("Primitive", "Composite", "Compiler", "ExternalSymbol")
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A rewritten module, and a report for each of its functions."""
-
-    module: tvm.IRModule
-    reports: tuple[GraphReport, ...]
+from bnfx.passes.tvm.dataflow import Expr, Value
+from bnfx.passes.tvm.lift import LiftedFlow
+from bnfx.passes.tvm.lower import lower
+from bnfx.passes.tvm.rewrite import FunctionRewriter, Rewritten
+from bnfx.passes.values import Values
 
 
 def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewritten:
@@ -43,51 +32,45 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
     typed = relay.transform.InferType()(module)
     result, reports = typed, []
     for variable, function in typed.functions_items():
-        if not isinstance(function, relay.Function) or _owner(function):
+        if not isinstance(function, relay.Function):
             continue
         prefix = "" if variable.name_hint == "main" else f"{variable.name_hint}."
-        new, report = _rewrite(function, prefix, rules)
+        rewriter = _RelayRewriter(rules)
+        new = rewriter.function(function, prefix)
         try:
             if not new.same_as(function):
                 result = _replaced(result, variable, function, new)
         except Exception as error:  # TVM raises its own DiagnosticError and others
-            report = [_abandon(function, prefix, "checking the types", error)]
-        reports += report
+            broken = rewriter.abandon(function, prefix, "checking the types", error)
+            rewriter.reports = [broken]
+        reports += rewriter.reports
     return Rewritten(result, tuple(reports))
 
 
-def _rewrite(function: Expr, prefix: str, rules: Sequence[Rule]) -> tuple[Expr, list[GraphReport]]:
-    """The function, and those inside it, rewritten; a report for each that has something to say."""
-    if _owner(function):
-        why = f"it stands in a function of {_owner(function)}"
-        return function, [_survey(function, prefix, Refusal(Code.NESTED_GRAPH, why))]
-    try:
-        lifted = lift(function, prefix)
-    except UnreadableFunctionError as error:
-        return function, [_survey(function, prefix, Refusal(Code.NESTED_GRAPH, str(error)))]
-    except Exception as error:
-        return function, [_abandon(function, prefix, "reading the function", error)]
-    reports: list[GraphReport] = []
-    functions: dict[Expr, Expr] = {}
-    for count, inner in enumerate(lifted.flow.functions):
-        new, some = _rewrite(inner, f"{prefix}function_{count}.", rules)
-        functions[inner] = new
-        reports += some
-    try:
-        values = lifted.arrays.values()
-        report = pipeline.run(lifted.graph, rules, values)
-        changed = any(map(lifted.is_rewritten, lifted.graph)) or report.rewrites
-        inside = any(not new.same_as(old) for old, new in functions.items())
-        if changed or inside:
-            function = _with_body(function, lower(lifted, values, functions))
-    except Exception as error:
-        return function, [*reports, _abandon(function, prefix, "the rewrite", error)]
-    return function, [report, *reports]
+class _RelayRewriter(FunctionRewriter):
+    dialect = RELAY
+    owners = ("Primitive", "Composite", "Compiler", "ExternalSymbol")
 
+    def read(self, scope: Expr) -> Expressions:
+        return Expressions(scope)
 
-def _with_body(function: Expr, body: Expr) -> Expr:
-    # The result's type is inferred anew, and compared: TVM may crash where an annotation disagrees.
-    return relay.Function(function.params, body, None, function.type_params, function.attrs)
+    def write(
+        self, scope: Expr, lifted: LiftedFlow, values: Values | None, nested: Mapping[Value, Expr]
+    ) -> Expr:
+        body = lower(lifted, values, nested, RelayEmitter())
+        # The type is inferred anew, and compared: TVM may crash where an annotation disagrees.
+        return relay.Function(scope.params, body, None, scope.type_params, scope.attrs)
+
+    def calls(self, scope: Expr) -> Iterator[tuple[Expr, str]]:
+        found: list[Expr] = []
+        relay.analysis.post_order_visit(scope, found.append)
+        yield from ((expr, name) for expr in found if (name := op_name(expr)) is not None)
+
+    def branches(self, expr: Expr) -> Mapping[str, Expr]:
+        return {}
+
+    def joined(self, expr: Expr, branches: Sequence[Expr]) -> Expr:
+        return expr
 
 
 def _replaced(module: tvm.IRModule, variable: Expr, function: Expr, new: Expr) -> tvm.IRModule:
@@ -99,35 +82,3 @@ def _replaced(module: tvm.IRModule, variable: Expr, function: Expr, new: Expr) -
     if not tvm.ir.structural_equal(before, after):
         raise TypeError(f"its type became {after}, it was {before}")
     return trial
-
-
-def _owner(function: Expr) -> str:
-    """Whose function it is: a backend's name, or what kind of a match; ``""`` for a user's own."""
-    attrs = function.attrs
-    names = set(attrs.keys()) if attrs else set()
-    for name in _OWNED:
-        if name in names:
-            return f"{name} {attrs[name]}"
-    return ""
-
-
-def _survey(function: Expr, prefix: str, refusal: Refusal) -> GraphReport:
-    """A report of a function that is left alone: every BatchNorm kept, for this reason."""
-    names = Names(prefix)
-    verdicts = tuple(
-        Verdict(site_of(expr, names.of(expr)), Outcome.KEPT, refusals=(refusal,))
-        for expr in _batch_norms(function)
-    )
-    return GraphReport(verdicts)
-
-
-def _batch_norms(function: Expr) -> Iterator[Expr]:
-    found: list[Expr] = []
-    relay.analysis.post_order_visit(function, found.append)
-    yield from (expr for expr in found if op_name(expr) == "nn.batch_norm")
-
-
-def _abandon(function: Expr, prefix: str, what: str, error: Exception) -> GraphReport:
-    message = pipeline.warn_of_failure(error, what, "function")
-    report = _survey(function, prefix, Refusal(Code.INTERNAL_ERROR, message))
-    return replace(report, notes=(message,))

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnfx.passes.crossing import BlockedError
 from bnfx.passes.graph import Affine, Graph, Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
@@ -39,10 +38,7 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
         who = ", ".join(others) or "nothing"
         yield Refusal(Code.NO_LINEAR_AFTER, f"{who} reads it")
         return
-    try:
-        forward(node, values)
-    except BlockedError as blocked:
-        yield blocked.refusal
+    yield from forward(node, values).reasons
 
 
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bnfx.passes.algebra import BroadcastAffine, LinearOperator, Scalar, diagonal, summed
+from bnfx.passes.algebra import BroadcastAffine, LinearOperator, Scalar, diagonal
 from bnfx.passes.crossing import Window
 from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node
 from bnfx.passes.refusals import Code, Refusal
@@ -111,7 +111,7 @@ def _merged(node: Node, arms: tuple[_Arm, _Arm]) -> LinearOperator:
         _operator(arm.node, node, arms).then(Scalar(factor), Scalar(0.0))
         for arm, factor in zip(arms, node.role.factors, strict=True)
     )
-    return summed(left, right)
+    return left + right
 
 
 def _operator(arm: Node | None, node: Node, arms: tuple[_Arm, _Arm]) -> LinearOperator:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bnfx.passes.algebra import BroadcastAffine, Product, composed
+from bnfx.passes.algebra import BroadcastAffine, Composition
 from bnfx.passes.graph import Affine, Graph, Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
@@ -54,7 +54,11 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     before = cost.linear(inner.role.operator, source, inner)
     before += cost.linear(node.role.operator, inner, node)
     after = cost.linear(product.operator, source, node)
-    border = _border(node, product)
+    try:
+        border = _border(node, product)
+    except ValueError as error:
+        yield Refusal(Code.UNSUPPORTED_FORM, str(error))
+        return
     if border is not None:
         after += cost.epilogue(node, border)
         yield from refuse_multiply_add(node, border, values)
@@ -64,22 +68,28 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
         yield from values.refuse_operator(product.operator, (node.role.dtype,))
 
 
-def _product(node: Node) -> Product:
+def _product(node: Node) -> Composition:
     inner = _inner(node)
     assert isinstance(node.role, Linear) and isinstance(inner.role, Linear)
-    operator = node.role.operator
-    spatial = () if inner.shape is None else [inner.shape[axis] for axis in operator.spatial_axes]
-    sizes = tuple(size for size in spatial if isinstance(size, int))
-    known = inner.shape is not None and len(sizes) == len(spatial)
-    return composed(operator, inner.role.operator, sizes if known else None)
+    return node.role.operator @ inner.role.operator
 
 
-def _border(node: Node, product: Product) -> BroadcastAffine | None:
-    if product.border is None:
+def _border(node: Node, product: Composition) -> BroadcastAffine | None:
+    """What must be added to the product, on the output.
+
+    Raises:
+        ValueError: if that depends on a size that is not known.
+    """
+    if not product.has_border:
         return None
-    assert node.rank is not None, "a border is known only where shapes are"
-    border = product.operator.placed(product.border)
-    return BroadcastAffine.of_border(border, node.rank)
+    shape = _inner(node).shape or ()
+    spatial = [shape[axis] for axis in product.outer.spatial_axes] if shape else []
+    sizes = tuple(size for size in spatial if isinstance(size, int))
+    if not shape or len(sizes) < len(spatial):
+        raise ValueError("the size of what stands between them is not known")
+    border = product.border(sizes)
+    assert border is not None and node.rank is not None, "a border is known only where shapes are"
+    return BroadcastAffine.of_border(product.operator.placed(border), node.rank)
 
 
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnfx.passes.crossing import BlockedError
 from bnfx.passes.graph import Affine, Graph, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
@@ -43,16 +42,13 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
 
 def _route(node: Node, values: Values | None) -> Route | list[Refusal]:
     """The first way that crosses something and is open, or why there is none."""
-    reasons = []
+    reasons: list[Refusal] = []
     for way in (backward, forward):
-        try:
-            route = way(node, values)
-        except BlockedError as blocked:
-            reasons.append(blocked.refusal)
-            continue
-        if route.hops:
+        route = way(node, values)
+        if not route.reasons and route.hops:
             return route
-        reasons.append(Refusal(Code.NOTHING_BETWEEN, "nothing stands between"))
+        crossed_nothing = Refusal(Code.NOTHING_BETWEEN, "nothing stands between")
+        reasons += route.reasons or [crossed_nothing]
     return reasons
 
 

@@ -23,6 +23,19 @@ def channels_last(layout: str, spatial: int) -> bool:
     raise ValueError(f"its data layout is {layout}, neither NC{axes} nor N{axes}C")
 
 
+def spatial_axes(layout: str, out_layout: str, rank: int) -> tuple[tuple[int, ...], bool]:
+    """The axes of a pool or resize, and whether channels are last.
+
+    Raises:
+        ValueError: if it changes the layout, or the layout is not read.
+    """
+    if out_layout not in ("", layout):
+        raise ValueError("it changes the layout")
+    count = rank - 2
+    last = channels_last(layout, count)
+    return tuple(range(1, 1 + count) if last else range(2, 2 + count)), last
+
+
 def kernel_order(layout: str, wanted: str) -> tuple[int, ...]:
     """The permutation that takes weights of ``layout`` to the axes ``wanted``.
 

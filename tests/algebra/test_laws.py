@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from strategies import Parameters, cases, parameters
 
-from bnfx.passes.algebra import ChannelAffine, Evaluator
+from bnfx.passes.algebra import BroadcastAffine, ChannelAffine, Evaluator
 
 KINDS = ["dense", "conv", "transposed"]
 CHANNELS = st.integers(1, 5)
@@ -51,6 +51,36 @@ def test_product_is_composition_of_functions(random: Parameters, channels: int) 
         return scale * value + shift
 
     assert_array_equal(apply(a @ b, x), apply(a, apply(b, x)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(parameters(), CHANNELS)
+def test_sum_is_the_sum_of_functions(random: Parameters, channels: int) -> None:
+    a, b, c = (random.affine(channels) for _ in range(3))
+    tables = [table(affine, random.evaluate, channels) for affine in (a, b, a + b)]
+    assert_array_equal(tables[0] + tables[1], tables[2])
+    left, right = (a + b) @ c, (a @ c) + (b @ c)
+    assert_array_equal(
+        table(left, random.evaluate, channels), table(right, random.evaluate, channels)
+    )
+    wide = BroadcastAffine.of_channels(a, 1) + BroadcastAffine.of_channels(b, 1)
+    along = wide.along(1)
+    assert along is not None
+    assert_array_equal(table(along, random.evaluate, channels), tables[2])
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_maps_are_distributed_over_sums_of_operators(data: st.DataObject, kind: str) -> None:
+    """``a @ (L + L) == a @ L + (a's scale) @ L``."""
+    case = data.draw(cases(kind))
+    a = case.parameters.affine(case.operator.out_channels)
+    scale = ChannelAffine(a.scale, ChannelAffine.identity().shift)
+    left = case.dense(a @ (case.operator + case.operator))
+    right = case.dense(a @ case.operator + scale @ case.operator)
+    for one, other in zip(left, right, strict=True):
+        assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,7 +26,6 @@ from bnfx.passes.algebra import (
     average,
     diagonal,
     regrouped,
-    summed,
 )
 
 
@@ -34,7 +33,7 @@ from bnfx.passes.algebra import (
 @given(parallel_convolutions())
 def test_sum_of_convolutions_is_the_sum_of_matrices(pair: Pair) -> None:
     one, other = pair.dense(pair.one), pair.dense(pair.other)
-    both = summed(pair.one, pair.other)
+    both = pair.one + pair.other
     matrix, bias = pair.dense(both)
     assert_array_equal(matrix, one[0] + other[0])
     assert_array_equal(bias, one[1] + other[1])
@@ -49,7 +48,7 @@ def test_sum_of_dense_operators_is_the_sum_of_matrices(case: Case) -> None:
     other = Dense(
         found.source(*case.operator.weight.shape), found.source(case.operator.out_channels)
     )
-    matrix, bias = case.dense(summed(case.operator, other))
+    matrix, bias = case.dense(case.operator + other)
     for value, one, two in zip((matrix, bias), case.dense(), case.dense(other), strict=True):
         assert_array_equal(value, one + two)
 
@@ -158,9 +157,9 @@ FLAT = Conv(weight(4, 4, 1, 1), None, (1, 1), ((0, 0),) * 2, (1, 1))
 )
 def test_what_has_no_sum_says_why(one: Any, other: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        summed(one, other)
+        one + other
     with pytest.raises(ValueError, match=r"beside|outputs|positions|past the end"):
-        summed(other, one)
+        other + one
 
 
 @pytest.mark.parametrize(

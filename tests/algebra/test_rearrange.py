@@ -10,24 +10,9 @@ import torch
 from numpy.testing import assert_array_equal
 
 from bnfx.passes.algebra import Evaluator, Expression, Scalar, Source
+from bnfx.passes.algebra.building import broadcast_to, concat, embed, pad, size_of, total, zeros
 from bnfx.passes.algebra.expression import Ones
-from bnfx.passes.algebra.rearrange import (
-    Eye,
-    Joined,
-    MatMul,
-    Permuted,
-    Slice,
-    Sum,
-    Table,
-    broadcast_to,
-    concat,
-    embed,
-    pad,
-    permute,
-    size_of,
-    total,
-    zeros,
-)
+from bnfx.passes.algebra.rearrange import Eye, Joined, MatMul, Permuted, Slice, Sum, Table, permute
 
 W = Source("w", (2, 3, 4), "float64")
 V = Source("v", (2, 4, 5), "float64")

@@ -5,11 +5,13 @@ The shapes are chosen to fool a fold that takes axes by their size: C_in == C_ou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from support import randomise
 from torch import nn
 
 from bnfx import Code
@@ -49,6 +51,11 @@ class Case:
     merged: int = 0
     border: bool = False  # whether one of the ops is a border
     rules: tuple[str, ...] = ()  # rules that must have been applied, besides others
+
+    def fresh(self) -> Case:
+        """The same with a model of its own, random and in float64: tests write to it."""
+        model = randomise(copy.deepcopy(self.model)).eval().double()
+        return replace(self, model=model)
 
 
 def seq(*layers: nn.Module) -> nn.Module:
@@ -108,7 +115,7 @@ def _norms() -> list[Case]:
             folded=0,
             lowered=1,
             merged=1,
-            codes=(Code.NONZERO_SHIFT,),
+            codes=(Code.NO_LINEAR_BEFORE, Code.NONZERO_SHIFT),
         ),
         Case(
             "conv-relu-bn",

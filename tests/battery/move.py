@@ -358,7 +358,7 @@ def _joins() -> list[Case]:
     return [
         Case("bn-cat", cat, SHAPE, rules=MOVE, ops=3),
         Case("bn-cat-relu-arm", cat3, SHAPE, rules=MOVE),
-        Case("bn-cat-skip", skip, SHAPE, **LOWERED, codes=other),
+        Case("bn-cat-skip", skip, SHAPE, **LOWERED, codes=(*before, *other)),
         Case("bn-cat-same-twice", same, SHAPE, **LOWERED, codes=other),
         Case("bn-cat-other-axis", spatial, SHAPE, rules=MOVE, ops=3),
         Case("cat-conv", on_cat, SHAPE, 2, rules=MOVE, ops=4),

@@ -102,7 +102,13 @@ def _padded() -> list[Case]:
         Case("scale-conv2d-padded", scale, shape, 0, ops=1),
         Case("bn-pad-conv2d", pad, shape, rules=MOVE, ops=3),
         Case("bn-pad-conv2d-padded", both, shape, rules=MOVE, ops=3),
-        Case("bn-pad-ones-conv2d", ones, shape, **lowered, codes=(before, Code.NONZERO_SHIFT)),
+        Case(
+            "bn-pad-ones-conv2d",
+            ones,
+            shape,
+            **lowered,
+            codes=(before, Code.NONZERO_SHIFT, Code.PADDING_VALUE),
+        ),
         Case("bn-reflect-conv2d", reflect, shape, rules=MOVE, ops=2),
     ]
 
@@ -143,7 +149,7 @@ def _linears() -> list[Case]:
     lowered = {"folded": 0, "lowered": 1}
     before = Code.NO_LINEAR_BEFORE
     axis = (before, Code.AXIS_MISMATCH)
-    changed = (Code.OTHER_READERS, Code.MUTATED_IN_GRAPH)
+    changed = (Code.AXIS_MISMATCH, Code.OTHER_READERS, Code.MUTATED_IN_GRAPH)
     return [
         Case("bn-linear", seq(norm(6), nn.Linear(6, 6)), (6, 6), rules=NEXT, ops=1),
         Case("bn-linear-no-bias", seq(norm(6), nn.Linear(6, 4, bias=False)), (3, 6), ops=1),

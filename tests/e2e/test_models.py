@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from deployed_models import OTHERS, SPINE
-from support import Capture, randomise, relative
+from support import HEAVY, Capture, randomise, relative
 from torch import nn
 
 from bnfx.passes.fx.calls.modules import is_batch_norm
@@ -33,28 +33,32 @@ def answer(output: object) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_model(name: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "bound"),
+    [(torch.float64, 1e-10), pytest.param(torch.float32, 1e-4, marks=HEAVY)],
+    ids=["float64", "float32"],
+)
+def test_model(name: str, dtype: torch.dtype, bound: float) -> None:
     build, shape, folded = MODELS[name]
     torch.manual_seed(0)
     model = randomise(build()).eval()
     x = torch.randn(shape, dtype=torch.float64)
     expected_sites = executed_batch_norms(model, x.float())
-    for dtype, bound in ((torch.float32, 1e-4), (torch.float64, 1e-10)):
-        model.to(dtype)
-        capture = Capture()
-        compiled = torch.compile(model, backend="bnfx", options=capture.options)
-        with torch.no_grad():
-            error = relative(answer(compiled(x.to(dtype))), answer(model(x.to(dtype))))
-        assert error < bound
-        verdicts = [
-            verdict
-            for report in capture.reports
-            for verdict in report.verdicts
-            if verdict.site.kind == "batch_norm"
-        ]
-        assert len(verdicts) == expected_sites
-        assert len({id(verdict.site) for verdict in verdicts}) == expected_sites
-        assert capture.batch_norms() == 0
-        outcomes = [verdict.outcome.value for verdict in verdicts]
-        assert outcomes.count("folded") == folded
-        assert outcomes.count("lowered") == expected_sites - folded
+    model.to(dtype)
+    capture = Capture()
+    compiled = torch.compile(model, backend="bnfx", options=capture.options)
+    with torch.no_grad():
+        error = relative(answer(compiled(x.to(dtype))), answer(model(x.to(dtype))))
+    assert error < bound
+    verdicts = [
+        verdict
+        for report in capture.reports
+        for verdict in report.verdicts
+        if verdict.site.kind == "batch_norm"
+    ]
+    assert len(verdicts) == expected_sites
+    assert len({id(verdict.site) for verdict in verdicts}) == expected_sites
+    assert capture.batch_norms() == 0
+    outcomes = [verdict.outcome.value for verdict in verdicts]
+    assert outcomes.count("folded") == folded
+    assert outcomes.count("lowered") == expected_sites - folded

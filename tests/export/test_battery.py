@@ -6,7 +6,7 @@ import pytest
 import torch
 from battery.conv import Case
 from battery.every import CASES
-from support import randomise, relative
+from support import relative, sampled
 
 import bnfx
 
@@ -37,7 +37,7 @@ DECOMPOSED: dict[str, Counts] = {
 
 def check(case: Case, decomposed: bool, counts: Counts) -> None:
     x = torch.randn(case.shape, dtype=torch.float64)
-    randomise(case.model).eval().double()
+    case = case.fresh()
     with torch.no_grad():
         program = torch.export.export(case.model, (x,))
         program = program.run_decompositions() if decomposed else program
@@ -55,7 +55,7 @@ def test_training_ir(case: Case) -> None:
     check(case, False, EXPORTED.get(case.name, usual))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", sampled(CASES, always=DECOMPOSED))
 def test_decomposed_ir(case: Case) -> None:
     usual = (case.folded, case.merged, case.lowered, case.kept)
     check(case, True, DECOMPOSED.get(case.name, usual))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from battery.conv import Case
 from battery.every import CASES
-from support import Capture, count_batch_norms, randomise, relative
+from support import Capture, count_batch_norms, relative, sampled
 from torch import fx
 
 import bnfx
@@ -47,13 +47,12 @@ def _ops(module: fx.GraphModule) -> int:
     return sum(name not in ASSERTS for name in names)
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest) -> Case:
-    randomise(request.param.model).eval().double()
-    return request.param
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
+@every_case
 def test_backend_is_exact(case: Case) -> None:
+    case = case.fresh()
     x = torch.randn(case.shape, dtype=torch.float64)
     capture = Capture()
     expected = case.model(x)
@@ -66,7 +65,9 @@ def test_backend_is_exact(case: Case) -> None:
         assert _ops(capture.graphs[0]) == case.ops
 
 
+@every_case
 def test_fold_is_exact(case: Case) -> None:
+    case = case.fresh()
     x = torch.randn(case.shape, dtype=torch.float64)
     before = copy.deepcopy(case.model.state_dict())
     folded = bnfx.fold(case.model, x, keep="graph")
@@ -79,6 +80,8 @@ def test_fold_is_exact(case: Case) -> None:
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.parametrize("case", sampled(CASES))
 def test_explain_says_the_same(case: Case) -> None:
+    case = case.fresh()
     x = torch.randn(case.shape, dtype=torch.float64)
     _check(case, bnfx.explain(case.model, x), case.left)

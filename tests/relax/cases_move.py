@@ -271,6 +271,18 @@ CASES = [
         codes=(Code.NO_LINEAR_BEFORE,),
         left=3,
     ),
+    Case("behind-repeat", _behind(_op("repeat", 2, 2))),
+    Case(
+        "behind-repeat-channels",
+        _behind(_op("repeat", 2, 1), channels=16),
+        **_LOWERED,
+        codes=(Code.AXIS_MISMATCH,),
+        left=3,
+    ),
+    Case("behind-tile", _behind(_op("tile", (1, 1, 2, 3)))),
+    Case("in-front-of-repeat", _in_front(_op("repeat", 3, -1))),
+    Case("in-front-of-tile", _in_front(_op("tile", (2, 1, 1, 1)))),
+    Case("in-front-of-replicate-pad", _in_front(_op("nn.pad", _PADS, "replicate"))),
     Case("behind-pixel-shuffle", _behind(_op("nn.pixel_shuffle", 2), channels=2), runs=False),
     Case("behind-relu", _behind(_op("nn.relu")), **_LOWERED, codes=(Code.NONZERO_SHIFT,), left=3),
     Case(

@@ -108,6 +108,42 @@ def _unread(make: Make) -> Expr:
     return _layer(make, x)
 
 
+def _part_read_twice(make: Make) -> Expr:
+    """Two bindings of the first part, each with a reader of its own."""
+    y = make.batch_norm_call(make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3), 8)
+    return pair(make.call("nn.relu", make.emit(y[0])), make.call("sigmoid", make.emit(y[0])))
+
+
+def _part_read_in_two_blocks(make: Make) -> tvm.IRModule:
+    """The same in two blocks, of which the second cannot see what the first one binds."""
+    with make.builder.function("main"):
+        with make.builder.dataflow():
+            y = make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3)
+            whole = make.builder.emit_output(make.batch_norm_call(y, 8))
+            one = make.builder.emit_output(make.call("nn.relu", make.emit(whole[0])))
+        one = make.call("negative", one)  # what stands in no block keeps the two apart
+        with make.builder.dataflow():
+            other = make.builder.emit_output(make.call("sigmoid", make.emit(whole[0])))
+        make.builder.emit_func_output(pair(one, other), params=make.inputs)
+    return make.builder.get()
+
+
+def _dead_statistics(make: Make) -> Expr:
+    """What TVM's ONNX importer writes: all parts are taken out of the tuple, two are not read."""
+    whole = make.batch_norm_call(make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3), 8)
+    y, *_ = (make.emit(whole[part]) for part in range(3))
+    return make.call("nn.relu", y)
+
+
+def _dead_readers(make: Make) -> Expr:
+    """The convolution and the BatchNorm are read by code whose results nobody reads."""
+    conv = make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3)
+    y = make.batch_norm(conv, 8)
+    make.call("sigmoid", make.call("nn.relu", conv))
+    make.call("add", y, conv)
+    return make.call("nn.relu", y)
+
+
 def _deep_tuple(make: Make) -> Expr:
     y = _layer(make, make.input(2, 4, 6, 7))
     return pair(pair(y, make.call("nn.relu", y)), make.call("sigmoid", y))
@@ -263,7 +299,18 @@ CASES = [
     Case("branches", _branches, whole=True, folded=2, left=2),
     Case("closure", _closure, whole=True, folded=2, left=3),
     Case("match-cast", _cast, whole=True),
-    Case("unread", _unread, folded=2, left=2),
+    Case("unread", _unread, folded=2, left=1),
+    Case("part-read-twice", _part_read_twice),
+    Case(
+        "part-read-in-two-blocks",
+        _part_read_in_two_blocks,
+        whole=True,
+        folded=0,
+        kept=1,
+        codes=(Code.UNSUPPORTED_FORM,),
+    ),
+    Case("dead-statistics", _dead_statistics),
+    Case("dead-readers", _dead_readers),
     Case("deep-tuple", _deep_tuple),
     Case("shared-statistics", _shared_statistics, folded=2, left=2),
     Case("shared-weight", _shared_weight, folded=2, left=2),

@@ -108,7 +108,49 @@ _UPSAMPLING: Op = lambda x: relay.nn.upsampling(x, 2.0, 2.0)  # noqa: E731
 _RESIZE: Op = lambda x: relay.image.resize2d(x, (9, 5), method="linear")  # noqa: E731
 _SHIFTED = (Code.NONZERO_SHIFT, Code.NO_LINEAR_BEFORE)
 
+
+def _blocks_last(kind: str) -> Graph:
+    """Depth to space, or back, between a convolution and a BatchNorm, channels last."""
+
+    def build(make: Make) -> Expr:
+        options = {"data_layout": "NHWC", "kernel_layout": "HWIO", "channels": 8}
+        x, weight = make.input(2, 6, 8, 4), make.constant(1, 1, 4, 8)
+        if kind == "depth_to_space":
+            y = relay.nn.conv2d(x, weight, kernel_size=(1, 1), **options)
+            return make.batch_norm(relay.nn.depth_to_space(y, 2, layout="NHWC"), 2, axis=3)
+        y = relay.nn.space_to_depth(make.batch_norm(x, 4, axis=3), 2, layout="NHWC")
+        return relay.nn.conv2d(y, make.constant(1, 1, 16, 8), kernel_size=(1, 1), **options)
+
+    return build
+
+
 CASES = [
+    Case("behind-repeat", _behind(lambda x: relay.repeat(x, 2, axis=2))),
+    Case(
+        "behind-repeat-channels",
+        _behind(lambda x: relay.repeat(x, 2, axis=1), channels=16),
+        folded=0,
+        lowered=1,
+        codes=(Code.AXIS_MISMATCH,),
+        left=3,
+    ),
+    Case("in-front-of-repeat", _in_front(lambda x: relay.repeat(x, 3, axis=-1))),
+    Case("behind-tile", _behind(lambda x: relay.tile(x, (1, 1, 2, 3)))),
+    Case("in-front-of-tile", _in_front(lambda x: relay.tile(x, (2, 1, 1, 1)))),
+    Case(
+        "behind-space-to-depth",
+        _behind(lambda x: relay.nn.space_to_depth(x, 2), channels=32),
+        folded=0,
+        lowered=1,
+        codes=(Code.AXIS_MISMATCH,),
+        left=3,
+    ),
+    Case(
+        "in-front-of-space-to-depth",
+        _in_front(lambda x: relay.nn.space_to_depth(x, 2), inside=32),
+    ),
+    Case("in-front-of-space-to-depth-last", _blocks_last("space_to_depth")),
+    Case("behind-depth-to-space-last", _blocks_last("depth_to_space")),
     Case("behind-avg-pool", _behind(_pool("avg_pool2d"))),
     Case("behind-avg-pool-padded", _behind(_pool("avg_pool2d", padding=(1, 1)))),
     Case(

@@ -10,6 +10,8 @@ from bnfx.passes.crossing import Movement, Window
 from bnfx.passes.graph import Node, Opaque
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.rules.move_affine import RULE
+from bnfx.passes.rules.routes.back import backward
+from bnfx.passes.rules.routes.forward import forward
 
 MAXIMUM = Window((2, 3), by_order=True)
 MEAN = Window((2, 3))
@@ -38,9 +40,23 @@ def on(model: Model, movement: Movement = MEAN, *dims: int, statistics: Any = No
     return norm
 
 
+def every_reason(
+    model: Model, node: Node, numbers: bool = True
+) -> tuple[tuple[Refusal, ...], tuple[Refusal, ...]]:
+    """All reasons why the way back is blocked, and why the way on is."""
+    told = model.reasons(RULE, node, numbers=numbers)
+    values = model.values if numbers else None
+    found = tuple(
+        route.refusals or (Refusal(Code.NOTHING_BETWEEN, "nothing stands between"),)
+        for route in (backward(node, values), forward(node, values))
+    )
+    assert told == [*found[0], *found[1]]
+    return found[0], found[1]
+
+
 def reasons(model: Model, node: Node, numbers: bool = True) -> tuple[Refusal, Refusal]:
-    """Why the way back is blocked, and why the way on is."""
-    one, other = model.reasons(RULE, node, numbers=numbers)
+    """The only reason why the way back is blocked, and the only one why the way on is."""
+    (one,), (other,) = every_reason(model, node, numbers)
     return one, other
 
 

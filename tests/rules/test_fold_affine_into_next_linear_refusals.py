@@ -64,7 +64,11 @@ def test_refuses_a_change_of_dtype(model: Model, which: str, dtype: str | None) 
         conv.role = replace(conv.role, dtype=dtype)
     else:
         {"norm": node, "conv": conv}[which].dtype = dtype
-    assert [refusal.code for refusal in refusals(model)] == [Code.DTYPE_CHANGE]
+    told = refusals(model)
+    assert {refusal.code for refusal in told} == {Code.DTYPE_CHANGE}
+    assert [refusal.reason.split()[0] for refusal in told] == {
+        "norm": ["in", "conv"],  # it takes one dtype and gives another, and so does its reader
+    }.get(which, ["conv"])
 
 
 @pytest.mark.parametrize("axis", [0, 2, 3])
@@ -170,7 +174,8 @@ def test_refuses_what_cannot_be_stored(
 ) -> None:
     model.conv2d("conv", norm(model, statistics), 4, 3, padding=padding)
     model.arrays["conv.weight"][:] = weight
-    assert [refusal.code for refusal in refusals(model)] == [code]
+    reasons = {(Code.NON_FINITE, 0): 2}  # of NaN the bias is made, too
+    assert [refusal.code for refusal in refusals(model)] == [code] * reasons.get((code, padding), 1)
 
 
 def test_without_numbers_only_the_numbers_go_unchecked(model: Model) -> None:

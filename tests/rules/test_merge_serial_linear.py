@@ -10,7 +10,7 @@ import pytest
 from neutral import Model
 from neutral_run import check_same
 
-from bnfx.passes.algebra import ConvTranspose, composed
+from bnfx.passes.algebra import ConvTranspose
 from bnfx.passes.graph import Affine, Linear, Node, Opaque
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.rules.merge_serial_linear import RULE
@@ -30,8 +30,8 @@ def two(
 def test_golden(model: Model) -> None:
     outer = two(model)
     inner = outer.inputs[0]
-    product = composed(outer.role.operator, inner.role.operator, (6, 6))
-    assert product.border is None
+    product = outer.role.operator @ inner.role.operator
+    assert not product.has_border
     assert model.counts() == {"Opaque": 3, "Linear": 2}
 
     report = check_same(model, RULE)

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 from neutral import Model
-from rules.move_cases import MAXIMUM, MEAN, POSITIVE, back, back_code, conv, on, on_code, reasons
+from rules.move_cases import (
+    MAXIMUM,
+    MEAN,
+    POSITIVE,
+    back,
+    back_code,
+    conv,
+    every_reason,
+    on,
+    on_code,
+    reasons,
+)
 
 from bnfx.passes.crossing import Homogeneous, Movement, Pad, Reshape, Window
 from bnfx.passes.graph import Concat, Opaque
@@ -106,7 +117,7 @@ def test_refuses_the_way_on_through_a_join_that_does_not_keep_the_map(
     free = model.like("free", Opaque(), norm.inputs[0])
     join = (model.plus if kind == "add" else model.gate)("join", norm, free)
     model.conv2d("conv", join, 4)
-    assert reasons(model, norm)[1] == Refusal(Code.NO_LINEAR_AFTER, "join reads norm")
+    assert every_reason(model, norm)[1] == (Refusal(Code.NO_LINEAR_AFTER, "join reads norm"),)
 
 
 @pytest.mark.parametrize("way", ["back", "on"])
@@ -143,7 +154,10 @@ def test_refuses_padded_channels(model: Model) -> None:
     norm = model.norm("norm", model.input("in", 4, 4, 4, 4))
     pad = model.move("pad", Pad(((1, (1, 1)),), 0.0), norm, 4, 6, 4, 4)
     model.conv2d("conv", pad, 4)
-    assert on_code(model, norm) is Code.AXIS_MISMATCH
+    assert every_reason(model, norm)[1] == (
+        Refusal(Code.AXIS_MISMATCH, "its channels are not the input channels of conv"),
+        Refusal(Code.AXIS_MISMATCH, "pad pads channels"),
+    )
 
 
 def test_refuses_padded_channels_for_one_number_too(model: Model) -> None:
@@ -158,7 +172,10 @@ def test_refuses_zeros_that_something_writes_over(model: Model) -> None:
     assert not list(RULE.refuse(norm, model.values))
     (pad,) = norm.users
     pad.pinned = True
-    assert on_code(model, norm) is Code.NONZERO_SHIFT
+    assert every_reason(model, norm)[1] == (
+        Refusal(Code.NONZERO_SHIFT, "it would have to cross moved"),
+        Refusal(Code.MUTATED_IN_GRAPH, "the graph may write to the output of moved"),
+    )
 
 
 @pytest.mark.parametrize("where", ["moved", "conv"])
@@ -185,14 +202,17 @@ def test_refuses_the_way_on_into_a_whole_of_no_fixed_size(model: Model) -> None:
     other = model.input("other", 4, "c", 4, 4)
     cat = model.like("cat", Concat(1), other, norm, shape=(4, "c + 4", 4, 4))
     model.linear("conv", conv(model).role.operator, cat, shape=(4, 4, 4, 4))
-    assert reasons(model, norm)[1].code is Code.DYNAMIC_SHAPE
+    assert every_reason(model, norm)[1] == (
+        Refusal(Code.DYNAMIC_SHAPE, "the parts of cat have no fixed sizes"),
+    )
 
 
 @pytest.mark.parametrize("where", ["moved", "conv"])
 def test_refuses_a_change_of_dtype(model: Model, where: str) -> None:
     norm = back(model)
     {"moved": norm.inputs[0], "conv": norm.inputs[0].inputs[0]}[where].dtype = "float16"
-    assert reasons(model, norm)[0].code is Code.DTYPE_CHANGE
+    told = {refusal.code for refusal in every_reason(model, norm)[0]}
+    assert told == {Code.DTYPE_CHANGE}
 
 
 @pytest.mark.parametrize("statistics", [{"mean": np.nan}, {"var": -1}, {"gamma": np.inf}])
@@ -212,7 +232,8 @@ def test_refuses_weights_that_cannot_be_stored(
     plain = {"mean": 0, "var": 1, "beta": 0, "gamma": gamma}
     norm = (back if way == "back" else on)(model, statistics=plain)
     model.arrays["conv.weight"][:] = weight
-    assert reasons(model, norm)[way == "on"].code is code
+    told = {refusal.code for refusal in every_reason(model, norm)[way == "on"]}
+    assert told == {code}
 
 
 def test_refuses_a_merge_that_saves_nothing(model: Model) -> None:
@@ -236,6 +257,5 @@ def test_refuses_a_border_that_costs_more_than_it_saves(model: Model) -> None:
 def test_a_blocked_way_leaves_no_trace(model: Model, way: Any) -> None:
     norm = back(model, Homogeneous(), 4, 4, 4, 4)
     before = model.picture()
-    with pytest.raises(Exception, match=r"cross|reads"):
-        way(norm, model.values)
+    assert way(norm, model.values).refusals
     assert model.picture() == before

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch._dynamo.callback
 
+from bnfx.weights.body import Program
 from bnfx.weights.programs import Programs
 
 
 class Count:
-    """``compiles``: graphs that Dynamo had compiled; ``fills``: sets of weights folded."""
+    """``compiles``: graphs that Dynamo or a late call had compiled; ``fills``: weights folded."""
 
     def __init__(self) -> None:
         self.compiles = 0
@@ -28,11 +30,13 @@ class Count:
 @contextmanager
 def counted() -> Iterator[Count]:
     count = Count()
-    original = Programs.fill
 
-    def fill(self: Programs, args: object) -> object:
-        count.fills += 1
-        return original(self, args)  # type: ignore[arg-type]
+    def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Any, *args: Any) -> Any:
+            setattr(count, name, getattr(count, name) + 1)
+            return original(self, *args)
+
+        return call
 
     def start(_: object) -> None:
         count.compiles += 1
@@ -40,7 +44,9 @@ def counted() -> Iterator[Count]:
     handler = torch._dynamo.callback.callback_handler
     handler.register_start_callback(start)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Programs, "fill", fill)
+        patch.setattr(Programs, "fill", counting("fills", Programs.fill))
+        for name in ("_late_body", "freeze_late"):
+            patch.setattr(Program, name, counting("compiles", getattr(Program, name)))
         try:
             yield count
         finally:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from bnfx.passes.fx.memory.writes import functional_form, written_values
+from bnfx.torch_private import OpOverload
 
 aten = torch.ops.aten
 COMPOSED = "bnfx_composed"  # in node.meta: it stood in another form, and goes back to that
@@ -90,7 +91,7 @@ def compose(graph: fx.Graph) -> bool:
 def functionalise(module: fx.GraphModule) -> None:
     """Let ops that write over a value which nobody else will see make a new one; in place."""
     for node in written_values(module.graph, module, lambda written: ()).in_place:
-        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+        if node.op == "call_function" and isinstance(node.target, OpOverload):
             form = functional_form(node)
             assert form is not None, "who is found to write in place has such a form"
             node.target = form

@@ -29,7 +29,7 @@ from bnfx.folding.programs.placeholders import describe, name_placeholders, orde
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.parameters.sources import memory
-from bnfx.passes.fx.rewrite import Rewritten
+from bnfx.passes.fx.rewrite import Rewritten, given_up
 from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
@@ -54,9 +54,13 @@ def fold_exported(
     """
     module, decomposed = _readable(program)
     rewritten = rewrite(module, _parameters(program), form="placeholders", rules=rules)
-    weights = rewritten.evaluate() if rewritten.slots else []
-    assert weights is not None, "an exported program's parameters are no fake tensors"
-    folded = _Assembly(program, module, rewritten).assemble(weights, decomposed)
+    try:
+        weights = rewritten.evaluate() if rewritten.slots else []
+        assert weights is not None, "an exported program's parameters are no fake tensors"
+        folded = _Assembly(program, module, rewritten).assemble(weights, decomposed)
+    except Exception as error:
+        report = given_up(module, error, "computing the folded weights", "program")
+        return copy.deepcopy(program), report
     return folded, rewritten.report
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import fx
-from torch._guards import detect_fake_mode
+
+from bnfx.torch_private import detect_fake_mode
 
 
 def name_placeholders(graph: fx.Graph, names: Iterable[str]) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd
-from torch._dynamo.exc import RestartAnalysis
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bnfx.inner.base import Inner
 from bnfx.inner.tvm.placement import warn
 from bnfx.inner.tvm.sized import PerSize
 from bnfx.inner.tvm.specialise import fake
+from bnfx.torch_private import FakeTensorMode, RestartAnalysis
 from bnfx.tvm.settings import Settings
 
 Compiled = Callable[..., Any]

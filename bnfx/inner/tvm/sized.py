@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
 
 from bnfx.inner.tvm.part import TvmPart
 from bnfx.inner.tvm.placement import Placement, warn
 from bnfx.inner.tvm.specialise import specialised
 from bnfx.inner.tvm.stages import staged
+from bnfx.torch_private import FakeTensor, without_autocast
 from bnfx.tvm.settings import Settings
 
 log = logging.getLogger("bnfx")
@@ -81,7 +81,7 @@ class PerSize:
         placement = Placement()
         try:
             # Grad and inference modes and autocast are the tracer's; they are done with here.
-            with torch.inference_mode(False), torch.no_grad(), torch._C._DisableAutocast():
+            with torch.inference_mode(False), torch.no_grad(), without_autocast():
                 graph = specialised(self._graph, args, self._fixed)
                 built = staged(graph, self._settings, placement, self._part)
         except Exception as error:

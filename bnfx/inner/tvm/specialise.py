@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bnfx.passes.fx.lowering.bind import attribute
+from bnfx.torch_private import FakeTensorMode
 from bnfx.tvm.ops.constant_nodes import mark
 
 

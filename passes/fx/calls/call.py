@@ -7,65 +7,41 @@ opaque. Modules (``call_module``) are read into the same form by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import fx
 
+from bnfx.passes.fx import private
+from bnfx.passes.fx.calls.signatures import (
+    BATCH_NORM,
+    CONV,
+    CONV_TRANSPOSE,
+    INSTANCE_NORM,
+    INSTANCE_NORM_OF_ATEN,
+    LINEAR,
+    NATIVE_BATCH_NORM,
+    NORM_OF_ATEN,
+    REQUIRED,
+    Form,
+    Signature,
+)
+from bnfx.passes.fx.facts.spelling import spelling_of
 from bnfx.passes.refusals import Code, Refusal
 
-REQUIRED = object()
-Signature = Mapping[str, Any]  # name -> default, in positional order
-_CONV = {"input": REQUIRED, "weight": REQUIRED, "bias": None, "stride": 1, "padding": 0}
-_CONV |= {"dilation": 1, "groups": 1}
-_TRANSPOSED = {"input": REQUIRED, "weight": REQUIRED, "bias": None, "stride": 1, "padding": 0}
-_TRANSPOSED |= {"output_padding": 0, "groups": 1, "dilation": 1}
-_LINEAR = {"input": REQUIRED, "weight": REQUIRED, "bias": None}
-_BATCH_NORM_F = {"input": REQUIRED, "running_mean": REQUIRED, "running_var": REQUIRED}
-_BATCH_NORM_F |= {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5}
-# torch.batch_norm and ATen put the affine parameters first.
-_BATCH_NORM_T = {"input": REQUIRED, "weight": REQUIRED, "bias": REQUIRED}
-_BATCH_NORM_T |= {"running_mean": REQUIRED, "running_var": REQUIRED, "training": REQUIRED}
-_BATCH_NORM_T |= {"momentum": REQUIRED, "eps": REQUIRED}
-_INSTANCE_NORM = {"input": REQUIRED, "running_mean": None, "running_var": None, "weight": None}
-_INSTANCE_NORM |= {"bias": None, "use_input_stats": True, "momentum": 0.1, "eps": 1e-5}
-_INSTANCE_NORM_C = dict.fromkeys(
-    ("input", "weight", "bias", "running_mean", "running_var", "use_input_stats"), REQUIRED
-)
-_INSTANCE_NORM_C |= dict.fromkeys(("momentum", "eps", "cudnn_enabled"), REQUIRED)
-_BATCH_NORM_C = {**_BATCH_NORM_T, "cudnn_enabled": REQUIRED}
-
-aten = torch.ops.aten
-
-# target -> (kind, spatial dimensions, signature)
-SIGNATURES: dict[Callable[..., Any], tuple[str, int, Signature]] = {
-    torch.conv1d: ("conv", 1, _CONV),
-    torch.conv2d: ("conv", 2, _CONV),
-    torch.conv3d: ("conv", 3, _CONV),
-    torch.conv_transpose1d: ("conv_transpose", 1, _TRANSPOSED),
-    torch.conv_transpose2d: ("conv_transpose", 2, _TRANSPOSED),
-    torch.conv_transpose3d: ("conv_transpose", 3, _TRANSPOSED),
-    F.linear: ("linear", 0, _LINEAR),
-    F.batch_norm: ("batch_norm", 0, _BATCH_NORM_F),
-    F.instance_norm: ("instance_norm", 0, _INSTANCE_NORM),
-    torch.batch_norm: ("batch_norm", 0, _BATCH_NORM_C),
-    torch.native_batch_norm: ("native_batch_norm", 0, _BATCH_NORM_T),
-    aten.conv1d.default: ("conv", 1, _CONV),
-    aten.conv2d.default: ("conv", 2, _CONV),
-    aten.conv3d.default: ("conv", 3, _CONV),
-    aten.conv1d.padding: ("conv", 1, _CONV),
-    aten.conv2d.padding: ("conv", 2, _CONV),
-    aten.conv3d.padding: ("conv", 3, _CONV),
-    aten.conv_transpose1d.default: ("conv_transpose", 1, _TRANSPOSED),
-    aten.conv_transpose2d.input: ("conv_transpose", 2, _TRANSPOSED),
-    aten.conv_transpose3d.input: ("conv_transpose", 3, _TRANSPOSED),
-    aten.linear.default: ("linear", 0, _LINEAR),
-    aten.batch_norm.default: ("batch_norm", 0, _BATCH_NORM_C),
-    aten.native_batch_norm.default: ("native_batch_norm", 0, _BATCH_NORM_T),
-    aten.instance_norm.default: ("instance_norm", 0, _INSTANCE_NORM_C),
+ALGEBRA: Mapping[str, Form] = {
+    "conv1d": Form("conv", CONV, 1),
+    "conv2d": Form("conv", CONV, 2),
+    "conv3d": Form("conv", CONV, 3),
+    "conv_transpose1d": Form("conv_transpose", CONV_TRANSPOSE, 1),
+    "conv_transpose2d": Form("conv_transpose", CONV_TRANSPOSE, 2),
+    "conv_transpose3d": Form("conv_transpose", CONV_TRANSPOSE, 3),
+    "linear": Form("linear", LINEAR),
+    "batch_norm": Form("batch_norm", BATCH_NORM, native=NORM_OF_ATEN),
+    "instance_norm": Form("instance_norm", INSTANCE_NORM, native=INSTANCE_NORM_OF_ATEN),
+    "native_batch_norm": Form("native_batch_norm", NATIVE_BATCH_NORM),
 }
 
 
@@ -94,13 +70,26 @@ def read_call(node: fx.Node) -> Call | Refusal | None:
         ``None`` for a call that bnfx has no interest in, and a refusal for one that it knows but
         that has an argument it does not know.
     """
-    if node.op != "call_function" or node.target not in SIGNATURES:
-        return None
-    kind, spatial, signature = SIGNATURES[node.target]
+    spelling = spelling_of(node) if node.op == "call_function" else None
+    form = None if spelling is None else ALGEBRA.get(spelling.facts.name)
+    return None if form is None else bind(node, form)
+
+
+def bind(node: fx.Node, form: Form) -> Call | Refusal:
+    """A call of this form, its arguments by name."""
+    native = form.native is not None and is_native(node.target)
+    signature = form.native if native else form.signature
+    assert signature is not None
     arguments = bind_arguments(node, signature)
     if isinstance(arguments, Refusal):
         return arguments
-    return Call(kind, spatial, arguments, tuple(signature))
+    return Call(form.kind, form.spatial, arguments, tuple(signature))
+
+
+def is_native(target: object) -> bool:
+    """Whether it is one of ATen's ops, under its own name or as ``torch.NAME``."""
+    overload = (private.OpOverload, private.OpOverloadPacket)
+    return isinstance(target, overload) or inspect.isbuiltin(target)
 
 
 def bind_arguments(node: fx.Node, signature: Signature) -> dict[str, Any] | Refusal:

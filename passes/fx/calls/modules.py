@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,24 +10,17 @@ from torch import fx, nn
 from torch.nn.modules import batchnorm, conv
 from torch.nn.modules import module as module_globals
 
-from bnfx.passes.fx.calls.call import Call
+from bnfx.passes.fx.calls.call import ALGEBRA, Call
+from bnfx.passes.fx.facts.known import Facts
+from bnfx.passes.fx.facts.spelling import facts_of_class, named
 from bnfx.passes.refusals import Code, Refusal
 
-_CONVS: dict[type[nn.Module], tuple[str, int]] = {
-    nn.Conv1d: ("conv", 1),
-    nn.Conv2d: ("conv", 2),
-    nn.Conv3d: ("conv", 3),
-    nn.ConvTranspose1d: ("conv_transpose", 1),
-    nn.ConvTranspose2d: ("conv_transpose", 2),
-    nn.ConvTranspose3d: ("conv_transpose", 3),
-}
-_BATCH_NORMS: list[type[nn.Module]] = [
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-]
-_INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # -> rank
+_INSTANCE_NORMS: dict[type[nn.Module], int] = {
+    nn.InstanceNorm1d: 3,
+    nn.InstanceNorm2d: 4,
+    nn.InstanceNorm3d: 5,
+}  # -> rank
+_registered: dict[type[nn.Module], None] = {}  # classes of others that are BatchNorms in evaluation
 # What decides a known module's output; a subclass that overrides one is opaque.
 _BEHAVIOUR = (
     "__call__",
@@ -50,12 +44,12 @@ class Attribute:
 
 def register_batch_norm(kind: type[nn.Module]) -> None:
     """Make a class known whose evaluation is that of ``nn.BatchNorm1d`` and its like."""
-    _BATCH_NORMS.append(kind)
+    _registered[kind] = None
 
 
 def is_registered(module: nn.Module) -> bool:
     """Whether the module is of a class that is no torch's own, but was made known."""
-    return type(module) in _BATCH_NORMS[4:]
+    return type(module) in _registered
 
 
 def is_batch_norm(module: nn.Module) -> bool:
@@ -65,7 +59,7 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 def known_class(module: nn.Module) -> type[nn.Module] | None:
     """The known class whose behaviour ``module`` has unchanged, or ``None``."""
-    for known in (*_CONVS, nn.Linear, *_BATCH_NORMS, *_INSTANCE_NORMS):
+    for known in (*_classes(), *_registered):
         if isinstance(module, known):
             same = all(
                 getattr(type(module), name, None) is getattr(known, name, None)
@@ -74,6 +68,20 @@ def known_class(module: nn.Module) -> type[nn.Module] | None:
             own = not any(name in vars(module) for name in _BEHAVIOUR)
             return known if same and own else None
     return None
+
+
+@functools.cache
+def _classes() -> tuple[type[nn.Module], ...]:
+    """Torch's classes of convolutions, linear layers and normalisations."""
+    return tuple(kind for name in ALGEBRA for kind in named(name).modules)
+
+
+def facts_of_leaf(leaf: nn.Module) -> Facts | None:
+    """What is known of a call of the module, if nothing else runs with it."""
+    if has_hooks(leaf) or "forward" in vars(leaf):
+        return None
+    kind = known_class(leaf)
+    return named("batch_norm") if kind in _registered else facts_of_class(kind or type(leaf))
 
 
 def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
@@ -95,20 +103,22 @@ def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
             arguments[name] = Attribute(f"{node.target}.{name}")
         else:
             arguments[name] = None
-    if known in _BATCH_NORMS:
+    facts = named("batch_norm") if known in _registered else facts_of_class(known)
+    form = ALGEBRA[facts.name] if facts is not None else None
+    assert form is not None
+    if form.kind == "batch_norm":
         training = module.training or module.running_mean is None
         arguments |= {"training": training, "eps": module.eps, "momentum": module.momentum}
         return Call("batch_norm", 0, arguments)
-    if known in _INSTANCE_NORMS:
+    if form.kind == "instance_norm":
         value = node.meta.get("val")
         if value is None or value.dim() != _INSTANCE_NORMS[known]:
             return None  # without a batch, its channels are axis 0
         training = module.training or module.running_mean is None
         arguments |= {"use_input_stats": training, "eps": module.eps, "momentum": module.momentum}
         return Call("instance_norm", 0, arguments)
-    if known is nn.Linear:
+    if form.kind == "linear":
         return Call("linear", 0, arguments)
-    kind, spatial = _CONVS[known]
     for name in ("stride", "padding", "dilation", "groups", "output_padding"):
         arguments[name] = getattr(module, name)  # a plain convolution's output_padding is zero
     if module.padding_mode != "zeros":
@@ -116,7 +126,7 @@ def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
         # convolution is unaffected. The lowered module is a copy, so it pads as before.
         arguments["padding"] = 0
         arguments["hides_padding"] = True
-    return Call(kind, spatial, arguments)
+    return Call(form.kind, form.spatial, arguments)
 
 
 def _is_computed(module: nn.Module) -> bool:

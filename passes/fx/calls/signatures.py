@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from bnfx.passes.fx.calls.call import REQUIRED, Signature
+REQUIRED = object()
+Signature = Mapping[str, Any]  # name -> default, in positional order
 
-# target -> (kind, spatial dimensions, signature)
-Table = Mapping[Any, tuple[str, int, Signature]]
+
+@dataclass(frozen=True)
+class Form:
+    """What a call is to the rules, and its arguments.
+
+    Args:
+        kind: see :class:`~bnfx.passes.fx.calls.call.Call`.
+        signature: the arguments; ``None`` where only shapes tell what it does.
+        spatial: number of spatial dimensions.
+        native: the arguments of ATen's ops and ``torch.NAME``, where ``torch.nn.functional`` has
+            others.
+    """
+
+    kind: str
+    signature: Signature | None
+    spatial: int = 0
+    native: Signature | None = None
 
 
 def signature(names: str, **defaults: Any) -> Signature:
@@ -17,6 +34,30 @@ def signature(names: str, **defaults: Any) -> Signature:
     return {"input": REQUIRED, **required, **defaults}
 
 
+CONV = signature("weight", bias=None, stride=1, padding=0, dilation=1, groups=1)
+CONV_TRANSPOSE = signature(
+    "weight", bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+)
+LINEAR = signature("weight", bias=None)
+BATCH_NORM = signature(
+    "running_mean running_var", weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+)
+# ATen puts the affine parameters first.
+NATIVE_BATCH_NORM = signature("weight bias running_mean running_var training momentum eps")
+NORM_OF_ATEN = signature("weight bias running_mean running_var training momentum eps cudnn_enabled")
+INSTANCE_NORM = signature(
+    "",
+    running_mean=None,
+    running_var=None,
+    weight=None,
+    bias=None,
+    use_input_stats=True,
+    momentum=0.1,
+    eps=1e-5,
+)
+INSTANCE_NORM_OF_ATEN = signature(
+    "weight bias running_mean running_var use_input_stats momentum eps cudnn_enabled"
+)
 MAX_POOL = signature(
     "kernel_size", stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
 )
@@ -32,6 +73,8 @@ AVG_POOL_1D = {key: value for key, value in AVG_POOL.items() if key != "divisor_
 ADAPTIVE_AVG = signature("output_size")
 ADAPTIVE_MAX = signature("output_size", return_indices=False)
 DROPOUT = signature("", p=0.5, training=True, inplace=False)
+ALPHA_DROPOUT = signature("", p=0.5, training=False, inplace=False)
+DROPOUT_OF_ATEN = signature("p training")
 INTERPOLATE = signature(
     "",
     size=None,
@@ -43,14 +86,17 @@ INTERPOLATE = signature(
 )
 PAD = signature("pad", mode="constant", value=None)
 MEAN = signature("", dim=None, keepdim=False, dtype=None)
+AMAX = signature("", dim=(), keepdim=False)
 CAT = {"tensors": REQUIRED, "dim": 0}
 LEAKY = signature("", negative_slope=0.01, inplace=False)
+IN_PLACE = signature("", inplace=False)
 PLAIN = signature("")
 LAYOUT = signature("", memory_format=None)
-AMAX = signature("", dim=(), keepdim=False)
 DIMS = signature("dims")
 WEIGHT = signature("weight")
+INDEX = signature("index")
 NARROW = signature("dim start length")
 SELECT = signature("dim index")
+SLICE = signature("", dim=0, start=None, end=None, step=1)
 PAIR = signature("dim0 dim1")
 FACTOR = signature("factor")

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.passes.algebra import Conv, ConvTranspose, Dense, LinearOperator
-from bnfx.passes.fx.calls.structure import MODULES
 from bnfx.passes.fx.lowering.slots import Slots
 from bnfx.passes.fx.memory.strides import layout_of
-from bnfx.passes.fx.memory.writes import functional_form
+from bnfx.passes.fx.memory.writes import functional_form, functional_leaf
 from bnfx.passes.graph import Node
 
 _CONVS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
@@ -116,16 +115,14 @@ def write_functional(
     args = fx.node.map_arg(node.args, new)
     kwargs = dict(fx.node.map_arg(node.kwargs, new))
     if node.op == "call_module":
-        leaf = module.get_submodule(str(node.target))
-        function, names = MODULES[type(leaf)]
-        assert function is not None
-        values = {name: getattr(leaf, name) for name in names if name != "inplace"}
-        written = graph.call_function(function, args, values)
+        form = functional_leaf(module.get_submodule(str(node.target)))
+        assert form is not None, "what is found to write in place has such a form"
+        written = graph.call_function(form[0], args, form[1])
     else:
         if "inplace" in kwargs:
             kwargs["inplace"] = False
         target = functional_form(node)
-        assert target is not None, "who is found to write in place has such a form"
+        assert target is not None, "what is found to write in place has such a form"
         written = graph.create_node(node.op, target, args, kwargs)
     written.meta = dict(node.meta)
     return written

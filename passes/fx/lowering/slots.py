@@ -13,6 +13,7 @@ from bnfx.passes.algebra import Evaluator, Expression
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.fx.metadata import dtype_name
 from bnfx.passes.graph import Affine, Linear, Node
+from bnfx.passes.lifting.affine_arithmetic import aligned
 from bnfx.passes.rules.guards import multiply_add_dtype
 
 
@@ -116,11 +117,7 @@ def _operand(name: str, expression: Expression, node: Node, dtype: str) -> Slot 
             return float(Evaluator(_no_source, np.zeros(()))(expression))
         return Slot(name, expression, dtype)
     assert node.rank is not None, "a map that varies along an axis is placed by the rank"
-    missing = node.rank - len(expression.shape)
-    dims = (*expression.shape, *(1,) * missing) if missing >= 0 else expression.shape[: node.rank]
-    while dims and dims[0] == 1:
-        dims = dims[1:]
-    return Slot(name, expression.reshape(*dims), dtype)
+    return Slot(name, aligned(expression, node.rank), dtype)
 
 
 def _no_source(source: object) -> object:

@@ -1,4 +1,4 @@
-"""Which parameters a graph may write to while it runs.
+"""Which parameters a graph may write to while it runs, and which values share memory.
 
 A fold reads parameters before the graph runs, so a parameter that the graph itself writes cannot
 be folded. The analysis errs on the safe side: an op that it does not know passes its inputs' memory
@@ -7,46 +7,27 @@ on to its output, and may write to them if it is not torch's own.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.nn.modules import batchnorm, conv, pooling
 
-from bnfx.passes.fx.calls.aten import is_fresh_overload
+from bnfx.passes.fx import private
 from bnfx.passes.fx.calls.call import Call, read_call
-from bnfx.passes.fx.calls.modules import known_class
+from bnfx.passes.fx.calls.modules import facts_of_leaf, known_class
+from bnfx.passes.fx.facts.spelling import (
+    IN_PLACE_OPERATORS,
+    parameters_of,
+    spelling_of,
+)
 
-_IN_PLACE_OPERATORS = frozenset(
-    {operator.iadd, operator.iand, operator.iconcat, operator.ifloordiv, operator.ilshift}
-    | {operator.imatmul, operator.imod, operator.imul, operator.ior, operator.ipow}
-    | {operator.irshift, operator.isub, operator.itruediv, operator.ixor}
-)
-# Ops whose result never shares memory with an input: the walk back to a parameter ends here.
-FRESH = frozenset(
-    {operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.neg}
-    | {operator.pow, torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.bmm}
-    | {torch.cat, torch.concat, torch.stack, torch.mean, torch.sum, torch.sigmoid, torch.tanh}
-    | {F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.hardswish, F.hardtanh, F.hardsigmoid}
-    | {F.softmax, F.sigmoid, F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d}
-    | {F.avg_pool2d, F.avg_pool3d, F.layer_norm, F.group_norm, F.interpolate}
-    | {F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool1d, F.pad}
-    | {F.adaptive_max_pool2d, F.adaptive_max_pool3d, torch._C._nn.pad, torch.adaptive_avg_pool1d}
-)
-_FRESH_METHODS = frozenset({"add", "sub", "mul", "div", "mean", "sum", "clone", "sigmoid", "relu"})
-_FRESH_MODULES = (
-    *(conv._ConvNd, nn.Linear, batchnorm._BatchNorm),
-    *(pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveAvgPoolNd, nn.Upsample),
-)
 _TORCH_MODULES = ("torch", "_operator", "operator", "math", "builtins", "einops", "torchvision")
 
 
-def module_writes(graph: fx.Graph, module: nn.Module) -> Iterator[torch.Tensor]:
+def module_writes(graph: fx.Graph, module: nn.Module) -> Iterator[Any]:
     """The tensors that leaf modules may write to by themselves, such as running statistics."""
     for node in graph.find_nodes(op="call_module"):
         leaf = module.get_submodule(node.target)
@@ -76,67 +57,108 @@ def mutated_leaves(graph: fx.Graph, module: nn.Module) -> set[fx.Node]:
 
 def written_by(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
     """The arguments that the node itself may write to."""
-    target: Any = node.target
-    first = _nodes(node.args[:1])
     yield from _nodes(node.kwargs.get("out"))
-    if node.op == "call_method":
-        # "__imul__" and its like; "__int__" too, which does no harm
-        if target == "__setitem__" or target.startswith("__i") or in_place_name(target):
-            yield from first
-    elif node.op == "call_module":
-        leaf = module.get_submodule(target)
-        if getattr(leaf, "inplace", False) or not _is_known(leaf):
-            yield from node.all_input_nodes
-    elif node.op == "call_function":
-        if isinstance(target, torch._ops.OpOverload):
-            for position, argument in enumerate(target._schema.arguments):
-                if argument.alias_info is not None and argument.alias_info.is_write:
-                    value = node.kwargs.get(argument.name)
-                    yield from _nodes(node.args[position] if position < len(node.args) else value)
-        call = read_call(node)
-        if isinstance(call, Call):
-            flag = "use_input_stats" if call.kind == "instance_norm" else "training"
-            if "norm" in call.kind and call.arguments[flag] is not False:
-                statistics = (call.arguments["running_mean"], call.arguments["running_var"])
-                yield from (value for value in statistics if isinstance(value, fx.Node))
-        elif _may_track(getattr(target, "__name__", "")):
-            yield from node.all_input_nodes
-        elif isinstance(target, torch._ops.OpOverload):
-            return  # its schema has told
-        elif target in (F.embedding, F.embedding_bag):
-            given = _given(node)
-            if given.get(3, given.get("max_norm")) is not None:  # renormalises its table
-                yield from _nodes([given.get(1), given.get("weight")])
-        elif (
-            target is operator.setitem
-            or target in _IN_PLACE_OPERATORS
-            or in_place_name(getattr(target, "__name__", ""))
-            or asks_in_place(node)
-        ):
-            yield from first
-        elif not _is_torch(target):
-            yield from node.all_input_nodes
+    writes = _WRITES.get(node.op)
+    if writes is not None:
+        yield from writes(node, module)
 
 
-def _may_track(name: str) -> bool:
-    """Whether it is a form of BatchNorm that is not read, and may update statistics: some of them
-    write to their arguments without saying so in their schema.
+def _by_method(node: fx.Node, module: nn.Module) -> Iterable[fx.Node]:
+    name = str(node.target)
+    # "__imul__" and its like; "__int__" too, which does no harm
+    writes = name == "__setitem__" or name.startswith("__i") or in_place_name(name)
+    return _nodes(node.args[:1]) if writes else ()
+
+
+def _by_module(node: fx.Node, module: nn.Module) -> Iterable[fx.Node]:
+    leaf = module.get_submodule(str(node.target))
+    writes = getattr(leaf, "inplace", False) or not _is_known(leaf)
+    return node.all_input_nodes if writes else ()
+
+
+def _by_function(node: fx.Node, module: nn.Module) -> Iterable[fx.Node]:
+    return next(found for rule in _RULES if (found := rule(node)) is not None)
+
+
+_WRITES: Mapping[str, Callable[[fx.Node, nn.Module], Iterable[fx.Node]]] = {
+    "call_method": _by_method,
+    "call_module": _by_module,
+    "call_function": _by_function,
+}
+
+
+def _normalising(node: fx.Node) -> list[fx.Node] | None:
+    """A read form of BatchNorm or InstanceNorm writes running statistics in training."""
+    call = read_call(node)
+    if not isinstance(call, Call) or "norm" not in call.kind:
+        return None
+    flag = "use_input_stats" if call.kind == "instance_norm" else "training"
+    if call.arguments[flag] is False:
+        return []
+    return _nodes([call.arguments["running_mean"], call.arguments["running_var"]])
+
+
+def _tracking(node: fx.Node) -> list[fx.Node] | None:
+    """A form of BatchNorm that is not read may update statistics: some of them write to their
+    arguments without saying so in their schema.
     """
+    name = getattr(node.target, "__name__", "")
     harmless = ("no_training", "no_stats", "no_update", "functional", "backward")
     tracks = "batch_norm" in name or "instance_norm" in name
-    return tracks and not any(word in name for word in harmless)
+    return node.all_input_nodes if tracks and not any(map(name.__contains__, harmless)) else None
 
 
-def _given(node: fx.Node) -> dict[int | str, Any]:
-    """The arguments of a call, by position or name, as they were given."""
-    given: dict[int | str, Any] = dict(enumerate(node.args))
-    given.update(node.kwargs.items())
-    return given
+def _by_schema(node: fx.Node) -> list[fx.Node] | None:
+    """An overload says what it writes to."""
+    if not isinstance(node.target, private.OpOverload):
+        return None
+    schema = private.schema_of(node.target)
+    if schema is None:
+        return node.all_input_nodes
+    written: list[fx.Node] = []
+    for position, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            given = node.args[position : position + 1] or node.kwargs.get(argument.name)
+            written += _nodes(given)
+    return written
+
+
+def _renormalising(node: fx.Node) -> list[fx.Node] | None:
+    """An embedding writes to its table where ``max_norm`` says so."""
+    if node.target not in (F.embedding, F.embedding_bag):
+        return None
+    given: dict[Any, Any] = {**dict(enumerate(node.args)), **node.kwargs}
+    if given.get(3, given.get("max_norm")) is None:
+        return []
+    return _nodes([given.get(1), given.get("weight")])
+
+
+def _in_place(node: fx.Node) -> list[fx.Node] | None:
+    """Augmented assignments, and functions of torch's whose name or argument says so."""
+    writes = node.target is operator.setitem or _overwrites(node) or asks_in_place(node)
+    return _nodes(node.args[:1]) if writes and _is_torch(node.target) else None
+
+
+def _unknown(node: fx.Node) -> list[fx.Node]:
+    """Torch's own functions write to nothing else; others may write to anything."""
+    return [] if _is_torch(node.target) else node.all_input_nodes
+
+
+# The first that knows the call says what it writes to.
+_RULES: tuple[Callable[[fx.Node], list[fx.Node] | None], ...] = (
+    _normalising,
+    _tracking,
+    _by_schema,
+    _renormalising,
+    _in_place,
+    _unknown,
+)
 
 
 def _is_known(leaf: nn.Module) -> bool:
-    """Whether the module's forward is torch's own."""
-    return type(leaf).__module__.startswith("torch.nn") or known_class(leaf) is not None
+    """Whether what the module runs is torch's own, or known."""
+    own = type(leaf).__module__.startswith("torch.nn.") and "forward" not in vars(leaf)
+    return own or known_class(leaf) is not None
 
 
 def _nodes(argument: Any) -> list[fx.Node]:
@@ -151,28 +173,22 @@ def in_place_name(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__")
 
 
-@functools.cache
-def _signature(target: Any) -> inspect.Signature:
-    return inspect.signature(target)
-
-
 def asks_in_place(node: fx.Node) -> bool:
     """Whether the call's ``inplace`` argument is, or may be, true."""
     if "inplace" in node.kwargs:
         return node.kwargs["inplace"] is not False
-    try:
-        bound = _signature(node.target).bind(*node.args, **node.kwargs)
-    except (TypeError, ValueError):  # builtins have no signature, nor an inplace argument
-        return False
-    return bound.arguments.get("inplace", False) is not False
+    names = parameters_of(node.target) if callable(node.target) else ()  # none for a builtin
+    position = names.index("inplace") if "inplace" in names else len(node.args)
+    return position < len(node.args) and node.args[position] is not False
 
 
 def _is_torch(target: Any) -> bool:
-    if isinstance(target, torch._ops.HigherOrderOperator):
+    if isinstance(target, private.HigherOrderOperator):
         return False
-    if isinstance(target, torch._ops.OpOverloadPacket):
-        overloads = (getattr(target, name) for name in target.overloads())  # type: ignore[no-untyped-call]
-        return not any(overload._schema.is_mutable for overload in overloads)
+    if isinstance(target, private.OpOverloadPacket):
+        overloads = (getattr(target, name) for name in target.overloads())
+        schemas = map(private.schema_of, overloads)
+        return all(schema is not None and not schema.is_mutable for schema in schemas)
     owner = getattr(target, "__module__", None) or ""
     return owner.split(".")[0] in _TORCH_MODULES or inspect.isbuiltin(target)
 
@@ -181,20 +197,27 @@ def shares_memory_with(node: fx.Node, module: nn.Module) -> list[fx.Node]:
     """The inputs whose memory the node's value may lie in."""
     if is_fresh(node, module):
         return []
-    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
-    if node.target in _IN_PLACE_OPERATORS or (node.op != "call_module" and in_place_name(name)):
-        return _nodes(node.args[:1])
-    return node.all_input_nodes
+    return _nodes(node.args[:1]) if _overwrites(node) else node.all_input_nodes
+
+
+def _overwrites(node: fx.Node) -> bool:
+    """Whether the way it is written says that it gives back its first argument, written over."""
+    if node.op == "call_method":
+        return in_place_name(str(node.target))
+    if node.op != "call_function" or not _is_torch(node.target):
+        return False
+    return node.target in IN_PLACE_OPERATORS or in_place_name(getattr(node.target, "__name__", ""))
 
 
 def is_fresh(node: fx.Node, module: nn.Module) -> bool:
     """Whether the node's value is known to share no memory with its inputs."""
+    if "out" in node.kwargs:
+        return False
     if node.op == "call_module":
-        return isinstance(module.get_submodule(str(node.target)), _FRESH_MODULES)
-    if node.op == "call_method":
-        return node.target in _FRESH_METHODS
-    if isinstance(read_call(node), Call):
-        return True
-    if isinstance(node.target, torch._ops.OpOverload):
-        return is_fresh_overload(node.target)
-    return node.target in FRESH and not asks_in_place(node)
+        leaf = module.get_submodule(str(node.target))
+        facts = None if getattr(leaf, "inplace", False) else facts_of_leaf(leaf)
+        return facts is not None and facts.fresh
+    spelling = spelling_of(node)
+    if spelling is None or spelling.functional is not None or not spelling.facts.fresh:
+        return False
+    return node.op != "call_function" or not asks_in_place(node)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import fx, nn
-from torch._prims_common import is_non_overlapping_and_dense_or_false
 
-from bnfx.passes.fx.calls.aten import VIEWS
+from bnfx.passes.fx import private
+from bnfx.passes.fx.facts.spelling import facts_of
 from bnfx.passes.fx.memory.aliasing import shares_memory_with
 from bnfx.passes.fx.metadata import value_of
 
-_LOOKS = frozenset({"view", "view_as", "as_strided", "stride", "is_contiguous", "data_ptr"}) | VIEWS
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _MANY = 64  # more readers than that are not followed: somebody looks
 
@@ -27,7 +26,7 @@ def must_lay_out(
     value = value_of(source)
     if value is None or is_dense(value):
         return False
-    if keeps_strides and is_non_overlapping_and_dense_or_false(value):
+    if keeps_strides and private.fills_its_memory(value):
         return False
     # A part of a dense tensor: new values that are made from it are dense again, in its order.
     ordered = list(value.stride()) == sorted(value.stride(), reverse=True)
@@ -42,7 +41,8 @@ def must_lay_out(
             seen.add(user)
             if len(seen) > _MANY or user.op in ("output", "call_module"):
                 return True
-            if user.target in _LOOKS:
+            facts = facts_of(user)
+            if facts is not None and facts.strides:
                 return True
             stack.append(user)
     return False

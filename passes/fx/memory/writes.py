@@ -7,7 +7,6 @@ see, and are functions in all but name.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.passes.fx.calls.aten import KEEPS_DTYPE, functional_overload
-from bnfx.passes.fx.memory.aliasing import in_place_name, shares_memory_with, written_by
+from bnfx.passes.fx.calls.modules import facts_of_leaf
+from bnfx.passes.fx.facts.spelling import parameters_of, spelling_of
+from bnfx.passes.fx.memory.aliasing import shares_memory_with, written_by
 from bnfx.passes.fx.metadata import value_of
 
 
@@ -55,7 +55,7 @@ def written_values(
     in_place: set[fx.Node] = set()
     for node in graph.nodes:
         written = list(dict.fromkeys(written_by(node, module)))
-        if written and _only_overwrites(node, written, own):
+        if written and _only_overwrites(node, module, written, own):
             in_place.add(node)
             own.add(node)
             continue
@@ -80,7 +80,9 @@ def _takes_over(node: fx.Node, sources: list[fx.Node], own: set[fx.Node]) -> boo
     return len(sources) == 1 and sources[0] in own and list(sources[0].users) == [node]
 
 
-def _only_overwrites(node: fx.Node, written: list[fx.Node], own: set[fx.Node]) -> bool:
+def _only_overwrites(
+    node: fx.Node, module: nn.Module, written: list[fx.Node], own: set[fx.Node]
+) -> bool:
     """Whether an op writes its result over its first argument, and nobody else will see that."""
     (first, *others) = written
     return (
@@ -90,7 +92,7 @@ def _only_overwrites(node: fx.Node, written: list[fx.Node], own: set[fx.Node]) -
         and list(first.users) == [node]
         and first in own
         and "out" not in node.kwargs
-        and (node.op == "call_module" or functional_form(node) is not None)
+        and _has_functional_form(node, module)
         and _is_of_one_dtype(node)
     )
 
@@ -100,24 +102,32 @@ def writes_itself(node: fx.Node, module: nn.Module) -> bool:
     return any(True for _ in written_by(node, module))
 
 
-_FUNCTIONAL_OPERATORS: dict[Any, Any] = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}
-_IN_PLACE_FUNCTIONS = frozenset({F.relu, F.leaky_relu, F.dropout, F.relu6, F.hardtanh, F.silu})
+def _has_functional_form(node: fx.Node, module: nn.Module) -> bool:
+    if node.op == "call_module":
+        return functional_leaf(module.get_submodule(str(node.target))) is not None
+    return functional_form(node) is not None
 
 
 def functional_form(node: fx.Node) -> Any | None:
     """The target that makes a new value where the node's own writes over its first argument."""
-    if node.op == "call_function":
-        if node.target in _IN_PLACE_FUNCTIONS and "inplace" in node.kwargs:
-            return node.target
-        return _FUNCTIONAL_OPERATORS.get(node.target) or functional_overload(node.target)
-    name = str(node.target)
-    is_known = in_place_name(name) and name[:-1] in KEEPS_DTYPE
-    return name[:-1] if node.op == "call_method" and is_known else None
+    spelling = spelling_of(node)
+    if spelling is None or not spelling.facts.keeps_dtype:
+        return None
+    flagged = node.op == "call_function" and "inplace" in node.kwargs
+    return node.target if flagged else spelling.functional
+
+
+def functional_leaf(leaf: nn.Module) -> tuple[Callable[..., Any], dict[str, Any]] | None:
+    """The function that makes a new value where the module writes over its input, and its other
+    arguments.
+    """
+    facts = facts_of_leaf(leaf)
+    function = None if facts is None else getattr(F, facts.name, None)
+    names = () if function is None else parameters_of(function)
+    if facts is None or function is None or not facts.keeps_dtype or "inplace" not in names:
+        return None
+    given = (name for name in names[1:] if name != "inplace" and hasattr(leaf, name))
+    return function, {name: getattr(leaf, name) for name in given}
 
 
 def _is_of_one_dtype(node: fx.Node) -> bool:

@@ -6,19 +6,19 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from bnfx.passes.algebra import Expression, Scalar, Source
+from bnfx.passes.fx import private
 from bnfx.passes.fx.calls.modules import Attribute
 from bnfx.passes.fx.metadata import dtype_name, value_of
 from bnfx.passes.fx.parameters.computed import ComputedConstants
+from bnfx.passes.fx.private import memory as memory
 from bnfx.passes.refusals import Code, Refusal
 
 _FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 ATTRIBUTE_PREFIX = "self."
 # Tensors whose arithmetic is torch's own.
-PLAIN = frozenset({torch.Tensor, nn.Parameter, nn.Buffer, FakeTensor})
+PLAIN = frozenset({torch.Tensor, nn.Parameter, nn.Buffer, private.FakeTensor})
 
 
 class Sources:
@@ -164,10 +164,3 @@ def _refuse_tensor(tensor: object, what: str) -> Refusal | None:
             Code.UNSUPPORTED_DTYPE, f"its {what} is {dtype_name(tensor.dtype)}, not real"
         )
     return None
-
-
-def memory(tensor: torch.Tensor) -> StorageWeakRef | None:
-    """What tells whether two tensors share memory; ``None`` for layouts without a storage."""
-    if tensor.layout != torch.strided:
-        return None
-    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]

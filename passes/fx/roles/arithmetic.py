@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
-from typing import Any
 
-import torch
 from torch import fx
 
 from bnfx.passes.algebra import Expression, Scalar
+from bnfx.passes.fx.facts.spelling import facts_of
 from bnfx.passes.graph import Node
 from bnfx.passes.lifting.affine_arithmetic import (
     FLOATS,
@@ -19,46 +17,7 @@ from bnfx.passes.lifting.affine_arithmetic import (
     read_binary,
 )
 
-aten = torch.ops.aten
-
-_FUNCTIONS: dict[Any, str] = {
-    operator.add: "add",
-    operator.iadd: "add",
-    torch.add: "add",
-    aten.add.Tensor: "add",
-    aten.add.Scalar: "add",
-    operator.sub: "sub",
-    operator.isub: "sub",
-    torch.sub: "sub",
-    torch.subtract: "sub",
-    aten.sub.Tensor: "sub",
-    torch.rsub: "rsub",
-    aten.rsub.Scalar: "rsub",
-    operator.mul: "mul",
-    operator.imul: "mul",
-    torch.mul: "mul",
-    torch.multiply: "mul",
-    aten.mul.Tensor: "mul",
-    aten.mul.Scalar: "mul",
-    operator.truediv: "div",
-    operator.itruediv: "div",
-    torch.div: "div",
-    torch.divide: "div",
-    torch.true_divide: "div",
-    aten.div.Tensor: "div",
-    operator.neg: "neg",
-    torch.neg: "neg",
-    torch.negative: "neg",
-    aten.neg.default: "neg",
-}
-_METHODS = {
-    **{name: name for name in ("add", "sub", "mul", "div", "neg")},
-    **{f"{name}_": name for name in ("add", "sub", "mul", "div", "neg")},
-    "subtract": "sub",
-    "multiply": "mul",
-    "divide": "div",
-    "true_divide": "div",
-}
+_OPERATIONS = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 Constant = Callable[[object], Expression | None]
 
 
@@ -73,10 +32,10 @@ def read_arithmetic(
         constant: a parameter, or what is computed from parameters alone, as an expression.
         nodes: the neutral node of an fx node.
     """
-    table: Any = _FUNCTIONS if fx_node.op == "call_function" else _METHODS
-    if fx_node.op not in ("call_function", "call_method") or fx_node.target not in table:
+    facts = facts_of(fx_node)
+    if facts is None or facts.name not in _OPERATIONS:
         return None
-    op = table[fx_node.target]
+    op = facts.name
     alpha = fx_node.kwargs.get("alpha", 1)
     rest = fx_node.kwargs.keys() - {"alpha"}
     if rest or not _is_number(alpha) or node.dtype not in FLOATS:

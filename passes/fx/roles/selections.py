@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from bnfx.passes.crossing import Dims, Movement, Reshape, Select
+from bnfx.passes.crossing import Chain, Dims, Identity, Movement, Reshape, Select
 from bnfx.passes.fx.calls.call import Call
 
 
@@ -36,54 +35,66 @@ def narrow(call: Call, before: Dims, after: Dims) -> Movement | None:
 
 def select(call: Call, before: Dims, after: Dims) -> Movement | None:
     place = numbers((call.arguments["dim"], call.arguments["index"]), 1)
-    if place is None:
+    if place is None or not before:
         return None
-    return select_at(before, axis_of(place[0], len(before)), place[1])
-
-
-def select_at(before: Dims, axis: int, index: int) -> Select | None:
-    """Position ``index`` of ``axis``, which disappears."""
-    size = before[axis]
-    if not isinstance(size, int):
-        return None
-    start = index + size if index < 0 else index
-    return Select(axis, start, start + 1, keep=False)
+    return _indexed([(axis_of(place[0], len(before)), place[1])], before, after)
 
 
 def slice_of(call: Call, before: Dims, after: Dims) -> Movement | None:
     """``aten.slice``: ``x[:, a:b]`` of one axis."""
-    dim, start, end, step = (call.arguments[name] for name in ("dim", "start", "end", "step"))
+    dim, *ends = (call.arguments[name] for name in ("dim", "start", "end", "step"))
     if not isinstance(dim, int) or not before:
         return None
-    part = slice(start, end, step)
-    index = (*(slice(None),) * axis_of(dim, len(before)), part)
-    return getitem(replace(call, arguments={"index": index}), before, after)
+    return _indexed([(axis_of(dim, len(before)), slice(*ends))], before, after)
 
 
 def getitem(call: Call, before: Dims, after: Dims) -> Movement | None:
-    """``x[:, a:b]``, ``x[:, i]``, ``x[:, None]``: one axis at most, and steps of one."""
+    """``x[a:b, i, ..., c:d:e, None]``: any number of slices, numbers and new axes."""
     index = call.arguments["index"]
     parts = list(index) if isinstance(index, tuple) else [index]
-    if Ellipsis in parts:
-        at = parts.index(Ellipsis)
-        named = sum(part is not None for part in parts) - 1
-        parts[at : at + 1] = [slice(None)] * (len(before) - named)
-    if all(part is None or part == slice(None) for part in parts):
-        return Reshape()
-    if None in parts:
+    if not all(part is None or part is Ellipsis or type(part) in (int, slice) for part in parts):
         return None
-    chosen = [(axis, part) for axis, part in enumerate(parts) if part != slice(None)]
-    if len(chosen) != 1:
-        return None
-    ((axis, part),) = chosen
-    size = before[axis] if axis < len(before) else None
+    named = sum(part is not None and part is not Ellipsis for part in parts)
+    if Ellipsis not in parts:
+        parts.append(Ellipsis)
+    at = parts.index(Ellipsis)
+    parts[at : at + 1] = [slice(None)] * (len(before) - named)
+    return _indexed(list(enumerate(part for part in parts if part is not None)), before, after)
+
+
+def _indexed(parts: list[tuple[int, int | slice]], before: Dims, after: Dims) -> Movement | None:
+    """One step for each axis of which a part is selected, then the new axes, if there are any."""
+    steps: list[tuple[Movement, Dims]] = []
+    dims = before
+    for axis, part in reversed(parts):  # so that an axis that is dropped leaves the rest in place
+        if part in (slice(None), slice(0, None), slice(None, None, 1), slice(0, None, 1)):
+            continue
+        selected = None if axis >= len(before) else _selected(axis, part, before[axis])
+        if selected is None:
+            return None
+        count = len(selected.positions)
+        if selected.keep and count == before[axis]:
+            continue
+        dims = (*dims[:axis], *((count,) if selected.keep else ()), *dims[axis + 1 :])
+        steps.append((selected, dims))
+    if dims != after:
+        if [size for size in dims if size != 1] != [size for size in after if size != 1]:
+            return None
+        steps.append((Reshape(), after))
+    if not steps:
+        return Identity()
+    return steps[0][0] if len(steps) == 1 else Chain(tuple(steps))
+
+
+def _selected(axis: int, part: int | slice, size: int | str) -> Select | None:
+    """A part of one axis, where its size and its ends are known and fixed."""
     if not isinstance(size, int):
         return None
-    if isinstance(part, int) and not isinstance(part, bool):
-        return select_at(before, axis, part)
-    if not isinstance(part, slice) or part.step not in (None, 1):
+    if isinstance(part, int):
+        start = part + size if part < 0 else part
+        return Select(axis, start, start + 1, keep=False)
+    ends = (part.start, part.stop, part.step)
+    if not all(end is None or type(end) is int for end in ends):
         return None
-    if not all(end is None or isinstance(end, int) for end in (part.start, part.stop)):
-        return None
-    start, stop, _ = part.indices(size)
-    return Select(axis, start, max(start, stop))
+    start, stop, step = part.indices(size)
+    return Select(axis, start, max(start, stop), step=step) if step > 0 else None

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
+from bnfx.passes.fx import private
+
 aten = torch.ops.aten
 _PRODUCTS = frozenset({aten.mm.default, aten.bmm.default})
 _ALL = 3  # gradients of a convolution: input, weight, bias
@@ -98,7 +100,7 @@ def _postponed(node: fx.Node, reduction: fx.Node) -> bool:
 
 
 def _writes(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
+    schema = private.schema_of(node.target)
     return bool(schema is not None and schema.is_mutable)
 
 

@@ -9,27 +9,15 @@ ranks of a process group have to come to the same one.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import fx
 
-from bnfx.passes.fx.calls.call import Call, read_call
-from bnfx.passes.fx.memory.aliasing import FRESH, asks_in_place, shares_memory_with, written_by
+from bnfx.passes.fx.facts.spelling import facts_of
+from bnfx.passes.fx.memory.aliasing import shares_memory_with, written_by
 
-_PURE = FRESH | {
-    *(torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.relu, torch.split),
-    *(torch.chunk, torch.unsqueeze, torch.squeeze, operator.getitem, getattr, F.pad, F.elu),
-    *(F.interpolate, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
-}
-_PURE_METHODS = frozenset(
-    {"view", "reshape", "flatten", "permute", "transpose", "contiguous", "size", "dim", "to"}
-    | {"chunk", "split", "unsqueeze", "squeeze", "expand", "float", "type_as", "numel"}
-    | {"add", "sub", "mul", "div", "mean", "sum", "clone", "sigmoid", "relu"}
-)
 _NUMBERS = (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -115,13 +103,8 @@ def _is_pure(node: fx.Node, module: fx.GraphModule) -> bool:
         return False
     if isinstance(node.meta.get("example_value"), _NUMBERS):
         return True  # of sizes, eps and momentum, where they are dynamic
-    if node.op == "call_method":
-        return node.target in _PURE_METHODS
-    if node.op != "call_function":
-        return False
-    if isinstance(read_call(node), Call):
-        return True
-    return node.target in _PURE and not asks_in_place(node)
+    facts = facts_of(node)
+    return facts is not None and facts.pure
 
 
 def _is_barrier(node: fx.Node) -> bool:

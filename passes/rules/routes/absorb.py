@@ -2,57 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from bnfx.passes.algebra import BroadcastAffine, Conv, Expression, LinearOperator
+from bnfx.passes.algebra import BroadcastAffine, ChannelAffine, Conv, Expression, LinearOperator
 from bnfx.passes.crossing import BlockedError, Pad
-from bnfx.passes.graph import Linear, Node, Role
-from bnfx.passes.refusals import Code
-from bnfx.passes.rules.routes.route import Route, channel_axis
+from bnfx.passes.graph import Linear, Node
+from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.rules.routes.route import Route, channel_axis, refuse_unknown_rank
 
 
 def absorb(
-    route: Route,
-    value: Node,
-    reader: Node,
-    role: Role,
-    affine: BroadcastAffine,
-    pad: Pad | None = None,
+    route: Route, value: Node, reader: Node, affine: BroadcastAffine, pad: Pad | None = None
 ) -> None:
-    """``L(s x + t) = (L s) x + L t``, with zeros where ``x`` is padded."""
+    """Let the linear ``reader`` of ``value`` do what ``affine`` did to it, or block the route.
+
+    Args:
+        pad: what ``value`` itself pads with zeros, after the map.
+    """
+    role = reader.role
     assert isinstance(role, Linear)
-    operator = role.operator
+    route.block(_refuse_dtypes(value, reader, role))
+    unknown = list(refuse_unknown_rank(reader, affine))
+    route.block(unknown)
+    channels = affine.along(channel_axis(reader, role))
+    fits = channels is not None and channels.channels in (None, role.operator.in_channels)
+    if not fits and not unknown:
+        what = f"its channels are not the input channels of {reader.name}"
+        route.block([Refusal(Code.AXIS_MISMATCH, what)])
+    try:
+        operator = role.operator
+        source = value
+        if pad is not None:
+            assert isinstance(operator, Conv)
+            operator, source = _with_padding(operator, pad, value), value.inputs[0]
+        if fits:
+            assert channels is not None
+            _absorb(route, source, reader, operator, channels)
+    except BlockedError as blocked:
+        route.block([blocked.refusal])
+
+
+def _refuse_dtypes(value: Node, reader: Node, role: Linear) -> Iterator[Refusal]:
     if (value.dtype, reader.dtype) not in ((role.dtype, role.dtype), (None, None)):
-        raise BlockedError(
+        yield Refusal(
             Code.DTYPE_CHANGE,
             f"{reader.name} takes {value.dtype} with weights of {role.dtype} to {reader.dtype}",
         )
-    channels = affine.along(channel_axis(reader, role, affine))
-    if channels is None or channels.channels not in (None, operator.in_channels):
-        raise BlockedError(
-            Code.AXIS_MISMATCH, f"its channels are not the input channels of {reader.name}"
-        )
-    scaled = operator.after(channels.scale)
-    source = value
-    if pad is not None:
-        assert isinstance(operator, Conv)
-        source = value.inputs[0]
-        operator = _with_padding(operator, pad, value)
-    if affine.is_scale:
-        pass
-    elif operator.is_uniform:
+
+
+def _absorb(
+    route: Route, source: Node, reader: Node, operator: LinearOperator, channels: ChannelAffine
+) -> None:
+    """
+    Args:
+        operator: what ``reader`` does to ``source``, whoever pads it.
+    """
+    role = reader.role
+    assert isinstance(role, Linear)
+    scaled = role.operator.after(channels.scale)
+    if not channels.is_scale and operator.is_uniform:
         response = operator.response(channels.shift, None)
         bias = response if scaled.bias is None else scaled.bias + response
         scaled = replace(scaled, bias=bias)
-    else:
-        _add_border(route, source, reader, operator, channels.shift)
+    elif not channels.is_scale:
+        route.borders[reader] = _border(source, reader, operator, channels.shift)
     route.roles[reader] = replace(role, operator=scaled)
 
 
-def _add_border(
-    route: Route, source: Node, reader: Node, operator: LinearOperator, shift: Expression
-) -> None:
-    """Add ``L t`` to the output, position by position."""
+def _border(
+    source: Node, reader: Node, operator: LinearOperator, shift: Expression
+) -> BroadcastAffine:
+    """Adds ``L t`` to the output, position by position."""
     shape = source.shape
     if shape is None or reader.rank is None:
         raise BlockedError(Code.UNKNOWN_RANK, f"the size of {reader.name}'s input is not known")
@@ -61,9 +82,7 @@ def _add_border(
     if len(sizes) != len(spatial):
         raise BlockedError(Code.DYNAMIC_SHAPE, f"the size of {reader.name}'s input is not fixed")
     border = operator.placed(operator.response(shift, sizes))
-    added = BroadcastAffine.of_border(border, reader.rank)
-    before = route.borders.get(reader, BroadcastAffine.identity())
-    route.borders[reader] = added @ before
+    return BroadcastAffine.of_border(border, reader.rank)
 
 
 def _with_padding(conv: Conv, pad: Pad, node: Node) -> Conv:

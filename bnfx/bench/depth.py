@@ -1,0 +1,143 @@
+"""What deep graphs cost: seconds a level, which stay level where the rewrite is linear.
+
+Run as ``python -m bnfx.bench.depth``; other levels than 10, 100, 1,000 and 5,000 may be given as
+arguments. Each graph is rewritten as ``bnfx.fold`` does it, stage by stage: lifted, run through the
+rules with numbers, and lowered.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+from bnfx.folding.capture import trace
+from bnfx.passes import pipeline
+from bnfx.passes.fx.lift import lift
+from bnfx.passes.fx.lowering.lower import lower
+from bnfx.passes.fx.rewrite import make_values
+from bnfx.passes.report import Outcome
+
+LEVELS = (10, 100, 1_000, 5_000)
+CHANNELS = 4
+
+
+class Dropouts(nn.Module):
+    """A convolution, ``levels`` dropouts, a BatchNorm."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
+        self.dropouts = nn.ModuleList(nn.Dropout() for _ in range(levels))
+        self.norm = nn.BatchNorm2d(CHANNELS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        for dropout in self.dropouts:
+            x = dropout(x)
+        y: torch.Tensor = self.norm(x)
+        return y
+
+
+class Halves(nn.Module):
+    """A BatchNorm, ``levels`` times the halves of two max pools side by side, a convolution."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.norm = nn.BatchNorm2d(CHANNELS)
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(x)
+        half = CHANNELS // 2
+        for _ in range(self.levels):
+            one, other = (F.max_pool2d(x, 3, 1, 1) for _ in range(2))
+            x = torch.cat([one[:, :half], other[:, half:]], 1)
+        y: torch.Tensor = self.conv(x)
+        return y
+
+
+class Sums(nn.Module):
+    """A scale, ``levels`` times ``x + avg_pool(x)``, a convolution."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.scale = nn.Parameter(torch.rand(1, CHANNELS, 1, 1))
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * self.scale
+        for _ in range(self.levels):
+            x = x + F.avg_pool2d(x, 3, 1, 1)
+        y: torch.Tensor = self.conv(x)
+        return y
+
+
+class Maps(nn.Sequential):
+    """A convolution and ``levels`` BatchNorms."""
+
+    def __init__(self, levels: int) -> None:
+        norms = (nn.BatchNorm2d(CHANNELS) for _ in range(levels))
+        super().__init__(nn.Conv2d(CHANNELS, CHANNELS, 1), *norms)
+
+
+KINDS: tuple[tuple[str, Callable[[int], nn.Module]], ...] = (
+    ("dropouts", Dropouts),
+    ("cat of pools and slices", Halves),
+    ("x + avg_pool(x)", Sums),
+    ("affine maps", Maps),
+)
+
+
+def traced(model: nn.Module) -> fx.GraphModule:
+    """The model as a graph with shapes."""
+    module = trace(model.eval())
+    FakeTensorProp(module, FakeTensorMode(allow_non_fake_inputs=True)).propagate(
+        torch.randn(2, CHANNELS, 6, 6)
+    )
+    return module
+
+
+def stages(module: fx.GraphModule) -> tuple[list[float], bool]:
+    """Seconds to lift, to run the rules and to lower, and whether all maps are gone."""
+    times = [time.perf_counter()]
+    lifted = lift(module, {}, {}, {})
+    times.append(time.perf_counter())
+    with torch.no_grad():
+        report = pipeline.run(lifted.graph, values=make_values(lifted.tensors))
+    times.append(time.perf_counter())
+    lower(module, lifted, "attributes")
+    times.append(time.perf_counter())
+    spent = [after - before for before, after in pairwise(times)]
+    return spent, all(verdict.outcome is Outcome.FOLDED for verdict in report.verdicts)
+
+
+def main(levels: tuple[int, ...] = LEVELS) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("graph")
+    for heading in ("levels", "lift s", "rules s", "lower s", "ms a level", "folded"):
+        table.add_column(heading, justify="right")
+    for name, kind in KINDS:
+        stages(traced(kind(10)))  # warms up
+        for count in levels:
+            spent, folded = stages(traced(kind(count)))
+            whole = sum(spent) / count * 1e3
+            seconds = (f"{each:.3f}" for each in spent)
+            table.add_row(name, f"{count:,}", *seconds, f"{whole:.2f}", "yes" if folded else "no")
+    Console(highlight=False, width=100).print(table)
+
+
+if __name__ == "__main__":
+    main(tuple(map(int, sys.argv[1:])) or LEVELS)

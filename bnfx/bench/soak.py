@@ -1,0 +1,244 @@
+"""Threads that call one compiled model while another one writes to it, for as long as you like.
+
+Run as ``python -m bnfx.bench.soak --seconds 1800`` (``make soak SECONDS=1800``): 16 threads read,
+one writes by seven kinds of write, to two instances that share their graphs, with inputs of four
+sizes; in turn for ``live``, ``frozen`` and ``auto``. Every answer must be that of weights that were
+current during its call; memory and file descriptors must not grow. Prints counts, and exits with
+status 1 if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+FORMS = ("live", "frozen", "auto")
+VALUES = (0.9, -1.1, 1.3, -0.7, 0.5)
+SIZES = ((1, 8), (2, 8), (2, 10), (3, 9))
+BOUND = 1e-4  # of a relative error; two versions differ by more than a hundred times that
+GROWTH_MIB = 64
+
+
+class Net(nn.Module):
+    """All folded weights come from one small vector, ``norm.weight``, written in one piece."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.convs = nn.ModuleList(nn.Conv2d(4, 4, 1, bias=False) for _ in range(6))
+        self.norm = nn.BatchNorm2d(4)
+        for statistic in (self.norm.running_mean, self.norm.running_var):
+            assert statistic is not None
+            nn.init.uniform_(statistic, 0.5, 1.5)
+        self.eval().requires_grad_(False)
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d)
+            nn.init.orthogonal_(conv.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv in self.convs:
+            x = self.norm(conv(x)).tanh()
+        return x
+
+
+def _optimizer_step(model: Net, value: torch.Tensor) -> None:
+    weight = model.norm.weight
+    weight.grad = weight - value
+    torch.optim.SGD([weight], lr=1.0, fused=True).step()
+
+
+def _through_numpy(model: Net, value: torch.Tensor) -> None:
+    model.norm.weight.detach().numpy()[:] = value.numpy()
+
+
+WRITES: dict[str, Callable[[Net, torch.Tensor], Any]] = {
+    "in place": lambda model, value: model.norm.weight.copy_(value),
+    "past autograd": lambda model, value: model.norm.weight.data.copy_(value),
+    "other memory": lambda model, value: setattr(model.norm.weight, "data", value.clone()),
+    "new parameter": lambda model, value: setattr(
+        model.norm, "weight", nn.Parameter(value.clone(), requires_grad=False)
+    ),
+    "NumPy": _through_numpy,
+    "fused optimizer": _optimizer_step,
+    "load_state_dict": lambda model, value: model.norm.load_state_dict(
+        {**model.norm.state_dict(), "weight": value}
+    ),
+}
+
+
+@dataclass
+class Outcome:
+    """What was seen in one form.
+
+    Args:
+        calls, wrong: answers, and those of no version that was current.
+        writes: by kind.
+        errors: what threads raised.
+        memory: MiB of the process, and descriptors: its open files, from the end of the first fifth
+            to the end.
+    """
+
+    form: str
+    calls: int = 0
+    wrong: int = 0
+    writes: Counter[str] = field(default_factory=Counter)
+    errors: list[str] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether every promise was kept."""
+        return not (self.wrong or self.errors) and self.growth < GROWTH_MIB and not self.leaked
+
+    @property
+    def growth(self) -> float:
+        """MiB by which memory grew."""
+        return max(self.memory[-3:]) - max(self.memory[:3]) if self.memory else 0.0
+
+    @property
+    def leaked(self) -> int:
+        """Descriptors that were opened and not closed."""
+        return max(0, self.descriptors[-1] - max(self.descriptors[:3])) if self.descriptors else 0
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.writes.items()))
+        ends = f"{self.memory[0]:.0f} -> {self.memory[-1]:.0f}" if self.memory else "not measured"
+        return (
+            f"{self.form}: {self.wrong} of {self.calls} answers wrong, {len(self.errors)} errors "
+            f"{self.errors[:2]}, {sum(self.writes.values())} writes ({kinds}), memory {ends} MiB, "
+            f"{self.leaked} descriptors leaked"
+        )
+
+
+def soak(
+    form: str,
+    seconds: float,
+    threads: int = 16,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    inner: str = "inductor",
+) -> Outcome:
+    """One form for so many seconds, not counting what is compiled first."""
+    models = [Net(0), Net(1)]
+    values = [torch.full((4,), value) for value in VALUES]
+    inputs = [torch.randn(batch, 4, size, size) for batch, size in sizes]
+    outcome = Outcome(form)
+
+    def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = model(x)
+        return answer
+
+    options: dict[str, Any] = {"weights": form, "inner": inner}
+    compiled = torch.compile(forward, backend="bnfx", dynamic=False, options=options)
+    expected: list[list[list[torch.Tensor]]] = []
+    with torch.no_grad():
+        for model in models:
+            expected.append([])
+            for value in values:
+                model.norm.weight.copy_(value)
+                expected[-1].append([model(x) for x in inputs])
+                for x in inputs:
+                    compiled(model, x)
+            model.norm.weight.copy_(values[0])
+    begun, done = [0, 0], [0, 0]  # of each model: writes that began, and that ended
+    stop, lock = threading.Event(), threading.Lock()
+
+    def is_of(answer: torch.Tensor, versions: range, which: int, at: int) -> bool:
+        for version in versions:
+            wanted = expected[which][version % len(values)][at]
+            if float((answer - wanted).abs().max()) <= BOUND * float(wanted.abs().max()):
+                return True
+        return False
+
+    def read(number: int) -> None:
+        calls = wrong = 0
+        try:
+            with torch.no_grad():
+                while not stop.is_set():
+                    which, at = (number + calls) % 2, (number + calls // 2) % len(inputs)
+                    low = done[which]
+                    answer = compiled(models[which], inputs[at])
+                    high = begun[which]
+                    calls += 1
+                    # Of more than all values in turn, any would do.
+                    wrong += not is_of(answer, range(low, high + 1), which, at)
+        except BaseException as error:
+            outcome.errors.append(repr(error)[:200])
+        with lock:
+            outcome.calls += calls
+            outcome.wrong += wrong
+
+    readers = [threading.Thread(target=read, args=(number,)) for number in range(threads)]
+    for reader in readers:
+        reader.start()
+    start, turn, next_look = time.monotonic(), 0, seconds / 5
+    kinds = list(WRITES)
+    with torch.no_grad():
+        while (now := time.monotonic() - start) < seconds:
+            turn += 1
+            which, kind = turn % 2, kinds[turn // 2 % len(kinds)]
+            begun[which] += 1
+            WRITES[kind](models[which], values[begun[which] % len(values)])
+            done[which] += 1
+            outcome.writes[kind] += 1
+            # Mostly rare enough for a call to see one version; at times in a burst.
+            time.sleep(0.0005 if turn % 50 < 10 else 0.02)
+            if now > next_look:
+                next_look += seconds / 20
+                gc.collect()
+                outcome.memory.append(_memory_mib())
+                outcome.descriptors.append(_descriptors())
+    stop.set()
+    for reader in readers:
+        reader.join(120)
+        if reader.is_alive():
+            outcome.errors.append("a reader hangs")
+    with torch.no_grad():
+        for which, model in enumerate(models):
+            for at, x in enumerate(inputs):
+                latest = range(done[which], done[which] + 1)
+                outcome.wrong += not is_of(compiled(model, x), latest, which, at)
+    return outcome
+
+
+def _memory_mib() -> float:
+    """Resident memory; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:
+        return 0.0
+
+
+def _descriptors() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="of all forms together")
+    parser.add_argument("--threads", type=int, default=16)
+    given = parser.parse_args()
+    outcomes = []
+    for form in FORMS:
+        outcomes.append(soak(form, given.seconds / len(FORMS), given.threads))
+        print(outcomes[-1], flush=True)
+    sys.exit(not all(outcome.is_right for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()

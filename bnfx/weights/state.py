@@ -1,0 +1,154 @@
+"""Bodies, which hold no numbers of the model; ways, which are bodies with numbers; and states.
+
+A :class:`FoldedState` is what was folded from one set of parameters: ways to answer calls. They
+are gone with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from bnfx.inner.base import Compiled
+from bnfx.inner.packing import Packed, serve
+from bnfx.weights.numbers import Numbers
+from bnfx.weights.snapshot import Moment
+
+if TYPE_CHECKING:
+    from bnfx.weights.body import Program
+
+Fits = Callable[[Sequence[Any]], bool]
+
+
+def always(args: Sequence[Any]) -> bool:
+    """For what was compiled inside Dynamo, whose guards vouch for every call."""
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """Answers calls with one set of numbers.
+
+    Args:
+        fits: whether it is for arguments of such sizes.
+        run: takes all arguments of the captured graph.
+    """
+
+    fits: Fits
+    run: Callable[[Sequence[Any]], Any]
+
+
+class Body(Protocol):
+    """Compiled code without numbers."""
+
+    @property
+    def fits(self) -> Fits:
+        """Whether it is for arguments of such sizes."""
+
+    def way(self, numbers: Numbers, weights: Sequence[torch.Tensor]) -> Way:
+        """The body with these numbers; ``weights`` are what was folded from them."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlainBody:
+    """Takes the arguments, and the folded weights behind them."""
+
+    fits: Fits
+    run: Compiled
+
+    def way(self, numbers: Numbers, weights: Sequence[torch.Tensor]) -> Way:
+        run, given = self.run, tuple(weights)
+        used = _used_on_streams(given)
+        if used is None:
+            return Way(self.fits, lambda args: run(*args, *given))
+
+        def run_on_device(args: Sequence[Any]) -> Any:
+            used()
+            return run(*args, *given)
+
+        return Way(self.fits, run_on_device)
+
+
+def _used_on_streams(weights: Sequence[torch.Tensor]) -> Callable[[], None] | None:
+    """For weights that were just made on an accelerator: what to call before each use.
+
+    Other threads may use them on other streams: not before they are there, and the memory of a
+    state that is dropped must outlive what still runs there.
+    """
+    on_device = [weight for weight in weights if weight.device.type not in ("cpu", "meta")]
+    if not on_device or not torch.accelerator.is_available():
+        return None
+    device = on_device[0].device
+    made_on = torch.accelerator.current_stream(device)
+    torch.accelerator.synchronize(device)
+
+    def used() -> None:
+        current = torch.accelerator.current_stream(device)
+        if current != made_on:
+            for weight in on_device:
+                weight.record_stream(current)
+
+    return used
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBody:
+    """Takes the arguments at ``taken``, and what ``packed`` makes of all weights."""
+
+    fits: Fits
+    packed: Packed
+    taken: tuple[int, ...]
+    weights_by_name: Callable[[Sequence[Any], Sequence[torch.Tensor]], dict[str, torch.Tensor]]
+
+    def way(self, numbers: Numbers, weights: Sequence[torch.Tensor]) -> Way:
+        packed, taken = self.packed, self.taken
+        constants = packed.pack(self.weights_by_name(numbers.args, weights))
+        constants = [numbers.shared(constant) for constant in constants]
+        return Way(self.fits, lambda args: serve(packed, [args[at] for at in taken], constants))
+
+
+@dataclass(eq=False)
+class Quiet:
+    """Calls since the last change. Threads may lose count, which delays a freeze by as many."""
+
+    calls: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedState:
+    """What was folded from one set of parameters, at one moment. It never changes: a change of the
+    parameters makes another one, which takes its place when it is whole.
+
+    Args:
+        moment: of the parameters.
+        program: the form of the graph that is right for their numbers.
+        ways: to answer calls, the best first.
+        frozen: whether the first holds constants.
+        quiet: calls since the last change.
+    """
+
+    moment: Moment
+    program: Program
+    ways: tuple[Way, ...]
+    frozen: bool = False
+    quiet: Quiet = field(default_factory=Quiet)
+
+    def way(self, args: Sequence[Any]) -> Way | None:
+        """What answers a call with these arguments; ``None`` if nothing was compiled for such."""
+        for way in self.ways:
+            if way.fits(args):
+                return way
+        return None
+
+
+def same_set(
+    states: Sequence[FoldedState], tensors: Sequence[Any], scalars: tuple[float, ...]
+) -> FoldedState | None:
+    """The state of this very set of parameters, if there is one."""
+    for state in states:
+        if state.moment.is_of(tensors, scalars):
+            return state
+    return None

@@ -1,0 +1,1 @@
+"""What is known of torch's ops, each once, whatever way a graph writes them."""

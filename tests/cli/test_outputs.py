@@ -1,0 +1,150 @@
+"""Files that cannot be written: one line, exit status 2, nothing partial, the old file whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnfx.report.files import whole, whole_stream
+
+NET = """
+from torch import nn
+def make():
+    return nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3))
+"""
+# Several calls in one process, as importing torch takes most of the time of one.
+CALLS = """
+import resource, shlex, sys
+from pathlib import Path
+from bnfx.cli import app
+for line in sys.argv[1:]:
+    limit, _, words = line.partition(" ")
+    # The hard limit stays, so that the next call can have more.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    try:
+        app(shlex.split(words))
+    except SystemExit as end:
+        print(f"status {end.code}", file=sys.stderr)
+"""
+
+
+def calls(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    (folder / "net.py").write_text(NET)
+    return subprocess.run(
+        [sys.executable, "-c", CALLS, *lines], cwd=folder, capture_output=True, text=True
+    )
+
+
+def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
+    """The form of a full disk that needs no disk: 2 KiB fit, the weights do not."""
+    names = ("old.pt2", "old.onnx", "new.pt2", "new.onnx")
+    for name in names[:2]:
+        (tmp_path / name).write_text("as it was")
+    fold = "2048 fold net.py:make {} --input 1x3x8x8"
+    run = calls(tmp_path, *(fold.format(name) for name in names))
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == ""
+    lines = run.stderr.strip().splitlines()
+    assert lines[1::2] == ["status 2"] * len(names), run.stderr
+    for line, name in zip(lines[::2], names, strict=True):
+        assert f"{name} cannot be written" in line
+        assert "File too large" in line
+    assert (tmp_path / "old.pt2").read_text() == (tmp_path / "old.onnx").read_text() == "as it was"
+    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
+    assert left == {"net.py", "old.pt2", "old.onnx"}
+
+
+def test_a_folder_that_takes_no_files(tmp_path: Path) -> None:
+    run = calls(tmp_path, "-1 fold net.py:make /proc/out.pt2 --input 1x3x8x8")
+    line, status = run.stderr.strip().splitlines()
+    assert status == "status 2"
+    assert "/proc/out.pt2 cannot be written" in line
+
+
+def test_a_full_terminal(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "bnfx.cli", "explain", "net.py:make", "--input", "1x3x8x8"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert run.returncode == 2
+    (line,) = run.stderr.strip().splitlines()
+    assert "No space left on device" in line
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """It is killed while it writes; the folder of one that still writes stays."""
+    code = (
+        "import os, signal\nfrom pathlib import Path\nfrom bnfx.report.files import whole\n"
+        "with whole(Path('out')) as path:\n"
+        "    path.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path)
+    assert killed.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    host = socket.gethostname()
+    kept = [
+        tmp_path / f".bnfx-{host}-{os.getppid()}-a",
+        tmp_path / f".bnfx-{host}-x",
+        tmp_path / f".bnfx-elsewhere-{2**22 + 1}-a",
+        tmp_path / ".bnfxrc",
+    ]
+    for folder in kept:
+        folder.mkdir()
+    with whole(tmp_path / "out") as path:
+        path.write_text("whole")
+    assert (tmp_path / "out").read_text() == "whole"
+    assert set(tmp_path.iterdir()) == {tmp_path / "out", *kept}
+
+
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    """Its target is replaced, in the target's folder."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (there / "net.pt2").write_text("old")
+    (here / "link.pt2").symlink_to(there / "net.pt2")
+    (here / "dangling.pt2").symlink_to("../there/new.pt2")
+    for name in ("link.pt2", "dangling.pt2"):
+        with whole(here / name) as path:
+            assert path.parent.parent == there
+            path.write_text("new")
+        assert (here / name).is_symlink()
+        assert (here / name).read_text() == "new"
+    with contextlib.suppress(ZeroDivisionError), whole(here / "link.pt2") as path:
+        path.write_text("half")
+        _ = 1 / 0
+    assert (there / "net.pt2").read_text() == "new"
+    assert sorted(p.name for p in there.iterdir()) == ["net.pt2", "new.pt2"]
+    (here / "round.pt2").symlink_to("round.pt2")
+    with pytest.raises(OSError, match=r"round\.pt2"), whole(here / "round.pt2") as path:
+        path.write_text("never")
+
+
+def test_a_failing_stream_says_so_at_its_end(tmp_path: Path) -> None:
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        with whole_stream(tmp_path / "out") as file:
+            assert file.write(b"first") == 5
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8, old[1]))
+            assert file.write(torch.zeros(4).numpy()) == 16, "what a writer in C++ is to see"
+
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert list(tmp_path.iterdir()) == []
