@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bnfx.report import Report as Report
     from bnfx.sync.convert import convert_sync_batchnorm as convert_sync_batchnorm
     from bnfx.sync.convert import revert_sync_batchnorm as revert_sync_batchnorm
+    from bnfx.sync.estimate import estimate_statistics as estimate_statistics
     from bnfx.sync.functional import sync_batch_norm as sync_batch_norm
     from bnfx.sync.module import SyncBatchNorm as SyncBatchNorm
     from bnfx.weights.unmarked_writes import refresh as refresh
@@ -62,6 +63,7 @@ _HOMES = {
     "convert_sync_batchnorm": "bnfx.sync.convert",
     "revert_sync_batchnorm": "bnfx.sync.convert",
     "sync_batch_norm": "bnfx.sync.functional",
+    "estimate_statistics": "bnfx.sync.estimate",
     "refresh": "bnfx.weights.unmarked_writes",
 }
 

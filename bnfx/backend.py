@@ -28,9 +28,12 @@ from bnfx.passes.report import GraphReport, RewriteWarning
 from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.output import deliver
-from bnfx.sync.empty import for_batch
-from bnfx.sync.graph_calls import synchronised
-from bnfx.sync.overlap import overlapping
+from bnfx.sync.graphs.compiled_call import register_backend
+from bnfx.sync.graphs.empty import for_batch
+from bnfx.sync.graphs.graph_calls import synchronised
+from bnfx.sync.graphs.outside import cover_batch_norms
+from bnfx.sync.graphs.overlap import overlapping
+from bnfx.sync.waiting import naming
 from bnfx.torch_private import RestartAnalysis, ShortenTraceback
 from bnfx.weights.function import FoldedFunction
 from bnfx.weights.traced import compile_traced, trace
@@ -192,4 +195,10 @@ class _Job:
             compiled = self.inner.compile(self.module, self.example_inputs)
         # Once it is true: a compiler may start over.
         deliver(Report((self.swapped.annotate(plan.report),)), self.options.report)
-        return compiled
+        layers = [site.name for call in self.swapped.calls for site in call]
+        return naming(compiled, tuple(layers))
+
+
+# torch.compile imports this module, before the first step of what it compiles.
+register_backend(bnfx)
+cover_batch_norms()

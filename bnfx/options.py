@@ -58,7 +58,7 @@ class Options:
             raise OptionError(f"inner_options must be a dict, not {self.inner_options!r}")
         _one_of("weights", self.weights, ("auto", "live", "frozen", "traced"))
         _one_of("sync", self.sync, ("auto", "off", "require"))
-        _check_process_group(self.process_group)
+        check_process_group(self.process_group)
         parse_rules(self.rules)
         check_verify(self.verify)
         check_report(self.report)
@@ -120,7 +120,7 @@ def _one_of(name: str, value: object, known: Sequence[str]) -> None:
         raise OptionError(f"{name}={value!r} is not valid{nearest(value, known)}")
 
 
-def _check_process_group(group: Any) -> None:
+def check_process_group(group: Any) -> None:
     """Raise :class:`OptionError` for what is no process group, or no longer one."""
     if group is None:
         return
@@ -128,7 +128,12 @@ def _check_process_group(group: Any) -> None:
 
     outside = getattr(getattr(dist, "GroupMember", None), "NON_GROUP_MEMBER", None)
     if group is not outside and not isinstance(group, getattr(dist, "ProcessGroup", ())):
-        raise OptionError(f"process_group must be a ProcessGroup or None, not {group!r}")
+        hint = (
+            "; pass torch.distributed.new_group(ranks)" if isinstance(group, (list, tuple)) else ""
+        )
+        if hasattr(group, "get_group"):
+            hint = "; pass its get_group(), of the dimension over which the batch is split"
+        raise OptionError(f"process_group must be a ProcessGroup or None, not {group!r}{hint}")
 
 
 def check_report(path: Any) -> None:

@@ -6,6 +6,7 @@ compilers where they are used: their callers go on without. ``docs/private-torch
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,10 @@ __all__ = [
     "ShapeEnv",
     "ShortenTraceback",
     "StatelessSymbolicContext",
+    "TracingContext",
     "deepcopy_to_fake_tensor",
     "detect_fake_mode",
+    "tracing",
     "without_autocast",
 ]
 
@@ -81,3 +84,6 @@ StatelessSymbolicContext: Any = find(f"{_SHAPES}:StatelessSymbolicContext") or _
     "StatelessSymbolicContext"
 )
 ConstantSource: Any = find("torch._dynamo.source:ConstantSource") or _missing("ConstantSource")
+
+TracingContext: Any = find("torch._guards:TracingContext") or _missing("TracingContext")
+tracing: Any = find("torch._guards:tracing") or contextlib.nullcontext

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.utils import parametrize
 
 from bnfx.errors import ConversionError
+from bnfx.options import check_process_group
 from bnfx.sync.local import BatchNorm
 from bnfx.sync.module import SyncBatchNorm
 
@@ -67,9 +68,11 @@ def convert_sync_batchnorm(
         ``module``.
 
     Raises:
+        OptionError: if ``process_group`` is not a process group.
         ConversionError: for a subclass with behaviour of its own, a lazy module that has not run
             yet, or a parametrized one; nothing is converted then.
     """
+    check_process_group(process_group)
 
     def convert(old: Any, path: str) -> None:
         group = process_group

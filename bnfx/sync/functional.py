@@ -9,9 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from bnfx.errors import SyncError
+from bnfx.options import check_process_group
 from bnfx.sync.collectives import gather
 from bnfx.sync.diagnosis import compared
-from bnfx.sync.group import Peers, peers_of
+from bnfx.sync.group import Peers, is_distributed_tensor, peers_of
 from bnfx.sync.moments import local_moments, merge, update_running
 from bnfx.sync.normalise import Normalise
 
@@ -34,6 +36,11 @@ class Layer:
             raise ValueError(f"expected at least 2 dimensions, not {self.input.dim()}")
         if not self.input.is_floating_point():
             raise TypeError(f"expected a real floating-point input, not {self.input.dtype}")
+        if is_distributed_tensor(self.input):
+            raise TypeError(
+                "a DTensor cannot share its statistics: hand over its to_local() where it is "
+                "sharded along the batch, with the process group of that dimension of its mesh"
+            )
         if (self.running_mean is None) != (self.running_var is None):
             raise ValueError("running_mean and running_var must both be None, or neither")
         for name in ("running_mean", "running_var", "weight", "bias"):
@@ -91,9 +98,13 @@ def sync_batch_norm(
             peers (no group is up, one rank, a rank outside the group), it is local BatchNorm.
 
     Raises:
+        OptionError: if ``group`` is not a process group.
+        SyncError: within ``torch.func.grad`` or ``vmap``, where there are peers.
         ValueError: for fewer than 2 dimensions, or shapes that do not fit.
-        TypeError: for an input of integers or complex numbers.
+        TypeError: for an input of integers or complex numbers, or a ``DTensor``.
     """
+    if not torch.compiler.is_compiling():
+        check_process_group(group)
     layer = Layer(input, running_mean, running_var, weight, bias, momentum, eps)
     return normalise(layer, peers_of(group))
 
@@ -125,6 +136,12 @@ def synchronise(
         peers: who takes part.
         token: see :mod:`bnfx.sync.normalise`.
     """
+    if not torch.compiler.is_dynamo_compiling() and torch._C._functorch.peek_interpreter_stack():
+        raise SyncError(
+            "torch.func.grad, vmap and their like cannot go through statistics that ranks share: "
+            "use backward() or torch.autograd.grad, or make the layers local for it with "
+            'bnfx.revert_sync_batchnorm, or sync="off"'
+        )
     dtype = token.dtype
     with torch.no_grad():
         sizes = [1 + 2 * layer.input.shape[1] for layer in layers]

@@ -59,3 +59,8 @@ def is_debugging() -> bool:
 def is_recomputing() -> bool:
     """Whether a backward pass calls, as activation checkpointing does to compute forward again."""
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def is_distributed_tensor(x: torch.Tensor) -> bool:
+    """Whether it is a ``DTensor``, of which this rank holds a part."""
+    return type(x).__name__ == "DTensor"

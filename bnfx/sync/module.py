@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnfx.options import check_process_group
 from bnfx.passes.fx.calls.modules import register_batch_norm
 from bnfx.sync.diagnosis import note_evaluation
 from bnfx.sync.functional import Layer, normalise
@@ -34,6 +35,9 @@ class SyncBatchNorm(_BatchNorm):
         process_group: whose ranks share statistics; ``None`` for the default group. ``deepcopy``
             keeps it as it is; it cannot be pickled.
         device, dtype: of parameters and buffers.
+
+    Raises:
+        OptionError: if ``process_group`` is not a process group.
     """
 
     # The class that convert_sync_batchnorm found, which revert_sync_batchnorm gives back.
@@ -55,6 +59,7 @@ class SyncBatchNorm(_BatchNorm):
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype
         )
+        check_process_group(process_group)
         self.process_group = process_group
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -80,22 +85,9 @@ class SyncBatchNorm(_BatchNorm):
                 0.0,
                 self.eps,
             )
-        mean, var, momentum = self._tracked()
+        mean, var, momentum = tracked(self)
         layer = Layer(input, mean, var, self.weight, self.bias, momentum, self.eps, self.path)
         return normalise(layer, peers_of(self.process_group))
-
-    def _tracked(self) -> tuple[Any, Any, float | torch.Tensor]:
-        """The running statistics to update, if any, and by how much."""
-        mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
-        if not self.track_running_stats or mean is None or var is None:
-            return None, None, 0.0
-        if not torch.compiler.is_compiling() and is_recomputing():
-            mean, var = mean.clone(), var.clone()  # as many tensors as the first time
-        elif count is not None:
-            count.add_(1)
-        if self.momentum is None:
-            return mean, var, 0.0 if count is None else 1.0 / count
-        return mean, var, self.momentum
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
         memo[id(self.process_group)] = self.process_group
@@ -103,6 +95,24 @@ class SyncBatchNorm(_BatchNorm):
         memo[id(self)] = clone
         clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return clone
+
+
+def tracked(module: _BatchNorm) -> tuple[Any, Any, float | torch.Tensor]:
+    """What a BatchNorm in training does first: count the batch.
+
+    Returns:
+        The running statistics to update, or ``None`` twice, and their momentum.
+    """
+    mean, var, count = module.running_mean, module.running_var, module.num_batches_tracked
+    if not module.track_running_stats or mean is None or var is None:
+        return None, None, 0.0
+    if not torch.compiler.is_compiling() and is_recomputing():
+        mean, var = mean.clone(), var.clone()  # as many tensors as the first time
+    elif count is not None:
+        count.add_(1)
+    if module.momentum is None:
+        return mean, var, 0.0 if count is None else 1.0 / count
+    return mean, var, module.momentum
 
 
 register_batch_norm(SyncBatchNorm)

@@ -29,10 +29,10 @@ from bnfx.passes.report import RewriteWarning
 from bnfx.torch_private import FakeTensor, RestartAnalysis
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.choice import described, forms
+from bnfx.weights.folded import FoldedState, same_set
 from bnfx.weights.freezing import Patience
-from bnfx.weights.numbers import Numbers
 from bnfx.weights.programs import Programs
-from bnfx.weights.state import FoldedState, same_set
+from bnfx.weights.snapshot import Numbers
 
 log = logging.getLogger("bnfx")
 

@@ -15,12 +15,17 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.source import ConstantSource
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from bnfx.passes.fx.lowering.bind import bind
+from bnfx.torch_private import (
+    ConstantSource,
+    DimDynamic,
+    FakeTensorMode,
+    ShapeEnv,
+    StatelessSymbolicContext,
+    TracingContext,
+    tracing,
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Inputs:
 
     def context(self) -> AbstractContextManager[Any]:
         """As Dynamo would have it around a backend."""
-        return tracing(TracingContext(self.mode))
+        context: AbstractContextManager[Any] = tracing(TracingContext(self.mode))
+        return context
 
     def guards(self) -> Callable[[Sequence[Any]], bool]:
         """Whether what was compiled for these inputs by now is right for other arguments."""

@@ -14,7 +14,7 @@ from bnfx.bench.depth import Dropouts, Halves, Maps, Sums
 from bnfx.passes.report import Outcome
 
 CASES = [
-    pytest.param(Dropouts(1100), id="dropouts"),
+    pytest.param(Dropouts(1100), id="dropouts", marks=pytest.mark.heavy),
     pytest.param(Halves(30), id="halves"),
     pytest.param(Sums(30), id="sums"),
     pytest.param(Maps(30), id="maps"),

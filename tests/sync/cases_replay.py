@@ -37,7 +37,7 @@ def both_ways(
         return
     torch._dynamo.reset()
     other = copy.deepcopy(model)
-    options = {"inner": "aot_eager", "process_group": group}
+    options = {"inner": "eager", "process_group": group}  # cases_inductor has the inner compilers
     yield other, torch.compile(other, backend="bnfx", fullgraph=True, options=options)
 
 

@@ -111,15 +111,17 @@ class Cumulative(nn.Module):
 
 
 def case_cumulative_average() -> None:
-    """momentum=None breaks the graph in torch's own BatchNorm, which runs alone: that is said."""
-    model = Cumulative().double()
+    """momentum=None, which torch's own BatchNorm computes as Dynamo cannot capture it."""
     batches = [x.flatten()[: 4 * len(x)].view(-1, 4) for x in images(sizes())]
-    x, expected = batches[dist.get_rank()], train_alone(model, batches)
-    with pytest.warns(bnfx.SyncWarning, match=r"^norm has momentum=None.*convert_sync_batchnorm"):
-        compiled(copy.deepcopy(model), fullgraph=False)(x)
-    with pytest.raises(bnfx.SyncError, match="momentum=None"):
-        compiled(copy.deepcopy(model), fullgraph=False, sync="require")(x)
-    train(compiled(bnfx.convert_sync_batchnorm(model), sync="require"), model, x)
+    x, required = batches[dist.get_rank()], {"sync": "require"}
+    for fullgraph in (True, False):
+        model = Cumulative().double()
+        expected = train_alone(model, batches)
+        train(compiled(model, fullgraph=fullgraph, **required), model, x)
+        assert_alike(model, expected)
+    model = Cumulative().double()
+    expected = train_alone(model, batches)
+    train(compiled(bnfx.convert_sync_batchnorm(model), **required), model, x)
     assert_alike(model, expected)
 
 

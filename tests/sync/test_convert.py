@@ -38,6 +38,9 @@ def test_there_and_back(kind: Any, rank: int, options: dict[str, Any]) -> None:
         assert torch.equal(value, module.state_dict()[name])
 
 
+GROUPS = [torch.distributed.ProcessGroup(0, 1) for _ in range(2)]
+
+
 def test_everything_stays_the_same_object() -> None:
     model = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU()))
     norm, calls = model[1], []
@@ -69,10 +72,10 @@ def test_a_shared_module_is_converted_once() -> None:
 
 def test_converting_again_changes_nothing() -> None:
     model = nn.Sequential(nn.BatchNorm2d(4), nn.Linear(4, 4))
-    bnfx.convert_sync_batchnorm(model, process_group="a group")
+    bnfx.convert_sync_batchnorm(model, process_group=GROUPS[0])
     before = dict(vars(model[0]))
     reports: list[Conversion] = []
-    bnfx.convert_sync_batchnorm(model, process_group="another", report=reports.append)
+    bnfx.convert_sync_batchnorm(model, process_group=GROUPS[1], report=reports.append)
     assert vars(model[0]) == before
     assert (dict(reports[0].converted), reports[0].already) == ({}, ("0",))
     bnfx.revert_sync_batchnorm(bnfx.revert_sync_batchnorm(model))
@@ -80,10 +83,10 @@ def test_converting_again_changes_nothing() -> None:
 
 
 def test_torch_modules_are_taken() -> None:
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(4)), "a group")
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(4)), GROUPS[0])
     bnfx.convert_sync_batchnorm(model)
     assert type(model[0]) is bnfx.SyncBatchNorm
-    assert model[0].process_group == "a group"
+    assert model[0].process_group is GROUPS[0]
     bnfx.revert_sync_batchnorm(model)
     assert type(model[0]) is BatchNorm
     for rank in (2, 3, 4, 5):

@@ -13,7 +13,7 @@ from bnfx.inner.resolve import resolve
 from bnfx.options import Options
 from bnfx.passes.fx.training.synchronise import Swapped
 from bnfx.passes.report import Site
-from bnfx.sync import overlap
+from bnfx.sync.graphs import compiled_call, graph_calls, overlap
 
 
 def test_no_guards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +24,17 @@ def test_no_guards(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.compile(model, backend="bnfx", options=options)(x)
     torch._dynamo.reset()
     torch.compile(model, backend="bnfx", options={**options, "sync": "off"})(x)
+
+
+def test_no_view_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_call, "_codes", None)
+    monkeypatch.delattr("torch._dynamo.eval_frame._TorchDynamoContext.__call__")
+    assert not compiled_call.can_see_calls()
+    assert compiled_call.current_call() is None
+    with pytest.raises(bnfx.SyncError, match=r"does not show which .* convert_sync_batchnorm"):
+        graph_calls._say_that_calls_are_hidden(required=True)
+    with pytest.warns(bnfx.SyncWarning, match="outside of graphs"):
+        graph_calls._say_that_calls_are_hidden(required=False)
 
 
 def test_no_custom_passes(monkeypatch: pytest.MonkeyPatch) -> None:

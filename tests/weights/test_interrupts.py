@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import bnfx.weights
 from bnfx.inner import locks
 from bnfx.passes.fx.lowering import recipe
+from bnfx.weights.snapshot import Snapshot
 
 FILES = (bnfx.weights.__path__[0], locks.__file__, recipe.__file__)
 
@@ -154,9 +155,7 @@ def test_in_a_late_compilation() -> None:
 def test_a_write_that_is_undone_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """By another thread, say: the numbers that were folded are the ones that are vouched for."""
     recorded = Recorded(small(), torch.randn(2, 3, 8, 8), {"inner": "eager"})
-    from bnfx.weights import numbers
-
-    original = numbers.Snapshot.with_copies
+    original = Snapshot.with_copies
 
     def during(tensors: Any) -> Any:
         write(recorded, 4.0)
@@ -167,7 +166,7 @@ def test_a_write_that_is_undone_while_it_is_read(monkeypatch: pytest.MonkeyPatch
 
     recorded.model[0].weight.mul_(1.5)
     with monkeypatch.context() as patch:
-        patch.setattr(numbers.Snapshot, "with_copies", during)
+        patch.setattr(Snapshot, "with_copies", during)
         recorded.call()  # of the write that is under way all the time
     for _ in range(2):
         assert_right(recorded, "afterwards")

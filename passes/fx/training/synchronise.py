@@ -8,8 +8,7 @@
 BatchNorms that do not depend on each other share a call, where
 :mod:`~bnfx.passes.fx.training.shared_calls` lets them.
 
-The function is the caller's: what it does between ranks is no affair of this pass.
-The token, first
+The function is the caller's: what it does between ranks is no affair of this pass. The token, first
 ``None``, is threaded from call to call, so that every call depends on the one before, forward and
 back: ranks whose graphs differ in shapes may be compiled differently, but never so that their
 collectives come in another order. Graphs nested in the graph (checkpointed blocks) are rewritten
@@ -28,7 +27,12 @@ from torch import fx
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.bind import attribute
 from bnfx.passes.fx.metadata import location_of, name_of
-from bnfx.passes.fx.training.shared_calls import companions, parameters_of, parameters_of_nested
+from bnfx.passes.fx.training.shared_calls import (
+    Companions,
+    companions,
+    parameters_of,
+    parameters_of_nested,
+)
 from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
 
 _LAYER = ("input", "running_mean", "running_var", "weight", "bias", "momentum", "eps")
@@ -80,6 +84,7 @@ def synchronise(
     chosen: Callable[[fx.Node], bool],
     function: Callable[..., object],
     constants: Mapping[str, str | int],
+    share: bool = True,
 ) -> Swapped:
     """Swap the BatchNorms that :func:`in_training` finds and ``chosen`` approves.
 
@@ -88,11 +93,12 @@ def synchronise(
         chosen: whether this BatchNorm is to share its statistics.
         function: see the module's docstring; returns a tuple of all outputs and the token.
         constants: further arguments of ``function``.
+        share: whether independent BatchNorms are to share a call.
     """
     marked = [node for node in in_training(module) if _is_known(node) and chosen(node)]
     if not marked:
         return Swapped(module)
-    writer = _SyncWriter(frozenset(marked), function, constants)
+    writer = _SyncWriter(frozenset(marked), function, constants, share)
     rewritten = writer.rewritten(module, parameters_of(module.graph))
     return Swapped(rewritten, tuple(writer.calls))
 
@@ -111,13 +117,16 @@ class _SyncWriter:
     marked: frozenset[fx.Node]
     function: Callable[..., object]
     constants: Mapping[str, str | int]
+    share: bool
     calls: list[tuple[Site, ...]] = field(default_factory=list)
 
     def rewritten(self, module: fx.GraphModule, parameters: frozenset[fx.Node]) -> fx.GraphModule:
         graph = fx.Graph(tracer_cls=module.graph._tracer_cls)
         graph.set_codegen(copy.copy(module.graph._codegen))
         own = [node for node in module.graph.nodes if node in self.marked]
-        groups = {group.members[0]: group for group in companions(module, own, parameters)}
+        groups = {node: Companions([node]) for node in own}
+        if self.share:
+            groups = {group.members[0]: group for group in companions(module, own, parameters)}
         written: dict[fx.Node, fx.Node] = {}
         attributes: dict[str, object] = {}
         token: fx.Node | None = None

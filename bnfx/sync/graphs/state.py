@@ -71,7 +71,7 @@ def guard_state(group: Any, state: SyncState) -> None:
         return
 
     def create(builder: Any, guard: Any) -> None:
-        code = [f"bnfx.sync.state.current_state(...) == {state}"]
+        code = [f"bnfx.sync.graphs.state.current_state(...) == {state}"]
         holds = functools.partial(_holds, group=group, state=state)
         parts = get_verbose_code_parts(code, guard)
         builder.guard_manager.root.add_lambda_guard(holds, parts, None)

@@ -14,18 +14,20 @@ from typing import Any
 import torch
 from torch import fx
 from torch._inductor import config as inductor_config
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnfx.errors import SyncError, SyncWarning
 from bnfx.options import Options
-from bnfx.passes.fx.metadata import name_of
+from bnfx.passes.fx.metadata import location_of, name_of
 from bnfx.passes.fx.training.synchronise import Swapped, graph_modules, in_training, synchronise
 from bnfx.sync import collectives, diagnosis, functional, moments, normalise
-from bnfx.sync.convert import LOCAL
 from bnfx.sync.functional import Layer
-from bnfx.sync.group import Peers, peers_of
+from bnfx.sync.graphs.compiled_call import can_see_calls, current_call
+from bnfx.sync.graphs.outside import NOT_UP, cover_batch_norms, note_shared
+from bnfx.sync.graphs.owner import owner_of
+from bnfx.sync.graphs.state import current_state, guard_state
+from bnfx.sync.group import Peers
 from bnfx.sync.module import SyncBatchNorm
-from bnfx.sync.owner import owner_of, running_modules
-from bnfx.sync.state import current_state, guard_state
 
 _TRACED = (sys.modules[__name__], functional, normalise, moments, collectives, diagnosis)
 
@@ -80,7 +82,7 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     """
     if options.sync == "off":
         return Swapped(module)
-    _look_for_what_breaks_graphs(options)
+    cover_batch_norms()  # classes may have come since
     found = list(in_training(module))
     if not found and not _communicates(module):
         return Swapped(module)
@@ -91,15 +93,22 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     guard_state(options.process_group, state)
     required = options.sync == "require"
     if required and not state.is_up:
-        raise SyncError(
-            'sync="require", but no process group is up; call torch.distributed.'
-            'init_process_group first, or use sync="auto"'
-        )
+        raise SyncError(NOT_UP)
     if state.peers is None:
         return Swapped(module)
+    if not can_see_calls():
+        _say_that_calls_are_hidden(required)
+    _look_ahead(found, required)
     _allow_caching()
     constants = {**asdict(state.peers), "tracking": not state.recomputing}
-    swapped = synchronise(module, _is_in_training, sync_batch_norms, constants)
+    for node in found:
+        owner = owner_of(node)
+        if owner is not None:
+            note_shared(owner, options)
+    call = current_call()
+    # A rank that stops compiling runs each layer by itself: peers' graphs must match that.
+    share = call is not None and call.whole
+    swapped = synchronise(module, _is_in_training, sync_batch_norms, constants, share)
     left = [node for node in in_training(swapped.module) if _is_in_training(node)]
     if required and left:
         raise SyncError(
@@ -109,22 +118,44 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     return swapped
 
 
-def _look_for_what_breaks_graphs(options: Options) -> None:
-    """Say so where a BatchNorm breaks the graph, and so runs outside of it, and alone.
+def _look_ahead(found: Sequence[fx.Node], required: bool) -> None:
+    """Say so where this is the last graph that Dynamo makes of code that calls ``F.batch_norm``.
 
-    With ``momentum=None``, torch's own reads its counter as a number.
+    From then on the code runs outside, where layers are seen, but not what calls the function.
     """
-    for path, each in running_modules():
-        breaks = type(each) in LOCAL and each.training and each.track_running_stats
-        if not breaks or each.momentum is not None or peers_of(options.process_group) is None:
+    compile_id = torch._guards.CompileContext.current_compile_id()
+    call, limit = current_call(), torch._dynamo.config.recompile_limit
+    if compile_id is None or call is None or call.whole:
+        return
+    if (compile_id.frame_compile_id or 0) + 1 < limit:
+        return
+    for node in found:
+        if isinstance(owner_of(node), _BatchNorm):
             continue
         message = (
-            f"{path or 'the module'} has momentum=None: Dynamo cannot capture it, and it keeps its "
-            "statistics to itself; bnfx.convert_sync_batchnorm(model) makes it one that is captured"
+            f"{name_of(node)} ({location_of(node)}) is a call of F.batch_norm in code of which "
+            f"Dynamo has made as many graphs as it may (recompile_limit={limit}); from now on it "
+            "may run outside of graphs, where it keeps its statistics to itself: use a BatchNorm "
+            "module, or call bnfx.sync_batch_norm"
         )
-        if options.sync == "require":
-            raise SyncError(f'sync="require", but {message}')
-        warnings.warn(message, SyncWarning, stacklevel=2)
+        _raise_or_warn(message, required)
+        return
+
+
+def _say_that_calls_are_hidden(required: bool) -> None:
+    """Of what Dynamo leaves outside of graphs, nothing would be seen."""
+    message = (
+        f"torch {torch.__version__} does not show which compiled model runs a BatchNorm outside of "
+        "graphs, which would keep its statistics to itself; "
+        "bnfx.convert_sync_batchnorm(model) makes all of them share"
+    )
+    _raise_or_warn(message, required)
+
+
+def _raise_or_warn(message: str, required: bool) -> None:
+    if required:
+        raise SyncError(f'sync="require", but {message}')
+    warnings.warn(message, SyncWarning, stacklevel=2)
 
 
 def _is_in_training(node: fx.Node) -> bool:

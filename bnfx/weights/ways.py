@@ -1,24 +1,19 @@
-"""Bodies, which hold no numbers of the model; ways, which are bodies with numbers; and states.
+"""Bodies, which hold no numbers of the model, and ways to answer calls, which are bodies with some.
 
-A :class:`FoldedState` is what was folded from one set of parameters: ways to answer calls. They
-are gone with it.
+Ways belong to the state whose numbers they hold, and are gone with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
 from bnfx.inner.base import Compiled
 from bnfx.inner.packing import Packed, serve
-from bnfx.weights.numbers import Numbers
-from bnfx.weights.snapshot import Moment
-
-if TYPE_CHECKING:
-    from bnfx.weights.body import Program
+from bnfx.weights.snapshot import Numbers
 
 Fits = Callable[[Sequence[Any]], bool]
 
@@ -108,47 +103,3 @@ class PackedBody:
         constants = packed.pack(self.weights_by_name(numbers.args, weights))
         constants = [numbers.shared(constant) for constant in constants]
         return Way(self.fits, lambda args: serve(packed, [args[at] for at in taken], constants))
-
-
-@dataclass(eq=False)
-class Quiet:
-    """Calls since the last change. Threads may lose count, which delays a freeze by as many."""
-
-    calls: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class FoldedState:
-    """What was folded from one set of parameters, at one moment. It never changes: a change of the
-    parameters makes another one, which takes its place when it is whole.
-
-    Args:
-        moment: of the parameters.
-        program: the form of the graph that is right for their numbers.
-        ways: to answer calls, the best first.
-        frozen: whether the first holds constants.
-        quiet: calls since the last change.
-    """
-
-    moment: Moment
-    program: Program
-    ways: tuple[Way, ...]
-    frozen: bool = False
-    quiet: Quiet = field(default_factory=Quiet)
-
-    def way(self, args: Sequence[Any]) -> Way | None:
-        """What answers a call with these arguments; ``None`` if nothing was compiled for such."""
-        for way in self.ways:
-            if way.fits(args):
-                return way
-        return None
-
-
-def same_set(
-    states: Sequence[FoldedState], tensors: Sequence[Any], scalars: tuple[float, ...]
-) -> FoldedState | None:
-    """The state of this very set of parameters, if there is one."""
-    for state in states:
-        if state.moment.is_of(tensors, scalars):
-            return state
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -25,14 +25,6 @@ def owner_of(node: fx.Node) -> nn.Module | None:
     found = _walk(str(path), scopes)
     expected = isinstance(kind, type) and type(found) is kind
     return found if expected and isinstance(found, nn.Module) else None
-
-
-def running_modules() -> Iterator[tuple[str, nn.Module]]:
-    """The modules, and their paths, within those whose frame is being compiled."""
-    for value in ((_scopes() or {}).get("L") or {}).values():
-        root = getattr(value, "__self__", value)
-        if isinstance(root, nn.Module):
-            yield from root.named_modules()
 
 
 def _scopes() -> dict[str, Mapping[str, Any]] | None:

@@ -1,0 +1,118 @@
+"""The call of a model compiled with ``backend="bnfx"`` within which code runs, if any.
+
+What Dynamo leaves outside of its graphs runs as plain Python, somewhere below the function that
+``torch.compile`` put in front of the model. That function is found on the stack, and with it the
+backend and its options. The stack holds whatever became of the frames between: skipped, past the
+recompile limit, disabled by the user, or never looked at because they are torch's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+from torch import nn
+
+from bnfx.options import Options
+
+_OURS: list[Callable[..., Any]] = []
+
+
+@dataclass(frozen=True)
+class CompiledCall:
+    """A call of what ``torch.compile(..., backend="bnfx")`` returned.
+
+    Args:
+        options: of the backend.
+        whole: whether nothing may run outside of its one graph (``fullgraph=True``).
+    """
+
+    options: Options
+    whole: bool
+
+
+def register_backend(backend: Callable[..., Any]) -> None:
+    """Make calls of what is compiled with this backend known."""
+    _OURS.append(backend)
+
+
+def can_see_calls() -> bool:
+    """Whether this torch has what the search goes by."""
+    return bool(_entries())
+
+
+def current_call() -> CompiledCall | None:
+    """The innermost compiled call on this thread's stack, if bnfx compiled it.
+
+    Raises:
+        OptionError: if its options are not valid.
+    """
+    entry = _entry()
+    if entry is None:
+        return None
+    scope = entry.f_locals
+    options = _options_of(scope.get("callback"))
+    if options is None:
+        return None
+    return CompiledCall(options, bool(getattr(scope.get("self"), "fullgraph", False)))
+
+
+def path_of(module: nn.Module) -> str:
+    """Where ``module`` stands in the model whose compiled call is on the stack; for messages."""
+    frames = list[FrameType]()
+    _entry(frames.append)
+    for frame in reversed(frames):
+        root = frame.f_locals.get("self")
+        if isinstance(root, nn.Module):
+            paths = (path for path, each in root.named_modules() if each is module)
+            return next(paths, "") or type(module).__name__
+    return type(module).__name__
+
+
+def _entry(passed: Callable[[FrameType], Any] | None = None) -> FrameType | None:
+    entries = _entries()
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and id(frame.f_code) not in entries:
+        if passed is not None:
+            passed(frame)
+        frame = frame.f_back
+    return frame
+
+
+def _entries() -> frozenset[int]:
+    """The ids of the code that runs in front of a compiled model."""
+    global _codes
+    if _codes is None:
+        from torch._dynamo import eval_frame
+
+        context = getattr(eval_frame, "_TorchDynamoContext", None)
+        code = getattr(vars(context or object).get("__call__"), "__code__", None)
+        inner = [each for each in getattr(code, "co_consts", ()) if isinstance(each, CodeType)]
+        _codes = frozenset(id(each) for each in inner if "callback" in each.co_freevars)
+    return _codes
+
+
+_codes: frozenset[int] | None = None
+
+
+def _options_of(callback: Any) -> Options | None:
+    """The options of the backend behind Dynamo's callback; ``None`` if it is not ours."""
+    while hasattr(callback, "_torchdynamo_orig_backend"):
+        callback = callback._torchdynamo_orig_backend
+    known = getattr(callback, "_bnfx_options", None)
+    if isinstance(known, Options):
+        return known
+    function = getattr(callback, "compiler_fn", callback)
+    keywords: Mapping[str, Any] = getattr(callback, "kwargs", {})
+    while hasattr(function, "func") and hasattr(function, "keywords"):
+        keywords = {**function.keywords, **keywords}
+        function = function.func
+    if not any(function is each for each in _OURS):
+        return None
+    options = Options.parse(keywords.get("options"))
+    if callback is not function:  # what torch.compile made for this one call of it
+        callback._bnfx_options = options
+    return options

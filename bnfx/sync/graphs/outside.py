@@ -1,0 +1,248 @@
+"""BatchNorms that Dynamo leaves outside of its graphs share their statistics all the same.
+
+The backend sees graphs. A BatchNorm may run in none: behind a graph break, past the recompile
+limit, below a frame of torch's own that Dynamo never starts on, in what the user disabled. So the
+forward of BatchNorm itself, in training, looks whether it runs within a call of a model that bnfx
+compiled (:mod:`bnfx.sync.graphs.compiled_call`), and shares its statistics if so. Elsewhere, and in
+graphs, it is torch's own forward, untouched.
+
+A backward pass that computes a layer again (activation checkpointing, reversible blocks) may run
+outside of that call. It goes by what the layer did before.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from bnfx.errors import SyncError, SyncWarning
+from bnfx.options import Options
+from bnfx.passes.fx.training.uncaptured import batch_norm_to_swap
+from bnfx.sync.functional import Layer, synchronise
+from bnfx.sync.graphs.compiled_call import current_call, path_of
+from bnfx.sync.graphs.state import current_state
+from bnfx.sync.group import Peers, is_recomputing, peers_of
+from bnfx.sync.module import SyncBatchNorm, tracked
+from bnfx.sync.waiting import naming_layers
+
+log = logging.getLogger("bnfx")
+
+NOT_UP = (
+    'sync="require", but no process group is up; call torch.distributed.'
+    'init_process_group first, or use sync="auto"'
+)
+# Options by which all layers share, whoever calls them; see sharing_everywhere.
+_everywhere: list[Options] = []
+# The layers that took part, with the options of the model that they are part of.
+_shared: WeakKeyDictionary[nn.Module, Options] = WeakKeyDictionary()
+
+
+@contextmanager
+def sharing_everywhere(options: Options) -> Iterator[None]:
+    """Within it, every BatchNorm that trains in eager mode shares its statistics."""
+    _everywhere.append(options)
+    try:
+        yield
+    finally:
+        _everywhere.pop()
+
+
+def note_shared(module: nn.Module, options: Options) -> None:
+    """Remember a layer that shares its statistics, should backward compute it again."""
+    _shared[module] = options
+
+
+def cover_batch_norms() -> None:
+    """Put the look-out into the forward of BatchNorm, and of each class derived from it.
+
+    Not into classes that synchronise by themselves: torch's ``SyncBatchNorm``, and ours.
+    """
+    for kind in (_BatchNorm, *_derived(_BatchNorm)):
+        forward = vars(kind).get("forward")
+        if not isinstance(forward, types.FunctionType) or hasattr(forward, "_bnfx_covers"):
+            continue
+        if not issubclass(kind, (SyncBatchNorm, nn.SyncBatchNorm)):
+            setattr(kind, "forward", _covering(forward))  # noqa: B010
+
+
+def _derived(kind: type) -> Iterator[type]:
+    each: type
+    for each in kind.__subclasses__():
+        yield each
+        yield from _derived(each)
+
+
+def _covering(original: types.FunctionType) -> Callable[..., torch.Tensor]:
+    """``original``, with the look-out in front of it.
+
+    It has the globals and the file name of ``original``: TorchScript compiles the source of that
+    one, and Dynamo starts on frames, or does not, by the file they are from.
+    """
+    is_compiling, plain = torch.compiler.is_compiling, original is _TORCH_FORWARD
+    peers, outside, captured, inside = _peers, _outside, _captured, _inside
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.training:
+            if not is_compiling():
+                found = peers(self)
+                if found is not None:
+                    return outside(original, self, found, args, kwargs)
+            elif plain and captured(self, *args):
+                return inside(self, *args)
+        return original(self, *args, **kwargs)
+
+    source = original.__code__
+    code = forward.__code__.replace(
+        co_filename=source.co_filename, co_firstlineno=source.co_firstlineno
+    )
+    made = types.FunctionType(
+        code, original.__globals__, original.__name__, None, forward.__closure__
+    )
+    result = functools.wraps(original)(made)
+    result._bnfx_covers = True  # type: ignore[attr-defined]
+    return result
+
+
+_TORCH_FORWARD = _BatchNorm.forward
+_captured_call = torch.compiler.allow_in_graph(batch_norm_to_swap)  # type: ignore[no-untyped-call]
+
+
+@torch._dynamo.disable  # type: ignore[untyped-decorator]
+def _peers(module: nn.Module) -> Peers | None:
+    """With whom a layer that is about to run in eager mode is to share its statistics, if so.
+
+    Raises:
+        SyncError: if ``sync="require"`` cannot be met.
+    """
+    call = None if _everywhere else current_call()
+    if _everywhere:
+        options = _everywhere[-1]
+    elif call is not None:
+        options = call.options
+    elif is_recomputing() and module in _shared:
+        options = _shared[module]
+    else:
+        _look_for_what_disables()
+        return None
+    if options.sync == "off":
+        return None
+    try:
+        state = current_state(options.process_group)
+    except ValueError as error:
+        raise SyncError(f"the process group of the options cannot be used: {error}") from error
+    if options.sync == "require" and not state.is_up:
+        raise SyncError(f"{path_of(module)} runs in training with {NOT_UP}")
+    if state.peers is not None and module not in _shared:
+        log.info("%s runs outside of graphs, and shares its statistics there", path_of(module))
+        note_shared(module, options)
+    return state.peers
+
+
+def _look_for_what_disables() -> None:
+    """Say so where ``torch.compile`` did nothing: there is no compiled call to be seen then."""
+    if not (torch._dynamo.config.disable or os.environ.get("TORCHDYNAMO_DISABLE") == "1"):
+        return
+    if peers_of() is not None:
+        warnings.warn(
+            "torch.compile is disabled, so what was compiled with bnfx keeps its statistics to "
+            "itself; bnfx.convert_sync_batchnorm(model) makes it share them all the same",
+            SyncWarning,
+            stacklevel=2,
+        )
+
+
+@torch._dynamo.disable  # type: ignore[untyped-decorator]
+def _outside(
+    original: Callable[..., torch.Tensor],
+    module: nn.Module,
+    peers: Peers,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> torch.Tensor:
+    with naming_layers(functools.partial(path_of, module)), _Sharing(module, peers):
+        output: torch.Tensor = original(module, *args, **kwargs)
+    return output
+
+
+class _Sharing(TorchFunctionMode):
+    """Within it, BatchNorm shares its statistics."""
+
+    def __init__(self, module: nn.Module, peers: Peers) -> None:
+        super().__init__()
+        self._module, self._peers = module, peers
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is not F.batch_norm:
+            return func(*args, **kwargs)
+        return self._batch_norm(*args, **kwargs)
+
+    def _batch_norm(
+        self,
+        input: torch.Tensor,
+        running_mean: torch.Tensor | None,
+        running_var: torch.Tensor | None,
+        weight: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> torch.Tensor:
+        if not training:
+            return F.batch_norm(
+                input, running_mean, running_var, weight, bias, training, momentum, eps
+            )
+        if is_recomputing() and running_mean is not None and running_var is not None:
+            running_mean, running_var = running_mean.clone(), running_var.clone()
+        name = path_of(self._module) if self._peers.debug else ""
+        layer = Layer(input, running_mean, running_var, weight, bias, momentum, eps, name)
+        # With a token, as in graphs: a peer may still run this layer in one.
+        return synchronise([layer], self._peers, input.new_zeros(1, dtype=layer.dtype))[0]
+
+
+def _captured(module: nn.Module, input: torch.Tensor) -> bool:
+    """Whether to capture a layer that Dynamo cannot capture, as one that shares its statistics.
+
+    With ``momentum=None``, torch's forward reads its counter as a number; and it refuses a batch of
+    one value a channel, though all ranks together may well have more.
+    """
+    alone = input.dim() >= 2
+    for axis, size in enumerate(input.shape):
+        alone = alone and (axis == 1 or size == 1)
+    averages = module.momentum is None and module.track_running_stats
+    return (alone or averages) and _is_captured_to_share()
+
+
+def _inside(module: Any, input: torch.Tensor) -> torch.Tensor:
+    module._check_input_dim(input)
+    mean, var, momentum = tracked(module)
+    affine = module.weight, module.bias
+    output: torch.Tensor = _captured_call(input, mean, var, *affine, True, momentum, module.eps)
+    return output
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_captured_to_share() -> bool:
+    """Whether what is being captured is for our backend, which will make it share statistics."""
+    call = current_call()
+    if call is None or call.options.sync == "off":
+        return False
+    try:
+        return current_state(call.options.process_group).peers is not None
+    except ValueError:
+        return False  # the backend says so

@@ -1,0 +1,53 @@
+"""Says which BatchNorm waited for its peers, and on which rank, when a collective fails."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.distributed as dist
+
+from bnfx.errors import SyncError
+from bnfx.sync.group import DEBUG_VARIABLE
+
+
+@contextmanager
+def naming_layers(names: Callable[[], str]) -> Iterator[None]:
+    """What a collective raises within it comes as a :class:`SyncError` that names the layers.
+
+    Args:
+        names: gives the names of the BatchNorms, for people.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, SyncError) or not _is_of_a_collective(error):
+            raise
+        raise SyncError(
+            f"rank {dist.get_rank()} was to share the statistics of BatchNorm {names()}, and a "
+            "peer did not come: it ended, still compiles (raise the timeout of "
+            f"init_process_group), or runs something else ({DEBUG_VARIABLE}=1 says what; "
+            "torch.compiler.set_enable_guard_collectives(True) makes ranks compile together). "
+            f"The collective said: {error}"
+        ) from error
+
+
+def naming(compiled: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:
+    """``compiled``, a graph in which these layers share statistics, under :func:`naming_layers`."""
+    if not names:
+        return compiled
+    shown = names[0] if len(names) == 1 else f"{names[0]} (or one of the {len(names) - 1} after it)"
+
+    @functools.wraps(compiled)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        with naming_layers(lambda: shown):
+            return compiled(*args, **kwargs)
+
+    return named
+
+
+def _is_of_a_collective(error: RuntimeError) -> bool:
+    known = getattr(dist, "DistError", ())
+    return isinstance(error, known) or "gloo" in str(error).lower()
