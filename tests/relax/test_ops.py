@@ -101,7 +101,7 @@ def _each_number(ours: torch.Tensor, theirs: torch.Tensor) -> str | None:
     usual = theirs.isfinite()
     one, other = ours[usual].double(), theirs[usual].double()
     scale = other.abs().clamp_min(float(other.abs().median()) if len(other) else 0.0)
-    wrong = (one - other).abs() > TOLERANCE[theirs.dtype] * scale.clamp_min(0.1)
+    wrong = (one - other).abs() > TOLERANCE[theirs.dtype] * scale.clamp_min(0.3)
     return f"{one[wrong][:4].tolist()} for {other[wrong][:4].tolist()}" if wrong.any() else None
 
 
