@@ -16,17 +16,14 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 import bnfx
 from bnfx.errors import BuildError, TrainingModeError
-from bnfx.passes.relax.compat import type_of
-from bnfx.tvm.partition import Unsupported, unknown
+from bnfx.passes.relax.compat import TensorType, constant, type_of
+from bnfx.tvm.faults import fault_of
+from bnfx.tvm.ops import TABLE, Call, Lowering
+from bnfx.tvm.ops.constant_nodes import CONSTANT, mark
+from bnfx.tvm.ops.products import CONVS, TRANSPOSED, spread
+from bnfx.tvm.resizes import decompositions
 
 log = logging.getLogger("bnfx")
-
-_CONVS = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
-_TRANSPOSED = {
-    1: relax.op.nn.conv1d_transpose,
-    2: relax.op.nn.conv2d_transpose,
-    3: relax.op.nn.conv3d_transpose,
-}
 
 
 def from_torch(
@@ -37,7 +34,8 @@ def from_torch(
     """A model as a Relax module, its parameters bound as constants.
 
     Where TVM's importer fails, the model is folded by :func:`bnfx.fold` first, and imported then:
-    a BatchNorm that the importer cannot take may be gone.
+    a BatchNorm that the importer cannot take may be gone. What the importer is known to get wrong
+    (:mod:`bnfx.tvm.faults`) is written by :mod:`bnfx.tvm.ops` instead, or refused.
 
     Args:
         model: in evaluation mode; or an exported program, which needs no inputs.
@@ -50,7 +48,8 @@ def from_torch(
 
     Raises:
         TrainingModeError: if a BatchNorm of the model is in training mode.
-        BuildError: if the model cannot be exported, or TVM's importer does not know its ops.
+        BuildError: if the model cannot be exported, or TVM's importer does not know its ops or
+            gets them wrong.
     """
     if isinstance(model, torch.export.ExportedProgram):
         try:
@@ -90,31 +89,82 @@ def _exported(model: torch.nn.Module, inputs: Any, dynamic_shapes: Any) -> Any:
 
 
 def _imported(program: torch.export.ExportedProgram) -> tvm.IRModule:
-    module = from_exported_program(program, custom_convert_map=_CONVERTERS)
-    assert isinstance(module, tvm.IRModule)
-    return module
-
-
-def import_program(program: torch.export.ExportedProgram) -> tvm.IRModule:
-    """A decomposed program as a Relax module, its parameters bound as constants.
-
-    Raises:
-        Unsupported: naming the ops that the importer does not know.
-    """
-    names = unknown(program, known_ops())
-    if names:
-        raise Unsupported(names, program)
+    program = program.run_decompositions(decompositions())
+    signature = program.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    held = {**program.state_dict, **program.constants}
+    places = program.graph.find_nodes(op="placeholder")
+    mark(program.graph, {node: held[names[node.name]] for node in places if node.name in names})
     module = from_exported_program(
-        program, custom_convert_map=_CONVERTERS, run_ep_decomposition=False
+        program,
+        custom_convert_map={name: _checked(name) for name in _known() if "." in name},
+        run_ep_decomposition=False,
     )
     assert isinstance(module, tvm.IRModule)
     return module
 
 
 @functools.cache
-def known_ops() -> frozenset[str]:
-    """The names of the ops that TVM's importer knows, and those it is taught here."""
-    return frozenset({*ExportedProgramImporter().create_convert_map(), *_CONVERTERS})
+def _known() -> frozenset[str]:
+    """The names of the ops that TVM's importer knows, and those that are written here."""
+    return frozenset({*ExportedProgramImporter().create_convert_map(), *_CONVERTERS, *TABLE})
+
+
+def _checked(name: str) -> Any:
+    """A converter of an operator: ours where TVM's is known to be wrong, and TVM's otherwise.
+
+    What it gives has the shape and dtype that the program states, or the import fails.
+    """
+
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = node.meta.get(CONSTANT)
+        if isinstance(known, torch.Tensor) and known.dtype in (torch.int32, torch.int64):
+            return constant(known.numpy())  # sizes and places; floats are there to be folded
+        if name in _CONVERTERS:
+            return _CONVERTERS[name](node, importer)
+        call = Call(node) if isinstance(node.target, torch._ops.OpOverload) else None
+        if call is not None and torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
+            raise ValueError(f"{name} is random, and TVM would draw no numbers, or the same ones")
+        theirs = importer.create_convert_map().get(name)
+        wrong = fault_of(name, call) if call is not None else None
+        if call is not None and (wrong or theirs is None):
+            row = TABLE.get(name)
+            refusal = "it is not written here" if row is None else row.refusal(call)
+            if row is None or refusal:
+                raise ValueError(f"{name} {wrong or 'is unknown to TVM'}, and {refusal}")
+            result = Lowering(call, importer.block_builder, importer.env).run(row)
+        else:
+            result = theirs(node)
+        _require_type(name, result, node.meta.get("val"))
+        return result
+
+    return convert
+
+
+def _require_type(name: str, ours: Any, theirs: Any) -> None:
+    if isinstance(theirs, (tuple, list)) and isinstance(ours, (tuple, list)):
+        for one, other in zip(ours, theirs, strict=False):
+            _require_type(name, one, other)
+        return
+    kind = type_of(ours) if isinstance(ours, relax.Expr) else None
+    if not isinstance(theirs, torch.Tensor) or not isinstance(kind, TensorType):
+        return
+    dtype = str(kind.dtype).removeprefix("T.")
+    if dtype != str(theirs.dtype).removeprefix("torch."):
+        raise ValueError(f"{name} becomes {dtype} in TVM, and is {theirs.dtype}")
+    if kind.shape is None:
+        return
+    sizes = [getattr(size, "value", None) for size in kind.shape.values]
+    wrong = len(sizes) != theirs.dim() or any(
+        isinstance(known, int) and isinstance(size, int) and known != size
+        for size, known in zip(sizes, theirs.shape, strict=True)
+    )
+    if wrong:
+        raise ValueError(f"{name} becomes {sizes} in TVM, and is of {tuple(theirs.shape)}")
 
 
 def _convolution(node: torch.fx.Node, importer: Any) -> Any:
@@ -123,31 +173,27 @@ def _convolution(node: torch.fx.Node, importer: Any) -> Any:
     TVM's own converter makes every convolution's output float32, whatever it is given, and knows
     transposed ones of one and two dimensions alone.
     """
-    x, weight, bias, stride, padding, dilation, transposed, extra, groups = (
+    given: Any = [
         importer.env[argument] if isinstance(argument, torch.fx.Node) else argument
         for argument in node.args
-    )
+    ]
+    x, weight, bias, stride, padding, dilation, transposed, extra, groups = given
     spatial = len(type_of(weight).shape) - 2
     arguments: dict[str, Any] = {
-        "strides": _spread(stride, spatial),
-        "padding": _spread(padding, spatial),
-        "dilation": _spread(dilation, spatial),
+        "strides": spread(stride, spatial),
+        "padding": spread(padding, spatial),
+        "dilation": spread(dilation, spatial),
         "groups": groups,
     }
     if transposed:
-        arguments["output_padding"] = _spread(extra, spatial)
-    call = (_TRANSPOSED if transposed else _CONVS)[spatial]
+        arguments["output_padding"] = spread(extra, spatial)
+    call = (TRANSPOSED if transposed else CONVS)[spatial]
     builder = importer.block_builder
     result = builder.emit(call(x, weight, **arguments))
     if bias is None:
         return result
     shape = [1, -1, *(1 for _ in range(spatial))]
     return builder.emit(relax.op.add(result, builder.emit(relax.op.reshape(bias, shape))))
-
-
-def _spread(values: Any, count: int) -> list[int]:
-    """One number for each dimension; torch may give one for all."""
-    return list(values) * count if len(values) == 1 else list(values)
 
 
 def _product(node: torch.fx.Node, importer: Any) -> Any:

@@ -23,12 +23,17 @@ class Runner:
         executable: of ``bnfx.tvm.build`` or ``tvm.compile``, or loaded from an exported library.
         device: a ``tvm.runtime.Device``; the CPU if ``None``.
         function: which of its functions.
+        owned: whether tensors of torch that it returns are copies. What TVM returns may be an
+            input, one of the module's constants, or another output over again.
     """
 
-    def __init__(self, executable: Any, device: Any = None, function: str = "main") -> None:
+    def __init__(
+        self, executable: Any, device: Any = None, function: str = "main", owned: bool = True
+    ) -> None:
         self._device = tvm.cpu() if device is None else device
         self._machine = relax.VirtualMachine(executable, self._device)
         self._call = self._machine[function]
+        self._owned = owned
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -36,7 +41,7 @@ class Runner:
         torch = sys.modules.get("torch")
         back = _identity
         if torch is not None and any(isinstance(value, torch.Tensor) for value in inputs):
-            back = torch.from_dlpack
+            back = _copied if self._owned else torch.from_dlpack
         elif any(isinstance(value, np.ndarray) for value in inputs):
             back = _numpy
         given = [self._given(value) for value in inputs]
@@ -49,7 +54,7 @@ class Runner:
             array = np.ascontiguousarray(value).reshape(value.shape)  # it makes vectors of scalars
             return tvm.runtime.tensor(array, self._device)
         if hasattr(value, "detach"):
-            value = value.detach().contiguous()
+            value = value.detach().resolve_neg().contiguous()
             if value.data_ptr() % _ALIGNMENT:  # a part of another tensor
                 value = value.clone()
             return tvm.runtime.from_dlpack(value)
@@ -58,6 +63,10 @@ class Runner:
 
 def _identity(value: Any) -> Any:
     return value
+
+
+def _copied(value: Any) -> Any:
+    return sys.modules["torch"].from_dlpack(value).clone()
 
 
 def _numpy(value: Any) -> Any:

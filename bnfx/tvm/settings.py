@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,10 @@ class Settings:
         database: the folder of meta_schedule's database: what it has is used, and what is tuned is
             added. Needed for tuning.
         progress: whether tuning shows a progress bar.
+        check: whether the first answer of each part that TVM runs is held against PyTorch's. It
+            costs one run in PyTorch, whose time is logged.
+        report: called with a :class:`bnfx.inner.tvm.Placement` for each graph that is built: what
+            TVM runs, and what PyTorch, and why.
     """
 
     target: Any = "llvm"
@@ -31,6 +35,8 @@ class Settings:
     trials: int = 0
     database: Path | None = None
     progress: bool = True
+    check: bool = True
+    report: Callable[[Any], object] | None = None
 
     @staticmethod
     def parse(given: Mapping[str, Any]) -> Settings:
@@ -47,6 +53,13 @@ class Settings:
         trials = values.get("trials", 0)
         if not isinstance(trials, int) or isinstance(trials, bool) or trials < 0:
             raise OptionError(f"trials must be a number of trials, not {trials!r}")
+        for name in ("progress", "check"):
+            if not isinstance(values.get(name, True), bool):
+                raise OptionError(f"{name} must be True or False, not {values[name]!r}")
+        if values.get("report") is not None and not callable(values["report"]):
+            raise OptionError(
+                f"report must be a function of one Placement, not {values['report']!r}"
+            )
         if values.get("database") is not None:
             values["database"] = Path(values["database"])
         elif trials:

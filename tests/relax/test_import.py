@@ -233,6 +233,81 @@ def test_unknown_ops_are_named() -> None:
         bnfx.tvm.from_torch(Spectrum(), torch.randn(*X2))
 
 
+F = nn.functional
+_X, _V, _N = torch.randn(1, 2, 6, 6), torch.randn(5, 7), torch.randint(-9, 9, (4, 5))
+_HALF = torch.full((1, 1, 64, 64), 3.0).half()
+_HOLES = torch.tensor([float("nan"), 1.0, -2.0, float("inf")])
+# What TVM's importer gets wrong: (a function, its input, whether it is right by our help).
+FAULTY: dict[str, tuple[Callable[..., Any], torch.Tensor, bool]] = {
+    "last": (lambda a: a[:, -1] * 1, _V, True),
+    "list": (lambda a: a[:, [-1, 0]], _V, True),
+    "several": (lambda a: a[:, torch.tensor([0, 1]), :, torch.tensor([2, 3])], _X, False),
+    "computed": (lambda a: a[a[:, 0].long()], _V, False),
+    "alpha": (lambda a: torch.add(a, a.flip(0), alpha=3), _V, True),
+    "sub-alpha": (lambda a: torch.sub(a, a.flip(0), alpha=0.5), _V, True),
+    "rsub-alpha": (lambda a: torch.rsub(a, a.flip(0), alpha=3), _V, True),
+    "int-float": (lambda a: a + 1.5, _N, False),
+    "int-division": (lambda a: a / 3, _N, False),
+    "zero-d": (lambda a: a * torch.tensor(2.0, dtype=torch.float64), _V, False),
+    "scale": (lambda a: F.interpolate(a, scale_factor=1.7, mode="bilinear"), _X, True),
+    "scale-nearest": (lambda a: F.interpolate(a, scale_factor=1.7), _X, True),
+    "size-nearest": (lambda a: F.interpolate(a, size=(7, 9)), _X, True),
+    "whole-scale": (lambda a: F.interpolate(a, scale_factor=2.0, mode="bilinear"), _X, True),
+    "antialias": (
+        lambda a: F.interpolate(a, size=(3, 3), mode="bilinear", antialias=True),
+        _X,
+        False,
+    ),
+    "divisor": (lambda a: F.avg_pool2d(a, 2, divisor_override=3), _X, False),
+    "indices": (lambda a: F.max_pool2d(a, 2, return_indices=True)[1], _X, False),
+    "selu": (F.selu, _V, False),
+    "grid": (lambda a: F.grid_sample(a, a[:, :, :3, :2] * 0, align_corners=False), _X, False),
+    "half-mean": (lambda a: a.mean((2, 3)), _HALF, True),
+    "half-adaptive": (lambda a: F.adaptive_avg_pool2d(a, 2), _HALF, True),
+    "clamp": (lambda a: a.clamp(2, -1), _V, True),
+    "holes": (lambda a: a.clamp(-1, 1) + F.relu6(a), _HOLES, True),
+    "dropout": (lambda a: F.dropout(a, 0.5, True), _V, False),
+    "random": (lambda a: a + torch.randn_like(a), _V, False),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_what_tvm_gets_wrong_is_right_or_refused(name: str) -> None:
+    function, x, repaired = FAULTY[name]
+
+    class Module(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return function(x)
+
+    if not repaired:
+        with pytest.raises(BuildError, match=r"\.(Tensor|default|Scalar)\w* "):
+            bnfx.tvm.from_torch(Module(), x)
+        return
+    module = bnfx.tvm.from_torch(Module(), x)
+    (ours,) = Runner(bnfx.tvm.build(module, "llvm"))(x)
+    torch.testing.assert_close(ours, function(x), equal_nan=True)
+
+
+def test_what_a_runner_returns_owns_its_memory() -> None:
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("numbers", torch.arange(4.0))
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return x.view(-1), self.numbers + 0, x * 2, (x * 2).view(-1)
+
+    x = torch.ones(2, 2)
+    run = Runner(bnfx.tvm.build(bnfx.tvm.from_torch(Module(), x), "llvm"))
+    for _ in range(2):
+        first, numbers, twice, flat = run(x)
+        for value in (first, numbers, twice):
+            value.zero_()
+        assert flat.tolist() == [2.0] * 4
+        assert x.tolist() == [[1.0, 1.0]] * 2
+    assert run(x)[1].tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_folding_first_removes_what_the_importer_cannot_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,152 @@
+"""A part of a graph that TVM runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from bnfx.inner.tvm.placement import Placement, warn
+from bnfx.inner.tvm.write import written
+from bnfx.tvm import relax as build
+from bnfx.tvm.runner import Runner
+from bnfx.tvm.settings import Settings
+from bnfx.tvm.tune import tuned
+
+log = logging.getLogger("bnfx")
+
+# Of the largest number of an answer. The operators were tested one by one: what is looked for here
+# is a kernel that is wrong, not a rounding that differs.
+_TOLERANCE = {torch.float16: 1e-2, torch.float32: 1e-4, torch.float64: 1e-9}
+
+
+class TvmPart(nn.Module):
+    """Runs in PyTorch where TVM cannot build it, or answers otherwise than PyTorch at first.
+
+    Args:
+        graph: the part as a graph of ATen operators.
+        leaves: of each output, whether it leaves the graph: then its memory is torch's.
+        placement: is told of checks and differences.
+        settings: of the build.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        leaves: Sequence[bool],
+        placement: Placement,
+        settings: Settings,
+    ) -> None:
+        super().__init__()
+        self._graph = graph
+        self._leaves = tuple(leaves)
+        self._placement = placement
+        outputs: Any = graph.graph.output_node().args[0]
+        self._expected = [node.meta["val"] for node in outputs]
+        self._lock = threading.Lock()
+        self._unchecked = settings.check
+        self._run: Runner | None = None
+        module = written(graph)
+        try:
+            self._run = _built(module, settings)
+        except Exception as error:
+            self._leave(f"TVM cannot build a part of the graph: {error!r}")
+
+    def forward(self, *args: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if self._unchecked:
+            with self._lock:
+                if self._unchecked:
+                    return self._first(args)
+        if self._run is None:
+            return self._in_torch(args)
+        return self._in_tvm(self._run, args)
+
+    def _in_torch(self, args: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        result: tuple[torch.Tensor, ...] = self._graph(*args)
+        return result
+
+    def _in_tvm(self, run: Runner, args: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return tuple(map(laid_out, run(*args), self._expected, self._leaves))
+
+    def _first(self, args: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The first call is held against PyTorch."""
+        self._unchecked = False
+        if self._run is None:
+            return self._in_torch(args)
+        start = time.perf_counter()
+        theirs = self._in_torch(args)
+        self._placement.check += (took := time.perf_counter() - start)
+        log.info("bnfx: held a part's first answer against PyTorch, in %.0f ms", took * 1e3)
+        try:
+            ours = self._in_tvm(self._run, args)
+            problem = next(filter(None, map(difference, ours, theirs)), None)
+        except Exception as error:
+            ours, problem = theirs, repr(error)
+        if problem is None:
+            return ours
+        self._leave(
+            f"TVM answers otherwise than PyTorch, which runs this part from now on: {problem}"
+        )
+        return theirs
+
+    def _leave(self, message: str) -> None:
+        self._run = None
+        self._placement.differences.append(message)
+        warn(message)
+
+
+def _built(module: Any, settings: Settings) -> Runner:
+    target = settings.target
+    if settings.database is not None:
+        executable = build.build(tuned(module, settings), target, relax_pipeline="default")
+    else:
+        executable = build.build(module, target)
+    return Runner(executable, _device(target), owned=False)
+
+
+def _device(target: Any) -> Any:
+    import tvm
+
+    return tvm.cpu() if str(target.kind.name) == "llvm" else tvm.device(str(target.kind.name), 0)
+
+
+def laid_out(value: Any, expected: torch.Tensor, leaves: bool) -> torch.Tensor:
+    """With the strides that the graph states; in memory of torch's own if it leaves the graph."""
+    if not isinstance(value, torch.Tensor):
+        value = torch.utils.dlpack.from_dlpack(value)
+    assert isinstance(value, torch.Tensor)
+    if not leaves and value.stride() == expected.stride():
+        return value
+    out = torch.empty_strided(
+        value.shape, expected.stride(), dtype=value.dtype, device=value.device
+    )
+    return out.copy_(value)
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> str | None:
+    """How two answers differ, if they do."""
+    for name in ("shape", "dtype", "device"):
+        one, other = getattr(ours, name), getattr(theirs, name)
+        if one != other:
+            return f"{name} {one} instead of {other}"
+    strides = zip(ours.stride(), theirs.stride(), theirs.shape, strict=True)
+    if any(one != other for one, other, size in strides if size > 1):
+        return f"strides {ours.stride()} instead of {theirs.stride()}"
+    tolerance = _TOLERANCE.get(theirs.dtype)
+    if tolerance is None:
+        return None if torch.equal(ours, theirs) else "other numbers"
+    usual = theirs.isfinite()
+    if not torch.equal(usual, ours.isfinite()):
+        return "infinite or not a number in other places"
+    if not torch.equal(ours[~usual].nan_to_num(0.0), theirs[~usual].nan_to_num(0.0)):
+        return "infinite with another sign"
+    one, other = ours[usual].double(), theirs[usual].double()
+    if not other.numel():
+        return None
+    error, scale = float((one - other).abs().max()), float(other.abs().max())
+    return None if error <= tolerance * scale else f"{error:.2g} away, of {scale:.2g}"

@@ -1,0 +1,100 @@
+"""Sums, means, softmax and normalisations."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from tvm import relax
+
+from bnfx.passes.relax.compat import Expr
+from bnfx.tvm.ops.lowering import Call, Lowering, Row
+
+
+def _sum(low: Lowering) -> Expr:
+    x = low.tensor("self")
+    if not low.call.value("self").dim():
+        return x
+    return low.emit(relax.op.sum(x, low.call.axes("dim"), bool(low["keepdim"])))
+
+
+def _mean(low: Lowering) -> Expr:
+    if not low.call.value("self").dim():
+        return low.tensor("self")
+    shape = low.call.shape("self")
+    count = prod(shape[axis] for axis in low.call.axes("dim"))
+    return low.emit(relax.op.divide(_sum(low), low.number(count)))
+
+
+def _softmax(low: Lowering) -> Expr:
+    return low.emit(relax.op.nn.softmax(low.tensor("self"), low.call.axis("dim")))
+
+
+def _has_dimensions(call: Call) -> str | None:
+    return None if call.value("self").dim() else "of no dimension"
+
+
+def _normalised(low: Lowering, x: Expr, axes: list[int], count: int) -> Expr:
+    """``(x - mean) / sqrt(var + eps)``, the variance being that of what is centred."""
+    number = low.number(count)
+    mean = low.emit(relax.op.divide(low.emit(relax.op.sum(x, axes, True)), number))
+    centred = low.emit(relax.op.subtract(x, mean))
+    squares = low.emit(relax.op.multiply(centred, centred))
+    variance = low.emit(relax.op.divide(low.emit(relax.op.sum(squares, axes, True)), number))
+    variance = low.emit(relax.op.add(variance, low.number(low["eps"])))
+    return low.emit(relax.op.multiply(centred, low.emit(relax.op.rsqrt(variance))))
+
+
+def _scaled(low: Lowering, x: Expr, shape: list[int]) -> Expr:
+    weight, bias = low.optional("weight"), low.optional("bias")
+    if weight is not None:
+        x = low.emit(relax.op.multiply(x, low.reshaped(weight, shape)))
+    if bias is not None:
+        x = low.emit(relax.op.add(x, low.reshaped(bias, shape)))
+    return x
+
+
+def _layer_norm(low: Lowering) -> tuple[Expr, ...]:
+    sizes = list(map(int, low["normalized_shape"]))
+    rank = low.call.value("input").dim()
+    axes = list(range(rank - len(sizes), rank))
+    return (_scaled(low, _normalised(low, low.tensor("input"), axes, prod(sizes)), sizes),)
+
+
+def _group_norm(low: Lowering) -> tuple[Expr, ...]:
+    shape = low.call.shape("input")
+    groups = [shape[0], low["group"], prod(shape[1:]) // low["group"]]
+    x = _normalised(low, low.reshaped(low.tensor("input"), groups), [2], groups[2])
+    x = low.reshaped(x, shape)
+    return (_scaled(low, x, [1, shape[1], *(1 for _ in shape[2:])]),)
+
+
+def _batch_norm(low: Lowering) -> tuple[Expr, ...]:
+    """With running statistics: ``(x - mean) * rsqrt(var + eps) * weight + bias``."""
+    rank = low.call.value("input").dim()
+    shape = [1, low.call.shape("input")[1], *(1 for _ in range(rank - 2))]
+    mean = low.reshaped(low.tensor("running_mean"), shape)
+    variance = low.emit(relax.op.add(low.tensor("running_var"), low.number(low["eps"])))
+    scale = low.reshaped(low.emit(relax.op.rsqrt(variance)), shape)
+    x = low.emit(relax.op.subtract(low.tensor("input"), mean))
+    return (_scaled(low, low.emit(relax.op.multiply(x, scale)), shape),)
+
+
+def _one_result(call: Call) -> str | None:
+    return None if call.only_first() else "with its statistics"
+
+
+def _one_dtype(call: Call) -> str | None:
+    """Half the inputs of a normalisation may be of float32: then none of it goes to TVM."""
+    same = all(tensor.dtype == call.output.dtype for tensor in call.tensors())
+    return None if same and call.output.dtype is not torch.float16 else "of float16"
+
+
+ROWS = (
+    Row("sum.dim_IntList", _sum),
+    Row("mean.dim", _mean),
+    Row("_softmax.default", _softmax, (_has_dimensions,)),
+    Row("native_layer_norm.default", _layer_norm, (_one_result, _one_dtype)),
+    Row("native_group_norm.default", _group_norm, (_one_result, _one_dtype)),
+    Row("_native_batch_norm_legit_no_training.default", _batch_norm, (_one_result, _one_dtype)),
+)

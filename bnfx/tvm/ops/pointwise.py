@@ -1,0 +1,194 @@
+"""Element by element.
+
+Comparisons choose between two numbers and never meet ``maximum`` or ``minimum``, which lose NaN in
+TVM: ``where(x < low, low, x)`` keeps it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import fx
+from tvm import relax
+
+from bnfx.passes.relax.compat import Expr
+from bnfx.tvm.ops.constant_nodes import CONSTANT
+from bnfx.tvm.ops.lowering import Call, Lowering, Row
+
+_NAMES = ("multiply", "add", "subtract", "divide")
+_mul, _add, _sub, _div = (getattr(relax.op, name) for name in _NAMES)
+
+
+def _numbers(*names: str) -> Callable[[Call], str | None]:
+    """Whether what is no tensor is a plain number, and not 0.
+
+    TVM takes ``x * 0`` for 0, whatever x is, and ``x / 0`` for an error.
+    """
+
+    def check(call: Call) -> str | None:
+        for name in names:
+            value = call[name]
+            if isinstance(value, fx.Node):
+                value = value.meta.get(CONSTANT)
+                if value is None or value.dim():
+                    continue
+            elif isinstance(value, (bool, complex)):
+                return f"with {name}={value}"
+            if value == 0:
+                return f"with {name}=0"
+        return None
+
+    return check
+
+
+def _alpha(call: Call) -> str | None:
+    if call["alpha"] != 1 and call.output.dtype is torch.float16:
+        return "with alpha, of float16"  # which PyTorch rounds first
+    return _numbers("alpha")(call)
+
+
+def _two_operands(call: Call) -> str | None:
+    """``x - x`` and ``x / x`` are known beforehand, TVM takes it, but for NaN and infinity."""
+    return "of a tensor and itself" if call["self"] is call["other"] else None
+
+
+def _binary(op: Callable[[Expr, Expr], Expr]) -> Callable[[Lowering], Expr]:
+    def emit(low: Lowering) -> Expr:
+        other = low.operand("other")
+        alpha = low.call.arguments.get("alpha", 1)
+        if alpha != 1:
+            other = low.emit(_mul(other, low.number(alpha)))
+        return low.emit(op(low.tensor("self"), other))
+
+    return emit
+
+
+def _unary(op: Callable[[Expr], Expr]) -> Callable[[Lowering], Expr]:
+    return lambda low: low.emit(op(low.tensor("self")))
+
+
+def clamped(low: Lowering, x: Expr, least: float | None, most: float | None) -> Expr:
+    """``min(max(x, least), most)``; NaN stays."""
+    for bound, outside in ((least, relax.op.less), (most, relax.op.greater)):
+        if bound is not None:
+            number = low.number(bound)
+            x = low.emit(relax.op.where(low.emit(outside(x, number)), number, x))
+    return x
+
+
+def _clamp(least: str | float | None, most: str | float | None) -> Callable[[Lowering], Expr]:
+    """Bounds are numbers, or the names of arguments."""
+
+    def emit(low: Lowering) -> Expr:
+        bounds = [low[bound] if isinstance(bound, str) else bound for bound in (least, most)]
+        return clamped(low, low.tensor("self"), bounds[0], bounds[1])
+
+    return emit
+
+
+def _bounds_are_numbers(call: Call) -> str | None:
+    bounds = [call.arguments.get(name) for name in ("min", "max", "min_val", "max_val")]
+    return "with NaN as a bound" if any(b is not None and math.isnan(b) for b in bounds) else None
+
+
+def _exp_of_minus(low: Lowering, x: Expr) -> Expr:
+    return low.emit(relax.op.exp(low.emit(relax.op.negative(x))))
+
+
+def _logistic(low: Lowering, x: Expr) -> Expr:
+    """``1 + exp(-x)``."""
+    return low.emit(_add(low.number(1.0), _exp_of_minus(low, x)))
+
+
+def _sigmoid(low: Lowering) -> Expr:
+    return low.emit(_div(low.number(1.0), _logistic(low, low.tensor("self"))))
+
+
+def _silu(low: Lowering) -> Expr:
+    x = low.tensor("self")
+    return low.emit(_div(x, _logistic(low, x)))
+
+
+def _sixth(low: Lowering, x: Expr) -> Expr:
+    """``clamp(x + 3, 0, 6)``."""
+    return clamped(low, low.emit(_add(x, low.number(3.0))), 0.0, 6.0)
+
+
+def _hardsigmoid(low: Lowering) -> Expr:
+    return low.emit(_div(_sixth(low, low.tensor("self")), low.number(6.0)))
+
+
+def _hardswish(low: Lowering) -> Expr:
+    x = low.tensor("self")
+    return low.emit(_div(low.emit(_mul(x, _sixth(low, x))), low.number(6.0)))
+
+
+def _leaky_relu(low: Lowering) -> Expr:
+    x = low.tensor("self")
+    scaled = low.emit(_mul(x, low.number(low["negative_slope"])))
+    positive = low.emit(relax.op.greater(x, low.number(0.0)))
+    return low.emit(relax.op.where(positive, x, scaled))
+
+
+def _relu(low: Lowering) -> Expr:
+    x, zero = low.tensor("self"), low.number(0.0)
+    return low.emit(relax.op.where(low.emit(relax.op.less_equal(x, zero)), zero, x))
+
+
+def _gelu(low: Lowering) -> Expr:
+    x = low.tensor("self")
+    half = low.emit(_mul(x, low.number(0.5)))
+    if low["approximate"] == "tanh":
+        square = low.emit(_mul(x, x))
+        factor = low.emit(_add(low.number(1.0), low.emit(_mul(square, low.number(0.044715)))))
+        inside = low.emit(_mul(x, low.number(math.sqrt(2 / math.pi))))
+        curve = low.emit(relax.op.tanh(low.emit(_mul(inside, factor))))
+    else:
+        curve = low.emit(relax.op.erf(low.emit(_mul(x, low.number(math.sqrt(0.5))))))
+    return low.emit(_mul(half, low.emit(_add(low.number(1.0), curve))))
+
+
+def _square(low: Lowering) -> Expr:
+    x = low.tensor("self")
+    return low.emit(_mul(x, x))
+
+
+def _is_square(call: Call) -> str | None:
+    return None if call["exponent"] == 2 else f"with exponent={call['exponent']}"
+
+
+def _plain(call: Call) -> str | None:
+    return "with a number of another kind" if isinstance(call["other"], (bool, complex)) else None
+
+
+_ROWS = (
+    Row("add.Tensor", _binary(_add), (_alpha, _plain)),
+    Row("sub.Tensor", _binary(_sub), (_alpha, _plain, _two_operands)),
+    Row("mul.Tensor", _binary(_mul), (_numbers("self", "other"),)),
+    Row("div.Tensor", _binary(_div), (_numbers("self", "other"), _two_operands)),
+    Row("neg.default", _unary(relax.op.negative)),
+    Row("abs.default", _unary(relax.op.abs)),
+    Row("exp.default", _unary(relax.op.exp)),
+    Row("sqrt.default", _unary(relax.op.sqrt)),
+    Row("rsqrt.default", _unary(relax.op.rsqrt)),
+    Row("reciprocal.default", lambda low: low.emit(_div(low.number(1.0), low.tensor("self")))),
+    Row("tanh.default", _unary(relax.op.tanh)),
+    Row("erf.default", _unary(relax.op.erf)),
+    Row("pow.Tensor_Scalar", _square, (_is_square,)),
+    Row("sigmoid.default", _sigmoid),
+    Row("silu.default", _silu),
+    Row("gelu.default", _gelu),
+    Row("hardsigmoid.default", _hardsigmoid),
+    Row("hardswish.default", _hardswish),
+    Row("leaky_relu.default", _leaky_relu, (_numbers("negative_slope"),)),
+    Row("relu.default", _relu),
+    Row("hardtanh.default", _clamp("min_val", "max_val"), (_bounds_are_numbers,)),
+    Row("clamp.default", _clamp("min", "max"), (_bounds_are_numbers,)),
+    Row("clamp_min.default", _clamp("min", None), (_bounds_are_numbers,)),
+    Row("clamp_max.default", _clamp(None, "max"), (_bounds_are_numbers,)),
+)
+
+ROWS = tuple(replace(row, any_size=True) for row in _ROWS)

@@ -1,0 +1,109 @@
+"""Each row of the table of what TVM runs, over a grid of arguments, dtypes, ranks and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from relax.op_grids import grids
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from tvm import relax
+
+from bnfx.inner.tvm.part import difference, laid_out
+from bnfx.inner.tvm.placement import Placement
+from bnfx.inner.tvm.specialise import specialised
+from bnfx.inner.tvm.stages import staged
+from bnfx.inner.tvm.write import write
+from bnfx.tvm import relax as build
+from bnfx.tvm.ops import TABLE
+from bnfx.tvm.relax import Runner
+from bnfx.tvm.settings import Settings
+
+GRIDS = grids()
+SETTINGS = Settings.parse({"target": "llvm"})
+# The dtype, and which cases of a grid: each fifth one, or all.
+RUNS = [
+    pytest.param(torch.float32, 5, id="float32-some"),
+    *(
+        pytest.param(dtype, 1, id=str(dtype).removeprefix("torch."), marks=pytest.mark.heavy)
+        for dtype in (torch.float32, torch.float64, torch.float16)
+    ),
+]
+# Of each number: a float16 is computed in float32 and rounded once.
+TOLERANCE = {torch.float16: 1.1e-3, torch.float32: 3e-6, torch.float64: 1e-13}
+
+Function = Callable[..., tuple[torch.Tensor, ...]]
+
+
+class _Later(nn.Module):
+    """A part of a graph that is built with those of the other cases."""
+
+    def __init__(self, name: str, graph: Any) -> None:
+        super().__init__()
+        self.name, self.runner = name, None
+        self.expected = [node.meta["val"] for node in graph.graph.output_node().args[0]]
+
+    def forward(self, *args: torch.Tensor) -> Any:
+        assert self.runner is not None
+        return [
+            laid_out(x, e, True) for x, e in zip(self.runner(*args), self.expected, strict=True)
+        ]
+
+
+def _amid(function: Callable[..., Any]) -> Function:
+    """Between other operators of TVM's: by themselves, views are PyTorch's."""
+
+    def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        result = function(*(x * 1 if x.is_floating_point() else x for x in inputs))
+        return tuple(y * 1 for y in (result if isinstance(result, tuple) else (result,)))
+
+    return run
+
+
+@pytest.mark.parametrize(("dtype", "step"), RUNS)
+@pytest.mark.parametrize("op", sorted(TABLE))
+@torch.no_grad()
+def test_a_row_is_torch(op: str, dtype: torch.dtype, step: int) -> None:
+    builder, parts, cases = relax.BlockBuilder(), [], []
+    for at, (function, raw) in list(enumerate(GRIDS[op]))[::step]:
+        inputs = tuple(x.to(dtype) for x in raw)
+        graph = specialised(make_fx(_amid(function))(*inputs), inputs, ())
+        placement = Placement()
+
+        def make(part: Any, leaves: Any, told: Any, at: int = at) -> nn.Module:
+            parts.append(_Later(f"case_{at}_{told.parts}", part))
+            write(builder, parts[-1].name, part)
+            return parts[-1]
+
+        runs = staged(graph, SETTINGS, placement, make)
+        if dtype is torch.float16 and placement.reasons.get(op, "").endswith("of float16"):
+            continue  # as the row says
+        assert placement.tvm[op], f"case {at} is not TVM's: {placement}"
+        assert op not in placement.torch
+        cases.append((at, runs, inputs, _amid(function)(*inputs)))
+    if not cases:
+        assert dtype is torch.float16
+        return
+    executable = build.build(builder.get(), "llvm")
+    for part in parts:
+        part.runner = Runner(executable, function=part.name, owned=False)
+    for at, runs, inputs, theirs in cases:
+        for ours, expected in zip(runs(*inputs), theirs, strict=True):
+            problem = difference(ours, expected) or _each_number(ours, expected)
+            assert problem is None, f"case {at}: {problem}"
+
+
+def _each_number(ours: torch.Tensor, theirs: torch.Tensor) -> str | None:
+    """By the larger of itself and what is usual: a large number does not excuse small ones."""
+    usual = theirs.isfinite()
+    one, other = ours[usual].double(), theirs[usual].double()
+    scale = other.abs().clamp_min(float(other.abs().median()) if len(other) else 0.0)
+    wrong = (one - other).abs() > TOLERANCE[theirs.dtype] * scale.clamp_min(0.3)
+    return f"{one[wrong][:4].tolist()} for {other[wrong][:4].tolist()}" if wrong.any() else None
+
+
+def test_every_row_has_a_grid() -> None:
+    assert set(GRIDS) == set(TABLE)
