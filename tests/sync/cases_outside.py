@@ -473,7 +473,7 @@ def case_the_function_at_the_limit() -> None:
 
 
 def case_compilation_disabled() -> None:
-    """Layers share where Dynamo does nothing, and it is said where torch.compile itself does not."""
+    """Layers share where Dynamo does nothing; where torch.compile does nothing, it is said."""
     with torch._dynamo.config.patch(disable=True):
         follow(plain, compiled, steps(1), averaged=False)
     x = images(sizes())[dist.get_rank()]

@@ -155,8 +155,8 @@ def _look_for_what_disables() -> None:
     """Say so where ``torch.compile`` did nothing: there is no compiled call to be seen then."""
     if os.environ.get("TORCHDYNAMO_DISABLE") == "1" and peers_of() is not None:
         warnings.warn(
-            "TORCHDYNAMO_DISABLE=1 disables torch.compile, so what was compiled with bnfx keeps its statistics to "
-            "itself; bnfx.convert_sync_batchnorm(model) makes it share them all the same",
+            "TORCHDYNAMO_DISABLE=1 disables torch.compile, so what was compiled with bnfx keeps "
+            "its statistics to itself; bnfx.convert_sync_batchnorm(model) makes it share them all the same",
             SyncWarning,
             stacklevel=2,
         )
