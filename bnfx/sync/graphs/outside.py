@@ -156,7 +156,7 @@ def _look_for_what_disables() -> None:
     if os.environ.get("TORCHDYNAMO_DISABLE") == "1" and peers_of() is not None:
         warnings.warn(
             "TORCHDYNAMO_DISABLE=1 disables torch.compile, so what was compiled with bnfx keeps "
-            "its statistics to itself; bnfx.convert_sync_batchnorm(model) makes it share them all the same",
+            "its statistics to itself; bnfx.convert_sync_batchnorm(model) makes it share them",
             SyncWarning,
             stacklevel=2,
         )
