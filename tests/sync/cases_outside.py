@@ -473,11 +473,17 @@ def case_the_function_at_the_limit() -> None:
 
 
 def case_compilation_disabled() -> None:
-    x = images(sizes())[dist.get_rank()]
+    """Layers share where Dynamo does nothing; where torch.compile does nothing, it is said."""
     with torch._dynamo.config.patch(disable=True):
+        follow(plain, compiled, steps(1), averaged=False)
+    x = images(sizes())[dist.get_rank()]
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
         run = torch.compile(make(plain), backend="bnfx")
-        with pytest.warns(bnfx.SyncWarning, match="torch.compile is disabled"):
+        with pytest.warns(bnfx.SyncWarning, match="TORCHDYNAMO_DISABLE=1 disables torch.compile"):
             run(x)
+    finally:
+        del os.environ["TORCHDYNAMO_DISABLE"]
 
 
 def case_required_outside() -> None:

@@ -43,7 +43,6 @@ def test_torch_is_as_it_was() -> None:
             expected = copy.deepcopy(model)(x)
             for way in (
                 torch.jit.script,
-                lambda model: torch.jit.trace(model, x, check_trace=False),
                 torch.fx.symbolic_trace,
                 copy.deepcopy,
                 lambda model: pickle.loads(pickle.dumps(model)),

@@ -153,12 +153,10 @@ def _peers(module: nn.Module) -> Peers | None:
 
 def _look_for_what_disables() -> None:
     """Say so where ``torch.compile`` did nothing: there is no compiled call to be seen then."""
-    if not (torch._dynamo.config.disable or os.environ.get("TORCHDYNAMO_DISABLE") == "1"):
-        return
-    if peers_of() is not None:
+    if os.environ.get("TORCHDYNAMO_DISABLE") == "1" and peers_of() is not None:
         warnings.warn(
-            "torch.compile is disabled, so what was compiled with bnfx keeps its statistics to "
-            "itself; bnfx.convert_sync_batchnorm(model) makes it share them all the same",
+            "TORCHDYNAMO_DISABLE=1 disables torch.compile, so what was compiled with bnfx keeps "
+            "its statistics to itself; bnfx.convert_sync_batchnorm(model) makes it share them",
             SyncWarning,
             stacklevel=2,
         )
