@@ -100,8 +100,7 @@ class Node:
         sites: the user's BatchNorms and affine ops that this node carries out.
         refusals: why the lifter could give it no better role.
         shape: the value's shape, where known.
-        pinned: something may write to its memory after it was computed, so that no reader may run
-            elsewhere or get another value in its stead.
+        pinned: its memory may be written to later, so no reader may move, or read another value.
         lays_out: the op gives its output another memory layout than its input has.
         region: which stretch of the IR it stands in; another one may have other dtypes (autocast).
         place: of two nodes of a graph, the one with the smaller place runs first.
