@@ -12,20 +12,22 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental import _config
+from torch.fx.experimental import _config as _found_config
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
 from bnfx.folding.models import WAY_OUT
 from bnfx.folding.plain_graph import plain_graph
 
+_CONFIG: Any = _found_config
+
 
 def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> fx.GraphModule:
     """The graph of ``model(*args, **kwargs)``, with sizes left open where the model leaves them.
 
-    It is captured by Dynamo (``torch.export(strict=True)``), which follows the code on the inputs at
-    hand: ``x is None``, ``isinstance``, ``try`` go where they go in a call. If sizes cannot be left
-    open, all are those of the example, and asserted.
+    It is captured by Dynamo (``torch.export(strict=True)``), which follows the code on the inputs
+    at hand: ``x is None``, ``isinstance``, ``try`` go where they go in a call. If sizes cannot be
+    left open, all are those of the example, and asserted.
 
     Args:
         model: a copy; it takes these inputs.
@@ -56,7 +58,7 @@ def _exported(model: nn.Module, bound: inspect.BoundArguments, sizes: Any) -> Ex
         torch.random.fork_rng(),
         warnings.catch_warnings(),
         _quiet("torch.export._trace", "torch.fx.experimental.symbolic_shapes", "torch._dynamo"),
-        _config.patch(backed_size_oblivious=True),  # else a batch of 1 would be one for good
+        _CONFIG.patch(backed_size_oblivious=True),  # else a batch of 1 would be one for good
     ):
         warnings.simplefilter("ignore")
         return torch.export.export(
@@ -67,18 +69,24 @@ def _exported(model: nn.Module, bound: inspect.BoundArguments, sizes: Any) -> Ex
 def _open(bound: inspect.BoundArguments) -> dict[str, Any]:
     """All sizes open that may be: an axis of size 1 may stand there to be broadcast."""
     sizes: dict[str, Any] = {}
+    tensors = [v for v in pytree.tree_leaves(dict(bound.arguments)) if isinstance(v, torch.Tensor)]
+    ones = all(tensor.shape[0] == 1 for tensor in tensors if tensor.dim() > 1)
+
+    def open_tensor(value: Any) -> Any:
+        return _open_tensor(value, ones)
+
     for name, value in bound.arguments.items():
         if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            sizes |= pytree.tree_map(_open_tensor, value)
+            sizes |= pytree.tree_map(open_tensor, value)
         else:
-            sizes[name] = pytree.tree_map(_open_tensor, value)
+            sizes[name] = pytree.tree_map(open_tensor, value)
     return sizes
 
 
-def _open_tensor(value: Any) -> Any:
+def _open_tensor(value: Any, ones: bool) -> Any:
     if not isinstance(value, torch.Tensor):
         return None
-    batched = value.dim() > 1
+    batched = value.dim() > 1 and ones
     return {
         axis: Dim.AUTO if size != 1 or (axis == 0 and batched) else Dim.STATIC
         for axis, size in enumerate(value.shape)

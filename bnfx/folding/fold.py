@@ -65,28 +65,29 @@ def fold(
     :func:`bnfx.explain` says why.
 
     Args:
-        model: an ``nn.Module`` that ``torch.fx.symbolic_trace`` can trace, a ``GraphModule``, both
-            in evaluation mode, or an ``ExportedProgram``. It is not changed, and shares nothing
-            with the result.
-        example_inputs: inputs that ``model`` accepts. Needed where ranks matter and modules do not
-            tell them (``BatchNorm1d``, ``F.batch_norm``), and for ``verify``. An exported program
-            knows its shapes.
-        keep: ``"module"``: the same class, deep-copied, with those folds that map onto its modules:
-            layers get new weights, a BatchNorm becomes an identity. ``"graph"``: a
-            ``GraphModule``, with every fold. ``"auto"``: the former where it holds every fold (a
-            BatchNorm that a graph, too, would only turn into a multiply-add may stay), or where no
-            graph can be had; else the latter.
+        model: an ``nn.Module``, a ``GraphModule``, both in evaluation mode, or an
+            ``ExportedProgram``. It is not changed, and shares nothing with the result.
+        example_args, example_kwargs: inputs, as the model is called with them. A graph is what the
+            model does on them; without, it is traced symbolically, if nothing in the model decides
+            by an argument. Also needed for the ranks of inputs, where modules do not tell them.
+        keep: ``"module"``: the same class, deep-copied, with those folds of which it is proved
+            that they hold whatever the model's code does: layers get new weights, a BatchNorm
+            becomes an identity. ``"graph"``: a ``GraphModule``, with every fold. ``"auto"``: the
+            former where it holds every BatchNorm that a graph folds, or where no graph can be had;
+            else the latter.
         rules: ``"all"``, ``"none"`` or rule names.
-        verify: compare both models on ``example_inputs``: ``True`` allows what rounding
-            explains, a float sets the bound on the relative error.
+        verify: compare both models on the inputs: ``True`` allows what rounding explains, a float
+            sets the bound on the relative error. ``"auto"`` is ``True`` where there are inputs.
+        assume: ``"example"``, with ``keep="module"``: you vouch that the model is only ever called
+            as in the example, so folds need no proof beyond that.
 
     Returns:
         For an ``ExportedProgram`` one in the same dialect, with the same inputs and outputs; what
         was folded has left its state dict and signature. Else a module of the model's class, or a
         ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their parameters
-        the ``requires_grad`` that they had. Where shapes mattered, a graph asserts the ranks of
-        the example inputs, and those sizes that the graph fixes; in the place of a BatchNorm
-        stands an identity that checks the rank.
+        the ``requires_grad`` that they had. A graph asserts what its capture rests on: ranks, what
+        was decided about sizes, arguments that are no tensors. Where a rank mattered in a class,
+        an identity that checks it stands in the place of the BatchNorm.
 
     Raises:
         TrainingModeError: if ``model`` is in training mode.
@@ -105,12 +106,11 @@ def fold(
         check_verify(verify)
     if verify not in ("auto", False) and not inputs:
         raise OptionError("verify compares answers on example inputs; pass some after the model")
-    if assume is not None:
-        if assume != "example" or keep != "module" or not inputs:
-            raise OptionError(
-                'assume="example" vouches that the model is only called as in the example: pass '
-                f'inputs and keep="module" with it; assume={assume!r}, keep={keep!r}'
-            )
+    if assume is not None and (assume != "example" or keep != "module" or not inputs):
+        raise OptionError(
+            'assume="example" vouches that the model is only called as in the example: pass '
+            f'inputs and keep="module" with it; assume={assume!r}, keep={keep!r}'
+        )
     wanted: bool | float = bool(inputs) if verify == "auto" else verify
     if isinstance(model, ExportedProgram):
         if keep == "module":

@@ -41,7 +41,8 @@ def fold_graph(
         args, kwargs = inputs.copied()
         traced = capture(model, args, kwargs)
         rewritten = rewrite(traced, {}, form="attributes", rules=rules)
-        shapeless, values, fixed = None, (), frozenset[tuple[int, int]]()
+        values: tuple[object, ...] = ()
+        shapeless, fixed = None, frozenset[tuple[int, int]]()
     else:
         traced = trace(model)
         values = _positional(traced, inputs)
@@ -72,9 +73,9 @@ def _positional(module: fx.GraphModule, inputs: Inputs) -> tuple[object, ...]:
     """The examples in the order of the placeholders."""
     if not inputs:
         return ()
-    if (process := getattr(module.graph._codegen, "process_inputs", None)) is not None:
-        if getattr(module.graph._codegen, "pytree_info", None) is not None:
-            return tuple(process(*inputs.args, **inputs.kwargs))
+    codegen = module.graph._codegen
+    if getattr(codegen, "pytree_info", None) is not None:
+        return tuple(codegen.process_inputs(*inputs.args, **inputs.kwargs))
     bound = inspect.signature(module.forward).bind(*inputs.args, **inputs.kwargs)
     bound.apply_defaults()
     return (*bound.args, *bound.kwargs.values())

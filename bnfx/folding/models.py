@@ -12,9 +12,7 @@ from torch import fx, nn
 
 from bnfx.errors import CaptureError
 
-WAY_OUT = (
-    'keep="module" needs no graph, and torch.compile(model, backend="bnfx") no whole one'
-)
+WAY_OUT = 'keep="module" needs no graph, and torch.compile(model, backend="bnfx") no whole one'
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """An exported program as a ``GraphModule`` with the model's own signature, which asserts what the
 capture rests on.
 
-The program of ``torch.export`` was captured for one set of arguments: their structure, those that
-are no tensors, ranks, and what the model found out about sizes. The graph raises for others.
+It was captured for some arguments: their structure, those that are no tensors, ranks, and what
+the model found out about sizes. The graph raises for others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from bnfx.errors import CaptureError
 
-_STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+_STARS: dict[Any, str] = {
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
 _WRITTEN = (bool, int, float, str, type(None))
 _NATIVE = (tuple, list, dict)
 
@@ -193,7 +196,7 @@ def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: A
                 late.append((node, axis, name, expression))
     proxies = _Sizes(graph, sizes)
     for node, axis, name, expression in late:
-        found = fx.Proxy(graph.call_method("size", (node, axis)))
+        found: Any = fx.Proxy(graph.call_method("size", (node, axis)))
         if isinstance(expression, int):
             say(
                 graph,

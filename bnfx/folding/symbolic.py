@@ -1,4 +1,4 @@
-"""A graph without example inputs: symbolic tracing, where nothing that runs looks at an argument."""
+"""A graph without example inputs: symbolic tracing, if nothing looks at an argument."""
 
 from __future__ import annotations
 

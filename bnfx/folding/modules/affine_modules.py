@@ -169,9 +169,7 @@ class _ChainTracer(Tracer):
     """Traces through what has weights of its own, and no layers inside that have any."""
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        if super().is_leaf_module(module, path) or path not in self.opened:
-            return True
-        return False
+        return bool(super().is_leaf_module(module, path) or path not in self.opened)
 
     def __init__(self, opened: Collection[str]) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from bnfx.folding.modules.reachable import Function, Reachable
+from bnfx.folding.modules.uses import HARMLESS_CALLS, Uses
 
 _WALKS = frozenset(
     [
@@ -38,11 +39,6 @@ _COMPUTING = frozenset(
         "getattr_static",
     ]
 )
-_HARMLESS_CALLS = frozenset(
-    ["isinstance", "hasattr", "type", "id", "len", "print", "repr", "str", "issubclass"]
-)
-_HARMLESS_METHODS = frozenset(["train", "eval", "requires_grad_", "extra_repr"])
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +58,12 @@ class Mention:
     base: ast.AST | None
 
 
-class Mentions:
+class Mentions(Uses):
     """All mentions in the code that a model can reach."""
 
     def __init__(self, reachable: Reachable) -> None:
         self.model = reachable.model
-        self.parents: dict[ast.AST, ast.AST] = {}
+        super().__init__()
         self._all: list[Mention] = []
         self._kinds: dict[type, list[nn.Module]] = {}
         for module in self.model.modules():
@@ -89,7 +85,7 @@ class Mentions:
     def _mentions(self, function: Function, node: ast.AST) -> Iterator[Mention]:
         if isinstance(node, ast.Attribute):
             yield Mention(function, node, _exactly(node.attr), node.value)
-            if node.attr in _WALKS and not self._is_harmless_walk(node):
+            if node.attr in _WALKS and not self.is_harmless_walk(node):
                 constant = _constant_argument(self.parents.get(node), 0)
                 if node.attr == "get_submodule" and constant is not None:
                     return  # the name in it is a mention
@@ -125,12 +121,13 @@ class Mentions:
                 if not part.isdigit():
                     yield Mention(function, node, _exactly(part), None)
 
-    def scope(self, node: ast.AST) -> ast.AST | None:
-        """The function that an expression stands in."""
-        above = self.parents.get(node)
-        while above is not None and not isinstance(above, _SCOPES):
-            above = self.parents.get(above)
-        return above
+    def runs_own_code(self, method: str) -> bool:
+        """Whether a method of that name is torch's, or of a class with weights of its own."""
+        kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.Sequential)
+        if any(hasattr(kind, method) for kind in (*kinds, nn.ModuleList, nn.ModuleDict)):
+            return True
+        named = (m for m in self.model.modules() if hasattr(type(m), method))
+        return any(module._parameters or module._buffers for module in named)
 
     def of(self, owner: nn.Module, name: str) -> list[Mention]:
         """Those that may be the attribute ``name`` of ``owner``."""
@@ -152,7 +149,7 @@ class Mentions:
             return True
         found: list[nn.Module] = list(self._kinds.get(function.kind, ()))
         if not issubclass(function.kind, nn.Module):
-            return True
+            return bool(names)  # what such an object holds itself is refused for being held
         for name in reversed(names):
             held = [_attribute(module, name) for module in found]
             if any(not isinstance(value, nn.Module) for value in held):
@@ -162,112 +159,8 @@ class Mentions:
             return any(owner in set(module.modules()) for module in found)
         return owner in found
 
-    def is_call(self, node: ast.AST) -> bool:
-        """Whether the expression is only called."""
-        parent = self.parents.get(node)
-        return isinstance(parent, ast.Call) and parent.func is node
-
-    def is_harmless(self, node: ast.AST) -> bool:
-        """Whether what the code does with a module neither runs nor keeps nor changes it."""
-        parent = self.parents.get(node)
-        if isinstance(parent, ast.Compare):
-            return all(isinstance(op, (ast.Is, ast.IsNot)) for op in parent.ops)
-        if isinstance(parent, ast.Call) and parent.func is not node:
-            name = getattr(parent.func, "id", "")
-            return name in _HARMLESS_CALLS or _is_initialiser(parent)
-        if isinstance(parent, ast.Attribute) and parent.value is node:
-            above = self.parents.get(parent)
-            if isinstance(above, ast.Call) and above.func is parent:
-                return parent.attr in _HARMLESS_METHODS
-            if isinstance(above, ast.Attribute):
-                return False
-            return (isinstance(above, ast.Call) and _is_initialiser(above)) or (
-                isinstance(above, ast.Compare)
-                and all(isinstance(op, (ast.Is, ast.IsNot)) for op in above.ops)
-            )
-        if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "getattr":
-            return self.is_harmless(parent)
-        return isinstance(parent, ast.Expr)
-
-    def runs_whole(self, node: ast.AST, depth: int) -> bool:
-        """Whether an expression is only called, ``depth`` containers down."""
-        if self.is_harmless(node):
-            return True
-        parent = self.parents.get(node)
-        if depth == 0:
-            if self.is_call(node) or _runs_it(parent, node):
-                return True
-            return self._names_run_whole(parent, node, 0)
-        if isinstance(parent, ast.Subscript) and parent.value is node:
-            return not isinstance(parent.slice, ast.Slice) and self.runs_whole(parent, depth - 1)
-        if isinstance(parent, ast.Attribute) and parent.attr in ("items", "values"):
-            call = self.parents.get(parent)
-            return isinstance(call, ast.Call) and self.runs_whole(call, depth)
-        if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in (
-            "enumerate",
-            "zip",
-            "reversed",
-        ):
-            return self.runs_whole(parent, depth)
-        if isinstance(parent, (ast.For, ast.comprehension)) and parent.iter is node:
-            return self._targets_run_whole(parent.target, depth - 1)
-        return self._names_run_whole(parent, node, depth)
-
-    def _names_run_whole(self, parent: ast.AST | None, node: ast.AST, depth: int) -> bool:
-        if isinstance(parent, ast.Assign) and parent.value is node:
-            return all(self._targets_run_whole(target, depth) for target in parent.targets)
-        return False
-
-    def _targets_run_whole(self, target: ast.AST, depth: int) -> bool:
-        names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
-        if any(not isinstance(n, (ast.Name, ast.Tuple, ast.Store)) for n in ast.walk(target)):
-            return False
-        scope = self.scope(target)
-        assert scope is not None
-        uses = [
-            n
-            for n in ast.walk(scope)
-            if isinstance(n, ast.Name) and n.id in names and isinstance(n.ctx, ast.Load)
-        ]
-        return all(self._is_use(use, depth) for use in uses)
-
-    def _is_use(self, use: ast.Name, depth: int) -> bool:
-        parent = self.parents.get(use)
-        if isinstance(parent, ast.Assign):
-            return False
-        return (
-            self.runs_whole(use, depth)
-            or isinstance(parent, (ast.Compare, ast.FormattedValue))
-            or (isinstance(parent, ast.Subscript) and parent.slice is use)
-        )
-
-    def _is_harmless_walk(self, node: ast.Attribute) -> bool:
-        """``for m in self.modules()``, whose ``m`` is neither run nor kept."""
-        call = self.parents.get(node)
-        above = self.parents.get(call) if call is not None else None
-        if isinstance(above, ast.Call) and getattr(above.func, "id", "") == "enumerate":
-            call, above = above, self.parents.get(above)
-        if not isinstance(call, ast.Call) or not isinstance(above, (ast.For, ast.comprehension)):
-            return False
-        names = {n.id for n in ast.walk(above.target) if isinstance(n, ast.Name)}
-        scope = self.scope(node)
-        uses = (
-            [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
-            if scope
-            else []
-        )
-        return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
-
 
 _ANY = re.compile(r".*", re.DOTALL)
-
-
-def _runs_it(call: ast.AST | None, node: ast.AST) -> bool:
-    """``torch.vmap(self.net)`` and ``checkpoint(self.net, x)`` run a module whole."""
-    if not isinstance(call, ast.Call) or not call.args or call.args[0] is not node:
-        return False
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    return name in ("vmap", "checkpoint")
 
 
 def _exactly(name: str) -> re.Pattern[str]:
@@ -279,7 +172,9 @@ def _pattern(node: ast.AST) -> re.Pattern[str]:
     if isinstance(node, ast.Constant):
         return _exactly(str(node.value))
     if isinstance(node, ast.JoinedStr):
-        parts = (re.escape(v.value) if isinstance(v, ast.Constant) else ".*" for v in node.values)
+        parts = (
+            re.escape(str(v.value)) if isinstance(v, ast.Constant) else ".*" for v in node.values
+        )
         return re.compile("".join(parts))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return re.compile(_pattern(node.left).pattern + _pattern(node.right).pattern)
@@ -304,7 +199,7 @@ def _looked_into(node: ast.AST) -> list[ast.AST]:
     if isinstance(node, (ast.Starred, ast.Subscript)):
         return [node.value]
     assert isinstance(node, ast.Call)
-    if getattr(node.func, "id", "") in ("super", *_HARMLESS_CALLS):
+    if getattr(node.func, "id", "") in ("super", *HARMLESS_CALLS):
         return []
     return list(node.args)
 
@@ -325,11 +220,3 @@ def _is_imported(function: Function, node: ast.AST) -> bool:
         return False
     value = function.function.__globals__.get(node.id)
     return value is not None and (isinstance(value, type) or type(value).__name__ == "module")
-
-
-def _is_initialiser(call: ast.Call) -> bool:
-    """``nn.init.zeros_(...)``: a fold takes the weights as they are; who sets them anew has others."""
-    function = call.func
-    return isinstance(function, ast.Attribute) and (
-        getattr(function.value, "attr", getattr(function.value, "id", "")) == "init"
-    )

@@ -52,7 +52,7 @@ def seen_pairs(model: nn.Module, inputs: Inputs) -> list[Pair]:
     graph = capture(copied(model), args, kwargs).graph
     scopes = {node: _scopes(node) for node in graph.nodes}
     pairs = []
-    for path, module in model.named_modules():
+    for path, _ in model.named_modules():
         inside = [node for node in graph.nodes if path in scopes[node]] if path else []
         outer = [n for n in inside if any(user not in inside for user in n.users)]
         if len(outer) != 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +19,9 @@ from torch import nn
 
 from bnfx.folding.modules.mentions import Mention, Mentions
 from bnfx.folding.modules.reachable import Reachable
+from bnfx.folding.modules.straight_line import argument_of
 from bnfx.passes.fx.calls.modules import has_hooks
 from bnfx.passes.fx.parameters.sources import memory
-
-_BRANCHING = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp)
-_BRANCHING += (ast.GeneratorExp, ast.Yield, ast.YieldFrom, ast.Await, ast.NamedExpr)
-_PLAIN = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Assert)
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Succession:
     def _neighbours(self, path: str, module: nn.Module) -> Iterator[tuple[Pair, str | None]]:
         why = self._opened(path)
         names = [f"{path}.{name}".lstrip(".") for name in module._modules]
-        for first, second in zip(names, names[1:], strict=False):
+        for first, second in itertools.pairwise(names):
             if first in self._paths and second in self._paths:
                 yield Pair(first, second), why
 
@@ -136,9 +134,9 @@ class Succession:
             # A list has no forward of its own: what its owner does with its elements counts.
             if isinstance(owner, nn.Sequential):
                 break
-            strange = [m for m in self._mentions.of(owner, name)]
-            if strange:
-                return _told(strange[0], name)
+            others = self._mentions.of(owner, name)
+            if others:
+                return _told(others[0], name)
             depth, name = depth + 1, owner_path.rpartition(".")[2]
             owner_path = owner_path.rpartition(".")[0]
             owner = self._paths.get(owner_path)
@@ -155,11 +153,11 @@ class Succession:
         """Pairs of attributes, found at the calls of the second."""
         for name in list(module._modules):
             second = f"{path}.{name}".lstrip(".")
-            mentions = [m for m in self._mentions.of(module, name)]
+            mentions = list(self._mentions.of(module, name))
             if second not in self._paths:
                 continue
             live = [m for m in mentions if not self._mentions.is_harmless(m.node)]
-            before = [self._before(m) for m in live]
+            before = [argument_of(self._mentions, m) for m in live]
             names = {_name_of(node) for node in before if node is not None}
             if len(names) != 1 or (first := names.pop()) not in module._modules:
                 continue
@@ -177,74 +175,6 @@ class Succession:
                 if id(m.node) not in taken and not self._mentions.is_harmless(m.node)
             ]
             yield pair, _told(others[0], first) if others else None
-
-    def _before(self, mention: Mention) -> ast.AST | None:
-        """The expression whose call's result is the one argument of this one's call, and nobody
-        else's.
-        """
-        call = self._mentions.parents.get(mention.node)
-        if not isinstance(call, ast.Call) or call.func is not mention.node:
-            return None
-        if len(call.args) != 1 or call.keywords or isinstance(call.args[0], ast.Starred):
-            return None
-        argument = call.args[0]
-        if isinstance(argument, ast.Call):
-            return self._callee(argument, mention)
-        if not isinstance(argument, ast.Name):
-            return None
-        statement: ast.AST = call
-        while not isinstance(statement, ast.stmt):
-            if isinstance(statement, _BRANCHING) or statement not in self._mentions.parents:
-                return None
-            statement = self._mentions.parents[statement]
-        if self._is_tried(statement):
-            return None
-        block = _block(self._mentions.parents[statement], statement)
-        function = self._mentions.scope(statement)
-        if block is None or function is None or not isinstance(statement, (*_PLAIN, ast.Return)):
-            return None
-        name = argument.id
-        loads = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name]
-        here = [n for n in ast.walk(statement) if isinstance(n, ast.Name) and n.id == name]
-        stored = any(isinstance(n.ctx, ast.Store) for n in here)
-        if isinstance(statement, ast.AugAssign) and stored:
-            return None
-        if sum(isinstance(n.ctx, ast.Load) for n in here) != 1:
-            return None
-        if any(isinstance(n, (ast.Global, ast.Nonlocal)) for n in ast.walk(function)):
-            return None
-        if any(self._mentions.scope(n) is not function for n in loads):
-            return None
-        if not stored and not isinstance(statement, ast.Return):
-            if sum(isinstance(n.ctx, ast.Load) for n in loads) != 1:
-                return None
-        for earlier in reversed(block[: block.index(statement)]):
-            if _is_binding(earlier, name):
-                value = earlier.value
-                return self._callee(value, mention) if isinstance(value, ast.Call) else None
-            touched = any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(earlier))
-            leaves = any(
-                isinstance(n, (ast.Yield, ast.YieldFrom, ast.Await)) for n in ast.walk(earlier)
-            )
-            if touched or leaves or not isinstance(earlier, _PLAIN):
-                return None
-        return None
-
-    def _is_tried(self, statement: ast.AST) -> bool:
-        """Whether what was bound before an exception may be seen behind it."""
-        above = self._mentions.parents.get(statement)
-        while above is not None and not isinstance(above, ast.Try):
-            above = self._mentions.parents.get(above)
-        return above is not None
-
-    def _callee(self, call: ast.Call, mention: Mention) -> ast.AST | None:
-        """What is called, with one argument, if it is an attribute of the same object."""
-        if len(call.args) != 1 or call.keywords or isinstance(call.args[0], ast.Starred):
-            return None
-        if not isinstance(call.func, ast.Attribute) or not isinstance(mention.base, ast.Name):
-            return None
-        same = ast.dump(call.func.value) == ast.dump(mention.base)
-        return call.func if same and mention.base.id == mention.function.owner else None
 
 
 _LISTS_FORWARD = nn.ModuleList.forward
@@ -265,21 +195,3 @@ def _told(mention: Mention, name: str) -> str:
 
 def _name_of(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else ""
-
-
-def _block(parent: ast.AST, statement: ast.AST) -> list[ast.AST] | None:
-    blocks = (getattr(parent, name, None) for name in ("body", "orelse", "finalbody"))
-    return next((b for b in blocks if isinstance(b, list) and statement in b), None)
-
-
-def _is_binding(statement: ast.AST, name: str) -> bool:
-    return (
-        isinstance(statement, ast.Assign)
-        and len(statement.targets) == 1
-        and isinstance(statement.targets[0], ast.Name)
-        and statement.targets[0].id == name
-    ) or (
-        isinstance(statement, ast.AnnAssign)
-        and isinstance(statement.target, ast.Name)
-        and statement.target.id == name
-    )
