@@ -1,143 +1,107 @@
-"""From a model to fx graphs."""
+"""A graph of what a model does on example inputs, as ``torch.export`` captures it."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import operator
-from collections.abc import Callable
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as _found_config
+from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
-from bnfx.passes.fx.calls.modules import is_registered
+from bnfx.folding.models import WAY_OUT
+from bnfx.folding.plain_graph import plain_graph
+
+_CONFIG: Any = _found_config
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The user's module behind what ``torch.compile`` returned."""
-    original = getattr(model, "_orig_mod", model)
-    return original if isinstance(original, nn.Module) else model
+def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> fx.GraphModule:
+    """The graph of ``model(*args, **kwargs)``, with sizes left open where the model leaves them.
 
-
-def is_training(model: nn.Module) -> bool:
-    """Whether the model, as it would run, is in training mode.
-
-    A ``GraphModule`` has no behaviour of its own: the modules that it calls have. (What
-    ``torch.export`` gives is marked as training for good, and its calls carry their own flags.)
-    """
-    if not isinstance(model, fx.GraphModule):
-        return model.training
-    called = (model.get_submodule(node.target) for node in model.graph.find_nodes(op="call_module"))
-    own = (module for module in called if not type(module).__module__.startswith("torch.export"))
-    return any(is_training(module) for module in own)
-
-
-_IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
-
-
-class _Proxy(fx.Proxy):
-    """A proxy that knows ``x *= 2`` for a write; torch's own records ``x = x * 2``."""
-
-
-def _in_place(op: Callable[..., Any]) -> Callable[..., Any]:
-    def write(self: _Proxy, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", op, (self, other), {})
-
-    return write
-
-
-for _name in _IN_PLACE.split():
-    setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
-
-
-class Tracer(fx.Tracer):
-    """Traces accesses to buffers too: ``self.count.add_(1)`` in forward belongs into the graph."""
-
-    proxy_buffer_attributes = True
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        return is_registered(module) or bool(super().is_leaf_module(module, path))
-
-
-class _DeepTracer(Tracer):
-    """Traces through parametrized modules, so that it is seen how they compute their weights."""
-
-    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        inside = "parametrizations" in path.split(".")
-        if inside or nn.utils.parametrize.is_parametrized(module):
-            return False
-        return super().is_leaf_module(module, path)
-
-
-def trace(model: nn.Module, tracer: Tracer | None = None) -> fx.GraphModule:
-    """``model`` itself if it is a ``GraphModule``, else its symbolic trace.
+    It is captured by Dynamo (``torch.export(strict=True)``), which follows the code on the inputs
+    at hand: ``x is None``, ``isinstance``, ``try`` go where they go in a call. If sizes cannot be
+    left open, all are those of the example, and asserted.
 
     Args:
-        model: what tracing leaves behind, it leaves there.
-        tracer: one that watches; parametrized modules are then left whole.
+        model: a copy; it takes these inputs.
+        args, kwargs: inputs; they are not changed.
 
     Raises:
-        CaptureError: if its control flow depends on data, or it enters autocast.
+        CaptureError: if there is no one graph of it.
     """
-    if isinstance(model, fx.GraphModule):
-        return model
-    kind = type(model).__name__
-    with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast):
-        if tracer is None and any(map(nn.utils.parametrize.is_parametrized, model.modules())):
-            with contextlib.suppress(Exception):  # not all can be: spectral_norm asks for a rank
-                return fx.GraphModule(model, _graph(_DeepTracer(), model), kind)
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    bound.apply_defaults()
+    first: Exception | None = None
+    for sizes in (_open(bound), None):
         try:
-            return fx.GraphModule(model, _graph(tracer or Tracer(), model), kind)
+            return plain_graph(_exported(model, bound, sizes), bound, type(model).__name__)
         except Exception as error:
-            raise CaptureError(f"torch.fx cannot trace {kind}: {error}. {_WAY_OUT}") from error
+            first = first or error
+    assert first is not None
+    lines = [line.strip() for line in str(first).splitlines() if line.strip()] or [repr(first)]
+    why = next((line.partition("got ")[2] for line in lines if "got " in line), lines[0])
+    raise CaptureError(
+        f"torch.export cannot capture {type(model).__name__} in one graph: {why}. {WAY_OUT}"
+    ) from first
 
 
-def _graph(tracer: Tracer, model: nn.Module) -> fx.Graph:
-    graph = tracer.trace(model)
-    graph._tracer_cls = fx.Tracer  # ours would ask for bnfx where a graph is unpickled
-    return graph
+def _exported(model: nn.Module, bound: inspect.BoundArguments, sizes: Any) -> ExportedProgram:
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(),
+        warnings.catch_warnings(),
+        _quiet("torch.export._trace", "torch.fx.experimental.symbolic_shapes", "torch._dynamo"),
+        _CONFIG.patch(backed_size_oblivious=True),  # else a batch of 1 would be one for good
+    ):
+        warnings.simplefilter("ignore")
+        return torch.export.export(
+            model, bound.args, bound.kwargs, dynamic_shapes=sizes, strict=True
+        )
 
 
-def check_traceable(model: nn.Module) -> None:
-    """Raise :class:`CaptureError` for what tracing and copying would lose without a word."""
-    kind = type(model).__name__
-    hooks = (*model._forward_hooks.values(), *model._forward_pre_hooks.values())
-    if not all(getattr(hook, "__module__", "").startswith("torch.export") for hook in hooks):
-        raise CaptureError(f"{kind} has forward hooks, which a graph cannot hold. {_WAY_OUT}")
-    if not isinstance(model, fx.GraphModule):
-        check_own_forward(model)
+def _open(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """All sizes open that may be: an axis of size 1 may stand there to be broadcast."""
+    sizes: dict[str, Any] = {}
+    tensors = [v for v in pytree.tree_leaves(dict(bound.arguments)) if isinstance(v, torch.Tensor)]
+    ones = all(tensor.shape[0] == 1 for tensor in tensors if tensor.dim() > 1)
+
+    def open_tensor(value: Any) -> Any:
+        return _open_tensor(value, ones)
+
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            sizes |= pytree.tree_map(open_tensor, value)
+        else:
+            sizes[name] = pytree.tree_map(open_tensor, value)
+    return sizes
 
 
-def check_own_forward(model: nn.Module) -> None:
-    """Raise :class:`CaptureError` unless calling ``model`` runs the forward of its class."""
-    kind = type(model).__name__
-    if type(model).__call__ is not nn.Module.__call__ or "forward" in vars(model):
-        raise CaptureError(f"{kind} replaces __call__ or its own forward. {_WAY_OUT}")
+def _open_tensor(value: Any, ones: bool) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return None
+    batched = value.dim() > 1 and ones
+    return {
+        axis: Dim.AUTO if size != 1 or (axis == 0 and batched) else Dim.STATIC
+        for axis, size in enumerate(value.shape)
+    }
 
 
-_WAY_OUT = (
-    'Use torch.compile(model, backend="bnfx"), which needs no whole graph, or pass the GraphModule '
-    "of a part that can be traced"
-)
-
-
-def _refuse_autocast(self: torch.autocast) -> None:
-    raise CaptureError("it enters torch.autocast, which torch.fx does not record")
-
-
-def copied(value: Any) -> Any:
-    """A deep copy.
-
-    Raises:
-        CaptureError: if there can be none, as of lazy modules and graph tensors.
-    """
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Without log lines of failures that are told in other words, or tried in another way."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
-        return copy.deepcopy(value)
-    except Exception as error:
-        raise CaptureError(f"{type(value).__name__} cannot be copied: {error}") from error
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -10,8 +10,10 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from bnfx.folding.capture import copied, trace, unwrap
+from bnfx.folding.models import Inputs, check_scripted, copied, unwrap
 from bnfx.folding.programs.exported import survey_exported
+from bnfx.folding.symbolic import trace
+from bnfx.folding.verify import run_once
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.modules import is_batch_norm
 from bnfx.passes.fx.dynamo import GraphInputs
@@ -23,10 +25,12 @@ _collected: contextvars.ContextVar[list[GraphReport] | None] = contextvars.Conte
     "bnfx_explain", default=None
 )
 # Dynamo stops compiling code that it has compiled too often, and would show nothing from then on.
-_NO_LIMIT = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20}
+_NO_LIMIT = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20, "allow_rnn": True}
 
 
-def explain(model: nn.Module | ExportedProgram, *example_inputs: Any) -> Report:
+def explain(
+    model: nn.Module | ExportedProgram, *example_args: Any, **example_kwargs: Any
+) -> Report:
     """What bnfx would do with each BatchNorm of ``model``: folded where, or left alone why.
 
     With example inputs, a copy of the model runs once, in eager mode under ``torch.no_grad()``, and
@@ -36,21 +40,26 @@ def explain(model: nn.Module | ExportedProgram, *example_inputs: Any) -> Report:
     Args:
         model: in evaluation mode, or each BatchNorm's verdict will be ``training-mode``. Of an
             ``ExportedProgram``, the graph is read as it is, and inputs are not needed.
-        example_inputs: inputs that ``model`` accepts.
+        example_args, example_kwargs: inputs that ``model`` accepts.
 
     Returns:
         The report. A BatchNorm module that no captured graph runs is named in its notes.
 
     Raises:
-        CaptureError: if the model cannot be copied, or, without example inputs, not be traced.
+        CaptureError: if the model cannot be copied, fails on the inputs, or is TorchScript; or,
+            without inputs, if it cannot be traced, or decides by an argument.
     """
     if isinstance(model, ExportedProgram):
         return Report((survey_exported(model),))
     if not isinstance(model, nn.Module):
         raise TypeError(f"bnfx.explain takes an nn.Module, not {type(model).__name__}")
+    check_scripted(unwrap(model))
     module: nn.Module = copied(unwrap(model))
-    if not example_inputs:
+    inputs = Inputs(example_args, example_kwargs)
+    if not inputs:
         return Report((rewrite(trace(module), {}, form="attributes").report,))
+    run_once(module, inputs)
+    args, kwargs = inputs.copied()
     collected: list[GraphReport] = []
     token = _collected.set(collected)
     try:
@@ -59,7 +68,7 @@ def explain(model: nn.Module | ExportedProgram, *example_inputs: Any) -> Report:
             torch.random.fork_rng(),
             torch._dynamo.config.patch(_NO_LIMIT),
         ):
-            torch.compile(module, backend=_explaining)(*copied(example_inputs))
+            torch.compile(module, backend=_explaining)(*args, **kwargs)
     finally:
         _collected.reset(token)
     return Report((*collected, *_unseen(module, collected)))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
-import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from bnfx.errors import CaptureError, OptionError, TrainingModeError, VerificationError
-from bnfx.folding.capture import copied, is_training, unwrap
+from bnfx.errors import CaptureError, OptionError, TrainingModeError
 from bnfx.folding.keep import fold_kept
+from bnfx.folding.models import Inputs, check_scripted, is_training, unwrap
 from bnfx.folding.programs.exported import fold_exported
-from bnfx.folding.verify import allowed, relative_error
+from bnfx.folding.verify import check_answers, run_once
 from bnfx.options import check_verify, nearest, parse_rules
 from bnfx.passes.fx.rewrite import is_meta
 
@@ -24,33 +22,41 @@ _KEEPS = ("auto", "graph", "module")
 @overload
 def fold(
     model: ExportedProgram,
-    *example_inputs: Any,
+    *example_args: Any,
     keep: str = ...,
     rules: str | Sequence[str] = ...,
-    verify: bool | float = ...,
+    verify: bool | float | Literal["auto"] = ...,
+    assume: str | None = ...,
+    **example_kwargs: Any,
 ) -> ExportedProgram: ...
 @overload
 def fold(
     model: nn.Module,
-    *example_inputs: Any,
+    *example_args: Any,
     keep: Literal["graph"],
     rules: str | Sequence[str] = ...,
-    verify: bool | float = ...,
+    verify: bool | float | Literal["auto"] = ...,
+    assume: str | None = ...,
+    **example_kwargs: Any,
 ) -> fx.GraphModule: ...
 @overload
 def fold(
     model: nn.Module,
-    *example_inputs: Any,
+    *example_args: Any,
     keep: str = ...,
     rules: str | Sequence[str] = ...,
-    verify: bool | float = ...,
+    verify: bool | float | Literal["auto"] = ...,
+    assume: str | None = ...,
+    **example_kwargs: Any,
 ) -> nn.Module: ...
 def fold(
     model: nn.Module | ExportedProgram,
-    *example_inputs: Any,
+    *example_args: Any,
     keep: str = "auto",
     rules: str | Sequence[str] = "all",
-    verify: bool | float = False,
+    verify: bool | float | Literal["auto"] = "auto",
+    assume: str | None = None,
+    **example_kwargs: Any,
 ) -> nn.Module | ExportedProgram:
     """A copy of ``model`` in evaluation with its BatchNorms folded into neighbouring weights.
 
@@ -59,28 +65,29 @@ def fold(
     :func:`bnfx.explain` says why.
 
     Args:
-        model: an ``nn.Module`` that ``torch.fx.symbolic_trace`` can trace, a ``GraphModule``, both
-            in evaluation mode, or an ``ExportedProgram``. It is not changed, and shares nothing
-            with the result.
-        example_inputs: inputs that ``model`` accepts. Needed where ranks matter and modules do not
-            tell them (``BatchNorm1d``, ``F.batch_norm``), and for ``verify``. An exported program
-            knows its shapes.
-        keep: ``"module"``: the same class, deep-copied, with those folds that map onto its modules:
-            layers get new weights, a BatchNorm becomes an identity. ``"graph"``: a
-            ``GraphModule``, with every fold. ``"auto"``: the former where it holds every fold (a
-            BatchNorm that a graph, too, would only turn into a multiply-add may stay), or where no
-            graph can be had; else the latter.
+        model: an ``nn.Module``, a ``GraphModule``, both in evaluation mode, or an
+            ``ExportedProgram``. It is not changed, and shares nothing with the result.
+        example_args, example_kwargs: inputs, as the model is called with them. A graph is what the
+            model does on them; without, it is traced symbolically, if nothing in the model decides
+            by an argument. Also needed for the ranks of inputs, where modules do not tell them.
+        keep: ``"module"``: the same class, deep-copied, with those folds of which it is proved
+            that they hold whatever the model's code does: layers get new weights, a BatchNorm
+            becomes an identity. ``"graph"``: a ``GraphModule``, with every fold. ``"auto"``: the
+            former where it holds every BatchNorm that a graph folds, or where no graph can be had;
+            else the latter.
         rules: ``"all"``, ``"none"`` or rule names.
-        verify: compare both models on ``example_inputs``: ``True`` allows what rounding
-            explains, a float sets the bound on the relative error.
+        verify: compare both models on the inputs: ``True`` allows what rounding explains, a float
+            sets the bound on the relative error. ``"auto"`` is ``True`` where there are inputs.
+        assume: ``"example"``, with ``keep="module"``: you vouch that the model is only ever called
+            as in the example, so folds need no proof beyond that.
 
     Returns:
         For an ``ExportedProgram`` one in the same dialect, with the same inputs and outputs; what
         was folded has left its state dict and signature. Else a module of the model's class, or a
         ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their parameters
-        the ``requires_grad`` that they had. Where shapes mattered, a graph asserts the ranks of
-        the example inputs, and those sizes that the graph fixes; in the place of a BatchNorm
-        stands an identity that checks the rank.
+        the ``requires_grad`` that they had. A graph asserts what its capture rests on: ranks, what
+        was decided about sizes, arguments that are no tensors. Where a rank mattered in a class,
+        an identity that checks it stands in the place of the BatchNorm.
 
     Raises:
         TrainingModeError: if ``model`` is in training mode.
@@ -94,41 +101,36 @@ def fold(
     if keep not in _KEEPS:
         raise OptionError(f"keep={keep!r} is not valid{nearest(keep, _KEEPS)}")
     chosen = parse_rules(rules)
-    check_verify(verify)
-    if verify and not example_inputs:
+    inputs = Inputs(example_args, example_kwargs)
+    if verify != "auto":
+        check_verify(verify)
+    if verify not in ("auto", False) and not inputs:
         raise OptionError("verify compares answers on example inputs; pass some after the model")
+    if assume is not None and (assume != "example" or keep != "module" or not inputs):
+        raise OptionError(
+            'assume="example" vouches that the model is only called as in the example: pass '
+            f'inputs and keep="module" with it; assume={assume!r}, keep={keep!r}'
+        )
+    wanted: bool | float = bool(inputs) if verify == "auto" else verify
     if isinstance(model, ExportedProgram):
         if keep == "module":
             raise OptionError('an ExportedProgram has no modules; leave keep="auto"')
         program, _ = fold_exported(model, chosen)
-        if verify:
-            _verify(model.module(), program.module(), example_inputs, verify)
+        if wanted:
+            check_answers(model.module(), program.module(), inputs, wanted)
         return program
     if not isinstance(model, nn.Module):
         what = type(model).__name__
         raise TypeError(f"bnfx.fold takes an nn.Module, not {what}")
     model = unwrap(model)
+    check_scripted(model)
     if is_training(model):
         raise TrainingModeError("the model is in training mode; call model.eval() first")
     if any(map(is_meta, (*model.parameters(), *model.buffers()))):
         raise CaptureError("the model is on the meta device, so its weights hold no numbers")
-    folded = fold_kept(model, example_inputs, chosen, keep)
-    if verify:
-        _verify(model, folded, example_inputs, verify)
+    if inputs:
+        run_once(model, inputs)
+    folded = fold_kept(model, inputs, chosen, keep, assume)
+    if wanted:
+        check_answers(model, folded, inputs, wanted)
     return folded
-
-
-def _verify(
-    model: nn.Module, folded: nn.Module, example_inputs: Sequence[Any], verify: bool | float
-) -> None:
-    with torch.no_grad(), torch.random.fork_rng():
-        state = torch.random.get_rng_state()
-        expected = copied(model)(*copy.deepcopy(example_inputs))
-        torch.random.set_rng_state(state)
-        actual = folded(*copy.deepcopy(example_inputs))
-    error, bound = relative_error(actual, expected), allowed(verify, expected)
-    if not error <= bound:
-        raise VerificationError(
-            f"the folded model's answer differs by {error:.1e}, more than {bound:.1e}; "
-            "raise verify= if the model amplifies rounding, else please report it"
-        )

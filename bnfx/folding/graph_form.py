@@ -1,15 +1,19 @@
-"""The folded model as a graph: trace, rewrite, fill in the numbers."""
+"""The folded model as a graph: capture, rewrite, fill in the numbers."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
 
 from torch import fx, nn
 
-from bnfx.folding.capture import check_traceable, copied, trace
-from bnfx.folding.example_shapes import check_shapes, describe_shapes
+from bnfx.errors import CaptureError
+from bnfx.folding.capture import capture
+from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
+from bnfx.folding.models import Inputs, check_scripted, check_traceable, copied
+from bnfx.folding.symbolic import trace
 from bnfx.passes.fx import rewrite
+from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.bind import fill
 from bnfx.passes.fx.rewrite import given_up, survey_shapeless
 from bnfx.passes.report import GraphReport
@@ -17,28 +21,36 @@ from bnfx.passes.rules.rule import Rule
 
 
 def fold_graph(
-    model: nn.Module, example_inputs: Sequence[Any], rules: Sequence[Rule]
+    model: nn.Module, inputs: Inputs, rules: Sequence[Rule]
 ) -> tuple[fx.GraphModule, GraphReport]:
     """A folded ``GraphModule``, and what became of each BatchNorm.
 
     Args:
-        model: a module that ``torch.fx`` can trace, or a ``GraphModule``; it is not changed.
-        example_inputs: for shapes, where there are any.
+        model: any module, which is captured, or a ``GraphModule``; it is not changed.
+        inputs: examples, where there are any; without, ``model`` is traced by ``torch.fx``.
         rules: those to apply.
 
     Raises:
-        CaptureError: if ``model`` cannot be traced or copied.
+        CaptureError: if ``model`` cannot be captured or copied.
     """
+    check_scripted(model)
     check_traceable(model)
-    # A copy first: whatever tracing and shape propagation leave behind, they leave it there.
-    traced = trace(copied(model))
-    shapeless = survey_shapeless(traced, rules) if example_inputs else None
-    fixed = describe_shapes(traced, example_inputs) if example_inputs else frozenset()
-    rewritten = rewrite(traced, {}, form="attributes", rules=rules)
+    # A copy first: whatever capture and shape propagation leave behind, they leave it there.
+    model = copied(model)
+    if inputs and not isinstance(model, fx.GraphModule):
+        args, kwargs = inputs.copied()
+        traced = capture(model, args, kwargs)
+        rewritten = rewrite(traced, {}, form="attributes", rules=rules)
+        values: tuple[object, ...] = ()
+        shapeless, fixed = None, frozenset[tuple[int, int]]()
+    else:
+        traced = trace(model)
+        values = _positional(traced, inputs)
+        shapeless, fixed = _describe(traced, values, rules) if values else (None, frozenset())
+        rewritten = rewrite(traced, {}, form="attributes", rules=rules)
     folded = rewritten.module
-    shapes_matter = shapeless is not None and not shapeless.agrees(rewritten.report)
-    if rewritten.slots and shapes_matter:
-        check_shapes(folded, example_inputs, fixed)  # what folded rests on them
+    if rewritten.slots and shapeless is not None and not shapeless.agrees(rewritten.report):
+        check_shapes(folded, values, fixed)  # what folded rests on them
     try:
         weights = rewritten.evaluate() if rewritten.slots else []
         assert weights is not None, "a module's own parameters are no fake tensors"
@@ -46,4 +58,58 @@ def fold_graph(
         fill(folded, named)
     except Exception as error:
         return traced, given_up(traced, error, "computing the folded weights")
+    _keep_paths(traced, folded, [slot.name for slot in rewritten.slots])
     return folded, rewritten.report
+
+
+def _describe(
+    traced: fx.GraphModule, values: Sequence[object], rules: Sequence[Rule]
+) -> tuple[GraphReport | None, Fixed]:
+    """What would be folded without shapes; and shapes, where they can be found at all."""
+    shapeless = survey_shapeless(traced, rules)
+    try:
+        return shapeless, describe_shapes(traced, values)
+    except CaptureError:  # the model ran on them: they fit, and so does what is true of any shapes
+        return None, frozenset()
+
+
+def _positional(module: fx.GraphModule, inputs: Inputs) -> tuple[object, ...]:
+    """The examples in the order of the placeholders."""
+    if not inputs:
+        return ()
+    codegen = module.graph._codegen
+    if getattr(codegen, "pytree_info", None) is not None:
+        return tuple(codegen.process_inputs(*inputs.args, **inputs.kwargs))
+    bound = inspect.signature(module.forward).bind(*inputs.args, **inputs.kwargs)
+    bound.apply_defaults()
+    return (*bound.args, *bound.kwargs.values())
+
+
+def _keep_paths(traced: fx.GraphModule, folded: fx.GraphModule, slots: Sequence[str]) -> None:
+    """Give the weights of a folded call the path of those that it had, where that is free."""
+    calls = {node.name: node for node in traced.graph.nodes if node.op == "call_function"}
+    reads = {str(node.target): node for node in folded.graph.find_nodes(op="get_attr")}
+    for slot in slots:
+        name, _, part = slot.rpartition("_")
+        call = read_call(calls[name]) if name in calls and slot in reads else None
+        weight = call.arguments.get("weight") if isinstance(call, Call) else None
+        if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+            continue
+        owner = str(weight.target).rpartition(".")[0]
+        wanted = f"{owner}.{part}"
+        if not owner or wanted in reads:
+            continue
+        tensor = getattr(folded, slot)
+        delattr(folded, slot)
+        try:
+            home = folded.get_submodule(owner)
+        except AttributeError:
+            home = nn.Module()
+            folded.add_submodule(owner, home)
+        if isinstance(tensor, nn.Parameter):
+            home.register_parameter(part, tensor)
+        else:
+            home.register_buffer(part, tensor)
+        reads[slot].target = wanted
+        reads[wanted] = reads.pop(slot)
+    folded.recompile()

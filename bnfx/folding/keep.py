@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 from torch import fx, nn
 
 from bnfx.errors import CaptureError, FoldWarning
-from bnfx.folding.capture import copied, trace
 from bnfx.folding.graph_form import fold_graph
+from bnfx.folding.models import Inputs, check_own_forward, copied
 from bnfx.folding.modules.same_class import SameClass, fold_modules, graph_only
+from bnfx.folding.symbolic import trace
 from bnfx.passes.fx.rewrite import survey_shapeless
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
@@ -23,53 +23,61 @@ _SHOWN = 3  # reasons in a warning
 
 
 def fold_kept(
-    model: nn.Module, inputs: Sequence[Any], rules: Sequence[Rule], keep: str
+    model: nn.Module, inputs: Inputs, rules: Sequence[Rule], keep: str, assume: str | None
 ) -> nn.Module:
     """The folded model in the form asked for.
 
     Args:
         model: in evaluation mode.
-        inputs: examples, for shapes.
+        inputs: examples, which the model takes.
         rules: those to apply.
         keep: ``"module"``, ``"graph"`` or ``"auto"``.
+        assume: see :func:`bnfx.fold`.
 
     Raises:
-        CaptureError: if it cannot be traced or copied.
+        CaptureError: if it cannot be captured or copied.
     """
-    folded, report = _fold(model, inputs, rules, keep)
+    folded, report = _fold(model, inputs, rules, keep, assume)
     if report is not None and not inputs:
         _warn_of_ranks(report)
     return folded
 
 
 def _fold(
-    model: nn.Module, inputs: Sequence[Any], rules: Sequence[Rule], keep: str
+    model: nn.Module, inputs: Inputs, rules: Sequence[Rule], keep: str, assume: str | None
 ) -> tuple[nn.Module, GraphReport | None]:
     """The model, and the graph's report if there is one."""
     if keep == "graph" or isinstance(model, fx.GraphModule):
         return fold_graph(model, inputs, rules)
     if keep == "module":
-        same = fold_modules(model, inputs, rules)
-        _warn_of_refused(same)
+        same = fold_modules(model, inputs, rules, assume)
+        _warn_of_left(model, same, inputs, rules)
         return same.model, None if inputs else _survey(model, rules)
+    check_own_forward(model)
+    same = fold_modules(model, inputs, rules)
+    if not same.left() and not _merges(model, rules):
+        return same.model, None
     try:
         folded, report = fold_graph(model, inputs, rules)
     except CaptureError:
-        same = fold_modules(model, inputs, rules)
         if not same.folded:
             raise
-        _warn_of_refused(same)
+        _warn_of_refused(same, same.left())
         return same.model, None
     if rules_at_work := graph_only(report):
         _warn_of_graph(model, f"{' and '.join(rules_at_work)} made layers that it does not have")
         return folded, report
-    same = fold_modules(model, inputs, rules)
     missing = same.missing(report)
     if not missing:
         return same.model, report
-    why = same.refused.get(missing[0], "it folds across other ops")
-    _warn_of_graph(model, f"{missing[0]}: {Refusal(Code.OTHER_MODULES, why)}")
+    _warn_of_graph(model, f"{missing[0]}: {_why(same, missing[0])}")
     return folded, report
+
+
+def _merges(model: nn.Module, rules: Sequence[Rule]) -> bool:
+    """Whether it is worth a look at the graph: a tracer's guess will do for that, or none."""
+    report = _survey(model, rules)
+    return report is not None and bool(graph_only(report))
 
 
 def _survey(model: nn.Module, rules: Sequence[Rule]) -> GraphReport | None:
@@ -79,23 +87,35 @@ def _survey(model: nn.Module, rules: Sequence[Rule]) -> GraphReport | None:
     return None
 
 
+def _why(same: SameClass, path: str) -> Refusal:
+    why = same.refused.get(path, "no layer of its own is proved to run right before or behind it")
+    return Refusal(Code.OTHER_MODULES, why)
+
+
 def _warn_of_graph(model: nn.Module, why: str) -> None:
     kind = type(model).__name__
-    message = (
+    warn(
         f"the result is a GraphModule, since {kind} cannot hold every fold ({why}); "
-        f'keep="graph" says that this is fine, keep="module" asks for {kind} with fewer folds'
+        f'keep="graph" says that this is fine, keep="module" asks for {kind} with fewer folds',
+        FoldWarning,
     )
-    warn(message, FoldWarning)
 
 
-def _warn_of_refused(same: SameClass) -> None:
-    refused = same.refused_norms().items()
-    whys = [f"{path}: {Refusal(Code.OTHER_MODULES, why)}" for path, why in refused]
+def _warn_of_left(model: nn.Module, same: SameClass, inputs: Inputs, rules: Sequence[Rule]) -> None:
+    """Name the BatchNorms that the class keeps and a graph would fold."""
+    left = same.left()
+    if left and rules:
+        with contextlib.suppress(CaptureError):
+            left = same.missing(fold_graph(model, inputs, rules)[1])
+    _warn_of_refused(same, left)
+
+
+def _warn_of_refused(same: SameClass, left: Sequence[str]) -> None:
+    whys = [f"{path}: {_why(same, path)}" for path in left]
     if whys:
         shown = "; ".join(whys[:_SHOWN]) + ("; ..." if len(whys) > _SHOWN else "")
-        left = counted(len(whys), "BatchNorm")
-        message = f"{left} left, as folds do not map onto modules: {shown}"
-        warn(message, FoldWarning)
+        norms = counted(len(whys), "BatchNorm")
+        warn(f"{norms} left, as folds do not map onto modules: {shown}", FoldWarning)
 
 
 def _warn_of_ranks(report: GraphReport) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from bnfx.errors import CaptureError, VerificationError
+from bnfx.folding.models import Inputs, copied
 from bnfx.passes.fx import Rewritten
 from bnfx.torch_private import FakeTensor
 
@@ -24,6 +26,70 @@ def allowed(verify: bool | float, answer: Any) -> float:
     outputs = (leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, torch.Tensor))
     units = [torch.finfo(leaf.dtype).eps for leaf in outputs if leaf.is_floating_point()]
     return max([1e-3, *(8 * unit for unit in units)])
+
+
+def run_once(model: nn.Module, inputs: Inputs) -> Any:
+    """The answer of a copy of ``model`` to copies of the inputs.
+
+    Raises:
+        CaptureError: if it has none.
+    """
+    args, kwargs = inputs.copied()
+    model = copied(model)
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            return model(*args, **kwargs)
+    except Exception as error:
+        raise CaptureError(
+            f"the example inputs do not fit the model, which fails on them: {error}"
+        ) from error
+
+
+def check_answers(
+    model: nn.Module, folded: nn.Module, inputs: Inputs, verify: bool | float
+) -> None:
+    """Compare both models on the inputs.
+
+    Raises:
+        VerificationError: if they differ by more than is allowed, and by more than the model
+            itself does when its weights change in their last bit.
+    """
+    state = torch.random.get_rng_state()
+    with torch.random.fork_rng():
+        expected = _answer(model, inputs, state)
+        error = relative_error(_answer(folded, inputs, state), expected)
+        bound = allowed(verify, expected)
+        if error <= bound:
+            return
+        if isinstance(verify, bool):
+            # What rounding does to this model, at its worst: nobody can tell that from a fold.
+            bound = max(bound, 8 * relative_error(_answer(_nudged(model), inputs, state), expected))
+            if relative_error(_answer(model, inputs, state), expected) > 0:
+                return  # it gives another answer each time
+        if error <= bound:
+            return
+    raise VerificationError(
+        f"the folded model's answer differs by {error:.1e}, more than {bound:.1e}; "
+        "raise verify= if the model amplifies rounding, else please report it"
+    )
+
+
+def _answer(model: nn.Module, inputs: Inputs, state: torch.Tensor) -> Any:
+    torch.random.set_rng_state(state)
+    args, kwargs = inputs.copied()
+    with torch.no_grad():
+        return copied(model)(*args, **kwargs)
+
+
+def _nudged(model: nn.Module) -> nn.Module:
+    """A copy whose numbers are off by one unit in the last place."""
+    model = copied(model)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                signs = torch.randint_like(tensor, 0, 2).mul_(2).sub_(1)
+                tensor.add_(tensor * signs * torch.finfo(tensor.dtype).eps)
+    return model
 
 
 def disagreement(

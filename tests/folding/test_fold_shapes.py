@@ -109,5 +109,5 @@ def test_numbers_among_the_inputs_are_checked() -> None:
     folded = bnfx.fold(net, x, 5, keep="graph")
     with torch.no_grad():
         assert relative(folded(x, 5), net(x, 5)) < 1e-10
-        with pytest.raises(AssertionError, match="of 5"):
+        with pytest.raises(AssertionError, match="n=5"):
             folded(x, 1)

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 import bnfx
 from bnfx import Code
-from bnfx.folding.capture import trace
+from bnfx.folding.symbolic import trace
 from bnfx.passes.fx.rewrite import rewrite
 from bnfx.passes.report import GraphReport
 

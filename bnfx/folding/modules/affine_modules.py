@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from bnfx.errors import CaptureError
+from bnfx.folding.symbolic import Tracer, trace
 from bnfx.passes.fx.calls.modules import BATCH_NORM_RANK, known_class
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.graph import Affine
@@ -31,11 +33,10 @@ class RankChecked(nn.Identity):
         """The input itself.
 
         Raises:
-            ValueError: if it has another rank.
+            AssertionError: if it has another rank.
         """
-        if input.dim() != self.rank:
-            message = f"this BatchNorm was folded for inputs of {self.rank} dimensions"
-            raise ValueError(f"{message}, not {input.dim()}")
+        what = f"this BatchNorm was folded for inputs of {self.rank} dimensions"
+        torch._assert(input.dim() == self.rank, what)
         return input
 
     def extra_repr(self) -> str:
@@ -162,6 +163,39 @@ def _is_check(node: fx.Node, checks: Collection[fx.Node]) -> bool:
     if node.target is getattr:
         return bool(node.args[1] == "ndim")
     return all(argument in checks for argument in node.all_input_nodes)
+
+
+class _ChainTracer(Tracer):
+    """Traces through what has weights of its own, and no layers inside that have any."""
+
+    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
+        return bool(super().is_leaf_module(module, path) or path not in self.opened)
+
+    def __init__(self, opened: Collection[str]) -> None:
+        super().__init__()
+        self.opened = opened
+
+
+def traced_chain(modules: Sequence[nn.Module]) -> fx.GraphModule:
+    """The modules, one after the other, named by their places; what looks like a unit is opened."""
+    chain = nn.Sequential(*modules)
+    opened = {str(place) for place, module in enumerate(modules) if _may_open(module)}
+    return trace(chain, _ChainTracer(opened))
+
+
+def _may_open(module: nn.Module) -> bool:
+    own = (*module._parameters.values(), *module._buffers.values())
+    below = [m for m in module.modules() if m is not module]
+    if all(tensor is None for tensor in own) or any(list(m.parameters(False)) for m in below):
+        return False
+    if type(module).__module__.startswith("torch."):
+        return False
+    opened = {"0", *(f"0.{name}" for name, _ in module.named_modules() if name)}
+    try:
+        trace(nn.Sequential(module), _ChainTracer(opened))
+    except CaptureError:  # it looks at what it is given: what it does is not one map
+        return False
+    return True
 
 
 def left_of(module: nn.Module, unit: Unit) -> nn.Module:

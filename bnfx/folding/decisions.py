@@ -1,0 +1,162 @@
+"""Whether code that ran with proxies looked at an argument.
+
+A proxy answers some questions wrongly and without a trace: it "is not None", it is an instance of
+nothing, it equals no type. So the source of each function that ran is read: what decides there must
+have nothing to do with an argument, or with a parameter, which is a proxy too.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import linecache
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from bnfx.folding.tainted import Reader, Run
+
+_BLIND = (
+    "torch.fx",
+    "torch.overrides",
+    "torch._jit_internal",
+    "torch._ops",
+    "torch._VF",
+    "torch.nn.parameter",
+    "torch.nn.modules.module",
+    "torch.nn.modules.container",
+    "torch.utils._pytree",
+    "torch._dynamo.",
+    "torch.utils._contextlib",
+    "torch.autograd.grad_mode",
+    "torch._utils",
+    "torch.jit._trace",
+    "bnfx.",
+    "torch.compiler",
+    "contextlib",
+    "unittest.mock",
+    "typing",
+    "inspect",
+    "importlib",
+    "warnings",
+)
+_INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")  # read with what is around them
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+@dataclass
+class Decisions:
+    """What ran during a trace."""
+
+    runs: dict[tuple[CodeType, int, frozenset[str]], Run] = field(default_factory=dict)
+    sources: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Note each Python function that this thread runs."""
+        before = sys.getprofile()
+        sys.setprofile(self._note)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+    def _note(self, frame: FrameType, event: str, arg: Any) -> None:
+        code = frame.f_code
+        module = str(frame.f_globals.get("__name__", ""))
+        if event == "return" and _holds(arg) and not module.startswith("torch.fx"):
+            self.sources.add(code.co_name)
+        if event != "call":
+            return
+        if frame.f_back is None:
+            return
+        above = str(frame.f_back.f_globals.get("__name__", ""))
+        if code.co_name in ("is_fx_tracing", "is_fx_symbolic_tracing"):
+            if not _is_torchs(above):
+                self.asked.append(f"{frame.f_back.f_code.co_name} asks whether it is traced")
+            return
+        if module.startswith(_BLIND) or code in _dispatched() or code.co_name in _INLINE:
+            return
+        if module.startswith("namedtuple_") or "fx-generated" in code.co_filename:
+            return
+        if _is_library(module) and above.startswith(("torch.fx", "bnfx.")):
+            return  # the tracer's own work
+        values = {n: v for n, v in frame.f_locals.items() if n != "__class__"}
+        proxies = frozenset(n for n, v in values.items() if isinstance(v, fx.Proxy))
+        holders = frozenset(n for n, v in values.items() if n not in proxies and _holds(v))
+        if not proxies and not holders and _is_library(module):
+            return
+        name = code.co_varnames[0] if code.co_argcount else ""
+        owner = values.get(name)
+        owner = owner if isinstance(owner, nn.Module) else None
+        run = Run(code, module, owner, name if owner is not None else "", proxies, holders)
+        self.runs.setdefault((code, id(owner), proxies), run)
+
+    def refuse(self) -> str | None:
+        """A place that may have looked at an argument; ``None`` if there is none."""
+        if self.asked:
+            return self.asked[0]
+        for run in self.runs.values():
+            nodes = function_nodes(run.code)
+            if not nodes:
+                return f"the source of {run.code.co_name} cannot be read"
+            for node in nodes:
+                line = Reader(run, self.sources, node).decision()
+                if line is not None:
+                    text = linecache.getline(run.code.co_filename, line).strip()
+                    name = getattr(run.code, "co_qualname", run.code.co_name)
+                    return f"{name} may decide by an argument, in line {line}: `{text}`"
+        return None
+
+
+def _holds(value: Any, depth: int = 4) -> bool:
+    """Whether a value is a proxy, or a container with one in it."""
+    if isinstance(value, fx.Proxy):
+        return True
+    if depth == 0 or not isinstance(value, (list, tuple, dict)) or len(value) > 1000:
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return any(_holds(each, depth - 1) for each in list(inside))
+
+
+def _is_torchs(module: str) -> bool:
+    return module == "torch" or module.startswith("torch.")
+
+
+def _is_library(module: str) -> bool:
+    return _is_torchs(module) or module.split(".")[0] in sys.stdlib_module_names
+
+
+@lru_cache(maxsize=1)
+def _dispatched() -> frozenset[CodeType]:
+    """Torch's functions that hand a proxy over before they look at it."""
+    functions = torch.overrides.get_testing_overrides()
+    return frozenset(f.__code__ for f in functions if hasattr(f, "__code__"))
+
+
+def function_nodes(code: CodeType) -> list[Any]:
+    """The source of a function; several where lambdas stand in one line; none if not to be had."""
+    return _nodes(code.co_filename).get((code.co_firstlineno, code.co_name), [])
+
+
+@lru_cache(maxsize=64)
+def _nodes(filename: str) -> dict[tuple[int, str], list[Any]]:
+    """The functions of a file by first line and name."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(filename)))
+    except (SyntaxError, ValueError):
+        return {}
+    found: dict[tuple[int, str], list[Any]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, _FUNCTIONS):
+            decorators = getattr(node, "decorator_list", [])
+            line = min([node.lineno, *(d.lineno for d in decorators)])
+            found.setdefault((line, getattr(node, "name", "<lambda>")), []).append(node)
+    return found

@@ -1,0 +1,92 @@
+"""What is asked of a model before it is captured, and copies of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from bnfx.errors import CaptureError
+
+WAY_OUT = 'keep="module" needs no graph, and torch.compile(model, backend="bnfx") no whole one'
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Example inputs, as the user gave them.
+
+    Args:
+        args, kwargs: what the model is called with.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.args or self.kwargs)
+
+    def copied(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Copies, which the model may write to."""
+        args, kwargs = copied((self.args, dict(self.kwargs)))
+        return args, kwargs
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's module behind what ``torch.compile`` returned."""
+    original = getattr(model, "_orig_mod", model)
+    return original if isinstance(original, nn.Module) else model
+
+
+def is_training(model: nn.Module) -> bool:
+    """Whether the model, as it would run, is in training mode.
+
+    A ``GraphModule`` has no behaviour of its own: the modules that it calls have. (What
+    ``torch.export`` gives is marked as training for good, and its calls carry their own flags.)
+    """
+    if not isinstance(model, fx.GraphModule):
+        return model.training
+    called = (model.get_submodule(node.target) for node in model.graph.find_nodes(op="call_module"))
+    own = (module for module in called if not type(module).__module__.startswith("torch.export"))
+    return any(is_training(module) for module in own)
+
+
+def check_traceable(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` for what tracing and copying would lose without a word."""
+    kind = type(model).__name__
+    hooks = (*model._forward_hooks.values(), *model._forward_pre_hooks.values())
+    if not all(getattr(hook, "__module__", "").startswith("torch.export") for hook in hooks):
+        raise CaptureError(f"{kind} has forward hooks, which a graph cannot hold. {WAY_OUT}")
+    if not isinstance(model, fx.GraphModule):
+        check_own_forward(model)
+
+
+def check_scripted(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` for TorchScript, whose code no capture can read."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError(
+            "the model is a TorchScript module, which cannot be captured; fold the Python model, "
+            "and script or trace the result"
+        )
+
+
+def check_own_forward(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` unless calling ``model`` runs the forward of its class."""
+    kind = type(model).__name__
+    if type(model).__call__ is not nn.Module.__call__ or "forward" in vars(model):
+        raise CaptureError(f"{kind} replaces __call__ or its own forward. {WAY_OUT}")
+
+
+def copied(value: Any) -> Any:
+    """A deep copy.
+
+    Raises:
+        CaptureError: if there can be none, as of lazy modules and graph tensors.
+    """
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:
+        raise CaptureError(f"{type(value).__name__} cannot be copied: {error}") from error

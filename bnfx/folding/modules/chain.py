@@ -1,0 +1,155 @@
+"""Folds in one chain of modules, each of which hands its result to the next and to nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnfx.errors import CaptureError
+from bnfx.folding.example_shapes import describe_shapes
+from bnfx.folding.modules.affine_modules import Unit, find_units, left_of, traced_chain
+from bnfx.folding.modules.layers import Layers
+from bnfx.passes import pipeline
+from bnfx.passes.algebra import Expression
+from bnfx.passes.fx.lift import Lifted, lift
+from bnfx.passes.fx.lowering.slots import Slot
+from bnfx.passes.fx.rewrite import make_values
+from bnfx.passes.graph import Affine, Linear, Node, Opaque
+from bnfx.passes.rules.rule import Rule
+
+
+class Chain:
+    """Folds in one chain of modules."""
+
+    def __init__(self, model: nn.Module, paths: Sequence[str], rules: Sequence[Rule]) -> None:
+        self._model = model
+        self._paths = list(paths)
+        self._rules = rules
+        self._modules = [model.get_submodule(path) for path in paths]
+        self._traced = traced_chain(self._modules)
+        self._layers = Layers(self._traced)
+        self._refused: dict[str, str] = {}
+        self._lifted: Lifted | None = None
+        self._units: dict[str, Unit] = {}
+        self._values: Any = None
+
+    def fold(self, examples: tuple[Any, ...] | None) -> None:
+        """Decide, with shapes or without; nothing is written yet."""
+        if examples is not None:
+            try:
+                describe_shapes(self._traced, examples)
+            except CaptureError:
+                return
+        refused: dict[str, str] = {}
+        while True:
+            lifted, units = self._lift(refused)
+            values = make_values(lifted.tensors)
+            before = set(lifted.graph)
+            with torch.inference_mode(False), torch.no_grad():
+                pipeline.run(lifted.graph, self._rules, values)
+            news = self._problems(lifted, units, before)
+            if not news:
+                break
+            refused |= news
+        self._lifted, self._units, self._values, self._refused = lifted, units, values, refused
+
+    def units_left(self) -> bool:
+        """Whether a map is still there."""
+        assert self._lifted is not None
+        return any(not self._is_gone(self._lifted, unit) for unit in self._units.values())
+
+    def write(self, folded: list[str], refused: dict[str, str]) -> None:
+        """Carry out what was decided."""
+        lifted = self._lifted
+        assert lifted is not None
+        refused |= {self._path(name): why for name, why in self._refused.items()}
+        gone = {name: unit for name, unit in self._units.items() if self._is_gone(lifted, unit)}
+        if not gone:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            for node in lifted.graph:
+                if lifted.is_rewritten(node):
+                    self._write(node)
+        for name, unit in gone.items():
+            path = self._path(name)
+            owner, _, last = path.rpartition(".")
+            old = self._model.get_submodule(path)
+            setattr(self._model.get_submodule(owner), last, left_of(old, unit).train(old.training))
+            folded.append(path)
+
+    def _path(self, name: str) -> str:
+        """The path in the model of a path in the chain."""
+        place, _, inside = name.partition(".")
+        return f"{self._paths[int(place)]}.{inside}".rstrip(".")
+
+    def _lift(self, refused: dict[str, str]) -> tuple[Lifted, dict[str, Unit]]:
+        """The neutral graph, in which only maps that are modules may be folded."""
+        lifted = lift(self._traced, {}, {}, {})
+        units: dict[str, Unit] = {}
+        for path, unit in find_units(self._traced, lifted).items():
+            if isinstance(unit, str):
+                refused.setdefault(path, unit)
+            elif path not in refused:
+                units[path] = unit
+        allowed = {node for unit in units.values() for node in unit.maps}
+        roles: Any = lifted.roles
+        for fx_node, node in lifted.nodes.items():
+            if isinstance(node.role, Affine) and fx_node not in allowed:
+                node.role = roles[node] = Opaque()
+        return lifted, units
+
+    def _is_gone(self, lifted: Lifted, unit: Unit) -> bool:
+        return all(lifted.nodes[node] not in lifted.graph for node in unit.maps)
+
+    def _problems(
+        self, lifted: Lifted, units: dict[str, Unit], before: set[Node]
+    ) -> dict[str, str]:
+        """Units whose fold does not map onto modules, and why."""
+        news: dict[str, str] = {}
+        gone = {node for unit in units.values() for node in unit.maps}
+        gone = {node for node in gone if lifted.nodes[node] not in lifted.graph}
+        for node in lifted.graph:
+            if not lifted.is_rewritten(node):
+                continue
+            why: str | None
+            if node not in before or not isinstance(node.role, Linear):
+                why = "what is left of it is an op that no module holds"
+            elif not lifted.keeps_call(node):
+                why = "the layer that it is folded into becomes another"
+            else:
+                why = self._layers.refuse(node.origin, node.role.operator.bias is not None)
+            if why is not None:
+                news |= dict.fromkeys(self._units_in(node, units, gone), why)
+        return news
+
+    def _units_in(self, node: Node, units: dict[str, Unit], gone: set[Any]) -> list[str]:
+        """The units whose maps the node holds now; all that went, if that cannot be told."""
+        role = node.role
+        expressions: list[Expression | None] = []
+        if isinstance(role, Linear):
+            expressions = [role.operator.weight, role.operator.bias]
+        elif isinstance(role, Affine):
+            expressions = [role.map.scale, role.map.shift]
+        read = {s.name for e in expressions if e is not None for s in e.sources()}
+        went = [path for path, unit in units.items() if gone.intersection(unit.maps)]
+        homes = {self._layers.home_of(name) for name in read}
+        return [path for path in went if path in homes] or went
+
+    def _write(self, node: Node) -> None:
+        assert isinstance(node.role, Linear)
+        operator, dtype = node.role.operator, node.role.dtype
+        owner_path, name, bias = self._layers.places(node.origin)
+        owner = self._traced.get_submodule(owner_path)
+        owner = self._modules[int(owner_path.partition(".")[0])].get_submodule(
+            owner_path.partition(".")[2]
+        )
+        grad = owner.get_parameter(name).requires_grad
+        for place, expression in ((name, operator.weight), (bias, operator.bias)):
+            if expression is None:
+                continue
+            slot = Slot(place, expression, dtype)
+            tensor = self._values.stored(slot.expression, slot.dtype)
+            owner.register_parameter(place, nn.Parameter(tensor, requires_grad=grad))

@@ -1,0 +1,222 @@
+"""Where code names a module of the model, or may compute its name, and what it does with it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from bnfx.folding.modules.reachable import Function, Reachable
+from bnfx.folding.modules.uses import HARMLESS_CALLS, Uses
+
+_WALKS = frozenset(
+    [
+        "modules",
+        "named_modules",
+        "children",
+        "named_children",
+        "get_submodule",
+        "_modules",
+        "__dict__",
+        "apply",
+    ]
+)
+_COMPUTING = frozenset(
+    [
+        "eval",
+        "exec",
+        "vars",
+        "locals",
+        "globals",
+        "compile",
+        "attrgetter",
+        "methodcaller",
+        "getmembers",
+        "getattr_static",
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Mention:
+    """An expression that may be the attribute ``name`` of some module.
+
+    Args:
+        function: where it stands.
+        node: the expression.
+        name: a name, or a pattern for it.
+        base: whose attribute it is; ``None`` if that cannot be told.
+    """
+
+    function: Function
+    node: ast.AST
+    name: re.Pattern[str]
+    base: ast.AST | None
+
+
+class Mentions(Uses):
+    """All mentions in the code that a model can reach."""
+
+    def __init__(self, reachable: Reachable) -> None:
+        self.model = reachable.model
+        super().__init__()
+        self._all: list[Mention] = []
+        self._kinds: dict[type, list[nn.Module]] = {}
+        for module in self.model.modules():
+            for kind in type(module).__mro__:
+                self._kinds.setdefault(kind, []).append(module)
+        for function in reachable.functions:
+            self._read(function)
+
+    def _read(self, function: Function) -> None:
+        setup = function.kind is not None and function.node.__dict__.get("name") == "__init__"
+        for node in ast.walk(function.node):
+            for child in ast.iter_child_nodes(node):
+                self.parents[child] = node
+        for node in ast.walk(function.node):
+            if setup and self.scope(node) in (function.node, None):
+                continue  # it has run
+            self._all += self._mentions(function, node)
+
+    def _mentions(self, function: Function, node: ast.AST) -> Iterator[Mention]:
+        if isinstance(node, ast.Attribute):
+            yield Mention(function, node, _exactly(node.attr), node.value)
+            if node.attr in _WALKS and not self.is_harmless_walk(node):
+                constant = _constant_argument(self.parents.get(node), 0)
+                if node.attr == "get_submodule" and constant is not None:
+                    return  # the name in it is a mention
+                yield Mention(function, self.parents[node], _ANY, node.value)
+            if node.attr in _COMPUTING - {"compile", "eval"}:
+                yield Mention(function, node, _ANY, None)
+        elif isinstance(node, ast.Name) and node.id in _COMPUTING | {
+            "getattr",
+            "setattr",
+            "delattr",
+        }:
+            call = self.parents.get(node)
+            if node.id in _COMPUTING or not isinstance(call, ast.Call) or call.func is not node:
+                yield Mention(function, node, _ANY, None)
+            elif len(call.args) > 1:
+                yield Mention(function, call, _pattern(call.args[1]), call.args[0])
+            else:
+                yield Mention(function, call, _ANY, None)
+        elif isinstance(node, (ast.For, ast.comprehension, ast.Starred, ast.Subscript, ast.Call)):
+            for each in _looked_into(node):
+                if isinstance(each, ast.Name) and each.id == function.owner and function.owner:
+                    yield Mention(function, each, _ANY, each)  # ``for layer in self``, ``self[0]``
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            parent = self.parents.get(node)
+            if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in (
+                "getattr",
+                "hasattr",
+            ):
+                return
+            if isinstance(parent, ast.Expr) or not re.fullmatch(r"[\w.]+", node.value):
+                return
+            for part in node.value.split("."):
+                if not part.isdigit():
+                    yield Mention(function, node, _exactly(part), None)
+
+    def runs_own_code(self, method: str) -> bool:
+        """Whether a method of that name is torch's, or of a class with weights of its own."""
+        kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.Sequential)
+        if any(hasattr(kind, method) for kind in (*kinds, nn.ModuleList, nn.ModuleDict)):
+            return True
+        named = (m for m in self.model.modules() if hasattr(type(m), method))
+        return any(module._parameters or module._buffers for module in named)
+
+    def of(self, owner: nn.Module, name: str) -> list[Mention]:
+        """Those that may be the attribute ``name`` of ``owner``."""
+        return [m for m in self._all if m.name.fullmatch(name) and self._may_be(m, owner)]
+
+    def _may_be(self, mention: Mention, owner: nn.Module) -> bool:
+        if mention.base is None:
+            return True
+        names, node = [], mention.base
+        while isinstance(node, ast.Attribute):
+            names.append(node.attr)
+            node = node.value
+        function = mention.function
+        if isinstance(node, ast.Name) and node.id == function.of_class:
+            return _is_assigned(function, node.id)  # else a class, not an instance of it
+        if not isinstance(node, ast.Name) or node.id != function.owner or function.kind is None:
+            return not _is_imported(function, node)
+        if _is_assigned(function, node.id):
+            return True
+        found: list[nn.Module] = list(self._kinds.get(function.kind, ()))
+        if not issubclass(function.kind, nn.Module):
+            return bool(names)  # what such an object holds itself is refused for being held
+        for name in reversed(names):
+            held = [_attribute(module, name) for module in found]
+            if any(not isinstance(value, nn.Module) for value in held):
+                return any(value is None for value in held)
+            found = [value for value in held if isinstance(value, nn.Module)]
+        if mention.name is _ANY and mention.node is not mention.base:
+            return any(owner in set(module.modules()) for module in found)
+        return owner in found
+
+
+_ANY = re.compile(r".*", re.DOTALL)
+
+
+def _exactly(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name))
+
+
+def _pattern(node: ast.AST) -> re.Pattern[str]:
+    """What a computed name can be."""
+    if isinstance(node, ast.Constant):
+        return _exactly(str(node.value))
+    if isinstance(node, ast.JoinedStr):
+        parts = (
+            re.escape(str(v.value)) if isinstance(v, ast.Constant) else ".*" for v in node.values
+        )
+        return re.compile("".join(parts))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return re.compile(_pattern(node.left).pattern + _pattern(node.right).pattern)
+    return (
+        _ANY
+        if not isinstance(node, ast.Call) or getattr(node.func, "id", "") != "str"
+        else re.compile(".*")
+    )
+
+
+def _constant_argument(call: ast.AST | None, place: int) -> Any:
+    if isinstance(call, ast.Call) and len(call.args) > place:
+        argument = call.args[place]
+        return argument.value if isinstance(argument, ast.Constant) else None
+    return None
+
+
+def _looked_into(node: ast.AST) -> list[ast.AST]:
+    """What a statement iterates, indexes or hands to a builtin that does."""
+    if isinstance(node, (ast.For, ast.comprehension)):
+        return [node.iter]
+    if isinstance(node, (ast.Starred, ast.Subscript)):
+        return [node.value]
+    assert isinstance(node, ast.Call)
+    if getattr(node.func, "id", "") in ("super", *HARMLESS_CALLS):
+        return []
+    return list(node.args)
+
+
+def _attribute(module: nn.Module, name: str) -> Any:
+    tables: tuple[Mapping[str, Any], ...] = (module._modules, module._parameters, module._buffers)
+    return next((t[name] for t in (*tables, vars(module)) if name in t), None)
+
+
+def _is_assigned(function: Function, name: str) -> bool:
+    names = (n for n in ast.walk(function.node) if isinstance(n, ast.Name) and n.id == name)
+    return any(not isinstance(n.ctx, ast.Load) for n in names)
+
+
+def _is_imported(function: Function, node: ast.AST) -> bool:
+    """Whether a name is that of a Python module or class, as ``nn`` in ``nn.functional.conv``."""
+    if not isinstance(node, ast.Name) or node.id in function.function.__code__.co_varnames:
+        return False
+    value = function.function.__globals__.get(node.id)
+    return value is not None and (isinstance(value, type) or type(value).__name__ == "module")

@@ -1,0 +1,72 @@
+"""What an example shows of a model: what its modules are given, and who reads what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from bnfx.folding.capture import capture
+from bnfx.folding.models import Inputs, copied
+from bnfx.folding.modules.succession import Pair
+
+
+def seen_inputs(
+    model: nn.Module, inputs: Inputs, paths: Collection[str]
+) -> dict[str, tuple[Any, ...]]:
+    """For each of the modules, a tensor like the one that it was given, if all had one rank."""
+    if not inputs or not paths:
+        return {}
+    model = copied(model)
+    found: dict[str, list[torch.Tensor | None]] = {}
+    names = {module: name for name, module in model.named_modules() if name in paths}
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        one = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
+        found.setdefault(names[module], []).append(
+            torch.empty(args[0].shape, dtype=args[0].dtype) if one else None
+        )
+
+    for module in names:
+        module.register_forward_pre_hook(note, with_kwargs=True)
+    args, kwargs = inputs.copied()
+    with torch.no_grad(), torch.random.fork_rng():
+        model(*args, **kwargs)
+    return {
+        path: (given[0],)
+        for path, given in found.items()
+        if len({None if g is None else (g.dim(), g.dtype) for g in given}) == 1
+        and given[0] is not None
+    }
+
+
+def seen_pairs(model: nn.Module, inputs: Inputs) -> list[Pair]:
+    """Modules that follow one another in the graph of the example, and have no other reader there.
+
+    Raises:
+        CaptureError: if it cannot be captured.
+    """
+    args, kwargs = inputs.copied()
+    graph = capture(copied(model), args, kwargs).graph
+    scopes = {node: _scopes(node) for node in graph.nodes}
+    pairs = []
+    for path, _ in model.named_modules():
+        inside = [node for node in graph.nodes if path in scopes[node]] if path else []
+        outer = [n for n in inside if any(user not in inside for user in n.users)]
+        if len(outer) != 1:
+            continue
+        readers = {user for user in outer[0].users if user not in inside}
+        for other, _ in model.named_modules():
+            theirs = {node for node in graph.nodes if other in scopes[node]} if other else set()
+            given = {n for node in theirs for n in node.all_input_nodes if n not in theirs}
+            given = {n for n in given if n.op != "get_attr"}
+            if readers and readers <= theirs and given == {outer[0]}:
+                pairs.append(Pair(path, other))
+    return pairs
+
+
+def _scopes(node: fx.Node) -> set[str]:
+    stack = node.meta.get("nn_module_stack") or {}
+    return {str(path) for path, _ in stack.values()}

@@ -1,0 +1,187 @@
+"""What code does with an expression that is a module: run it whole, look at it, or more."""
+
+from __future__ import annotations
+
+import ast
+
+HARMLESS_CALLS = frozenset(
+    ["isinstance", "hasattr", "type", "id", "len", "print", "repr", "str", "issubclass"]
+)
+_HARMLESS_METHODS = frozenset(["train", "eval", "requires_grad_", "extra_repr"])
+# What folding leaves as it is, or makes an error that is heard.
+_FACTS = frozenset(
+    [
+        "dtype",
+        "device",
+        "shape",
+        "requires_grad",
+        "training",
+        "in_channels",
+        "out_channels",
+        "in_features",
+        "out_features",
+        "num_features",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    ]
+)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+class Uses:
+    """Expressions, and what stands around them."""
+
+    def __init__(self) -> None:
+        self.parents: dict[ast.AST, ast.AST] = {}
+
+    def runs_own_code(self, method: str) -> bool:
+        """Whether a method of that name may run a layer."""
+        raise NotImplementedError
+
+    def scope(self, node: ast.AST) -> ast.AST | None:
+        """The function that an expression stands in."""
+        above = self.parents.get(node)
+        while above is not None and not isinstance(above, _SCOPES):
+            above = self.parents.get(above)
+        return above
+
+    def is_call(self, node: ast.AST) -> bool:
+        """Whether the expression is only called."""
+        parent = self.parents.get(node)
+        return isinstance(parent, ast.Call) and parent.func is node
+
+    def is_harmless(self, node: ast.AST) -> bool:
+        """Whether what the code does with a module neither runs nor keeps nor changes it."""
+        parent = self.parents.get(node)
+        if isinstance(parent, ast.Compare):
+            return all(isinstance(op, (ast.Is, ast.IsNot)) for op in parent.ops)
+        if isinstance(parent, ast.Call) and parent.func is not node:
+            name = getattr(parent.func, "id", "")
+            if name == "getattr" and len(parent.args) == 3 and parent.args[0] is node:
+                above = self.parents.get(parent)
+                return isinstance(above, ast.Compare) and all(
+                    isinstance(op, (ast.Is, ast.IsNot)) for op in above.ops
+                )
+            return name in HARMLESS_CALLS or _is_initialiser(parent)
+        if isinstance(parent, ast.Attribute) and parent.value is node:
+            above = self.parents.get(parent)
+            if isinstance(above, ast.Call) and above.func is parent:
+                # Its own code is read like all other; what is run there is seen there.
+                return parent.attr in _HARMLESS_METHODS or not self.runs_own_code(parent.attr)
+            if isinstance(above, ast.Attribute):
+                call = self.parents.get(above)
+                sets = isinstance(call, ast.Call) and call.func is above
+                return above.attr in (_HARMLESS_METHODS if sets else _FACTS)
+            if parent.attr in _FACTS:
+                return True
+            return (isinstance(above, ast.Call) and _is_initialiser(above)) or (
+                isinstance(above, ast.Compare)
+                and all(isinstance(op, (ast.Is, ast.IsNot)) for op in above.ops)
+            )
+        if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "getattr":
+            return self.is_harmless(parent)
+        return isinstance(parent, ast.Expr)
+
+    def runs_whole(self, node: ast.AST, depth: int) -> bool:
+        """Whether an expression is only called, ``depth`` containers down."""
+        if self.is_harmless(node):
+            return True
+        parent = self.parents.get(node)
+        if depth == 0:
+            if self.is_call(node) or _runs_it(parent, node):
+                return True
+            return self._names_run_whole(parent, node, 0)
+        if isinstance(parent, ast.Subscript) and parent.value is node:
+            return not isinstance(parent.slice, ast.Slice) and self.runs_whole(parent, depth - 1)
+        if isinstance(parent, ast.Attribute) and parent.attr in ("items", "values"):
+            call = self.parents.get(parent)
+            loop = self.parents.get(call) if isinstance(call, ast.Call) else None
+            if not isinstance(loop, (ast.For, ast.comprehension)) or loop.iter is not call:
+                return False
+            target = loop.target
+            if parent.attr == "items":
+                if not isinstance(target, ast.Tuple) or len(target.elts) != 2:
+                    return False
+                target = target.elts[1]
+            return self._targets_run_whole(target, depth - 1)
+        if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "reversed":
+            return self.runs_whole(parent, depth)
+        if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in ("enumerate", "zip"):
+            loop = self.parents.get(parent)
+            if not isinstance(loop, (ast.For, ast.comprehension)) or loop.iter is not parent:
+                return False
+            place = (
+                1
+                if getattr(parent.func, "id", "") == "enumerate"
+                else list[ast.AST](parent.args).index(node)
+            )
+            if not isinstance(loop.target, ast.Tuple) or len(loop.target.elts) <= place:
+                return False
+            return self._targets_run_whole(loop.target.elts[place], depth - 1)
+        if isinstance(parent, (ast.For, ast.comprehension)) and parent.iter is node:
+            return self._targets_run_whole(parent.target, depth - 1)
+        return self._names_run_whole(parent, node, depth)
+
+    def _names_run_whole(self, parent: ast.AST | None, node: ast.AST, depth: int) -> bool:
+        if isinstance(parent, ast.Assign) and parent.value is node:
+            return all(self._targets_run_whole(target, depth) for target in parent.targets)
+        return False
+
+    def _targets_run_whole(self, target: ast.AST, depth: int) -> bool:
+        if not isinstance(target, ast.Name):
+            return False  # a tuple takes what it is given apart
+        names = [target.id]
+        scope = self.scope(target)
+        assert scope is not None
+        uses = [
+            n
+            for n in ast.walk(scope)
+            if isinstance(n, ast.Name) and n.id in names and isinstance(n.ctx, ast.Load)
+        ]
+        return all(self._is_use(use, depth) for use in uses)
+
+    def _is_use(self, use: ast.Name, depth: int) -> bool:
+        parent = self.parents.get(use)
+        if isinstance(parent, ast.Assign):
+            return False
+        return (
+            self.runs_whole(use, depth)
+            or isinstance(parent, (ast.Compare, ast.FormattedValue))
+            or (isinstance(parent, ast.Subscript) and parent.slice is use)
+        )
+
+    def is_harmless_walk(self, node: ast.Attribute) -> bool:
+        """``for m in self.modules()``, whose ``m`` is neither run nor kept."""
+        call = self.parents.get(node)
+        above = self.parents.get(call) if call is not None else None
+        if isinstance(above, ast.Call) and getattr(above.func, "id", "") == "enumerate":
+            call, above = above, self.parents.get(above)
+        if not isinstance(call, ast.Call) or not isinstance(above, (ast.For, ast.comprehension)):
+            return False
+        names = {n.id for n in ast.walk(above.target) if isinstance(n, ast.Name)}
+        scope = self.scope(node)
+        uses = (
+            [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
+            if scope
+            else []
+        )
+        return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
+
+
+def _runs_it(call: ast.AST | None, node: ast.AST) -> bool:
+    """``torch.vmap(self.net)`` and ``checkpoint(self.net, x)`` run a module whole."""
+    if not isinstance(call, ast.Call) or not call.args or call.args[0] is not node:
+        return False
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    return name in ("vmap", "checkpoint")
+
+
+def _is_initialiser(call: ast.Call) -> bool:
+    """``nn.init.zeros_(...)``: a fold takes the weights as they are."""
+    function = call.func
+    return isinstance(function, ast.Attribute) and (
+        getattr(function.value, "attr", getattr(function.value, "id", "")) == "init"
+    )

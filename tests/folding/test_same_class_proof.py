@@ -1,0 +1,328 @@
+"""The class comes back folded only where no code of its own can tell: the proof, form by form."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support import randomise, relative
+from torch import nn
+
+import bnfx
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+X = torch.randn(2, 3, 7, 7, dtype=torch.float64)
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.act = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()
+        self.flag = True
+
+
+class Nest(Base):
+    def forward(self, x: Any) -> Any:
+        return self.act(self.bn(self.conv(x)))
+
+
+class Steps(Base):
+    def forward(this, x: Any) -> Any:  # noqa: N805
+        y = this.conv(x)
+        skip = x
+        y = this.bn(y)
+        return this.act(y) + skip
+
+
+class InBranch(Base):
+    def forward(self, x: Any) -> Any:
+        if self.flag:
+            x = self.conv(x)
+            x = self.bn(x)
+        return x
+
+
+class Twice(Nest):
+    def embed(self, x: Any) -> Any:
+        return self.bn(self.conv(x)).mean()
+
+
+class Initialises(Nest):
+    def zero(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.zeros_(module.weight)
+
+
+class Neighbours(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3), nn.ReLU())
+
+    def forward(self, x: Any) -> Any:
+        return self.net(x) if x.sum() < 1e9 else x
+
+
+class Listed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(2)
+        )
+
+    def forward(self, x: Any) -> Any:
+        for number, net in enumerate(self.nets):
+            x = net(x) + number
+        return self.nets[0](x)
+
+
+class Registered(Nest):
+    known: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Registered.known[cls.__name__] = cls.__dict__.get("config")
+
+
+class OfRegistry(Registered):
+    pass
+
+
+PROVED = [Nest, Steps, InBranch, Twice, Initialises, Neighbours, Listed, OfRegistry]
+
+
+@pytest.mark.parametrize("kind", PROVED, ids=lambda kind: kind.__name__)
+def test_what_is_proved_keeps_its_class(kind: type[nn.Module]) -> None:
+    model = randomise(kind()).eval().double()
+    same = bnfx.fold(model, X)
+    assert type(same) is kind
+    assert norms(same) == 0
+    with torch.no_grad():
+        assert relative(same(X), model(X)) < 1e-12
+
+
+def probe(name: str, run: Callable[[Any, Any], Any], base: type[nn.Module] = Nest) -> type[Any]:
+    return type(name, (base,), {"probe": run})
+
+
+def _helper(net: Any, x: Any) -> Any:
+    return net.conv(x)
+
+
+class Holder:
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    def __call__(self, x: Any) -> Any:
+        return self.layer(x)
+
+
+def keeping(name: str, keep: Callable[[Any], Any], run: Callable[[Any, Any], Any]) -> type[Any]:
+    def make(self: Any) -> None:
+        Nest.__init__(self)
+        self.kept = keep(self)
+
+    return type(name, (Nest,), {"__init__": make, "probe": run})
+
+
+class IfNorm(Base):
+    def forward(self, x: Any, norm: bool = True) -> Any:
+        x = self.conv(x)
+        if norm:
+            x = self.bn(x)
+        return x
+
+    def probe(self, x: Any) -> Any:
+        return self(x, norm=False)
+
+
+class EarlyReturn(Base):
+    def forward(self, x: Any, norm: bool = True) -> Any:
+        x = self.conv(x)
+        if not norm:
+            return x
+        return self.bn(x)
+
+    def probe(self, x: Any) -> Any:
+        return self(x, False)
+
+
+class Both(Base):
+    def forward(self, x: Any, norm: bool = True) -> Any:
+        y = self.conv(x)
+        z = self.bn(y)
+        return z if norm else y
+
+    def probe(self, x: Any) -> Any:
+        return self(x, False)
+
+
+class Conditional(Base):
+    def forward(self, x: Any, norm: bool = True) -> Any:
+        x = self.conv(x)
+        x = self.bn(x) if norm else x
+        return x
+
+    def probe(self, x: Any) -> Any:
+        return self(x, False)
+
+
+class AndOr(Base):
+    def forward(self, x: Any, norm: bool = True) -> Any:
+        y = self.conv(x)
+        z = norm and self.bn(y)
+        return y if z is False else z
+
+    def probe(self, x: Any) -> Any:
+        return self(x, False)
+
+
+class Tried(Base):
+    def forward(self, x: Any, fails: bool = False) -> Any:
+        y = x
+        try:
+            y = self.conv(x)
+            y = self.bn(y if not fails else None)
+        except (AttributeError, TypeError):
+            pass
+        return y
+
+    def probe(self, x: Any) -> Any:
+        return self(x, True)
+
+
+class Captured(Base):
+    def forward(self, x: Any) -> Any:
+        y = self.conv(x)
+        self.later = lambda: y
+        y = self.bn(y)
+        return y
+
+    def probe(self, x: Any) -> Any:
+        return self.children and self.conv(x)
+
+
+class Order(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = ("conv", "bn")
+
+    def forward(self, x: Any) -> Any:
+        for name in self.order:
+            x = getattr(self, name)(x)
+        return x
+
+    def probe(self, x: Any) -> Any:
+        self.order = ("conv",)
+        return self(x)
+
+
+class Taps(Neighbours):
+    def probe(self, x: Any) -> Any:
+        for layer in self.net[:1]:
+            x = layer(x)
+        return x
+
+
+class Apart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList([nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))])
+
+    def forward(self, x: Any) -> Any:
+        for net in self.nets:
+            x = net(x)
+        return x
+
+    def probe(self, x: Any) -> Any:
+        for conv, _ in self.nets:
+            x = conv(x)
+        return x
+
+
+class Own(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+    def probe(self, x: Any) -> Any:
+        return self[0](x)
+
+
+STRANGE = [IfNorm, EarlyReturn, Both, Conditional, AndOr, Tried, Captured, Order, Taps, Apart, Own]
+STRANGE += [
+    probe("Other", lambda self, x: self.conv(x)),
+    probe("Helped", lambda self, x: _helper(self, x)),
+    probe("Computed", lambda self, x: getattr(self, "co" + "nv")(x)),
+    probe("Children", lambda self, x: next(iter(self.children()))(x)),
+    probe("Table", lambda self, x: self._modules["conv"](x)),
+    probe("Path", lambda self, x: self.get_submodule("conv")(x)),
+    probe("Weights", lambda self, x: nn.functional.conv2d(x, self.conv.weight)),
+    probe("Variables", lambda self, x: vars(self)["_modules"]["conv"](x)),
+    keeping("InTuple", lambda self: (self.conv,), lambda self, x: self.kept[0](x)),
+    keeping("Partial", lambda self: functools.partial(self.conv), lambda self, x: self.kept(x)),
+    keeping("Held", lambda self: {"a": Holder(self.conv)}, lambda self, x: self.kept["a"](x)),
+    keeping("Deque", lambda self: collections.deque([self.conv]), lambda self, x: self.kept[0](x)),
+    keeping("Method", lambda self: self.conv.forward, lambda self, x: self.kept(x)),
+    keeping("Tensor", lambda self: [self.conv.weight], lambda self, x: x * self.kept[0].sum()),
+    keeping("Weak", lambda self: weakref.ref(self.conv), lambda self, x: self.kept()(x)),
+]
+
+
+@pytest.mark.parametrize("keep", ["auto", "module"])
+@pytest.mark.parametrize("kind", STRANGE, ids=lambda kind: kind.__name__)
+def test_what_may_run_one_alone_is_never_changed(kind: type[Any], keep: str) -> None:
+    model = randomise(kind()).eval().double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bnfx.FoldWarning)
+        try:
+            same = bnfx.fold(model, X, keep=keep)
+        except bnfx.CaptureError:
+            assert keep == "auto"
+            return
+    with torch.no_grad():
+        assert relative(same(X), model(X)) < 1e-12
+        if not isinstance(same, torch.fx.GraphModule):
+            assert relative(same.probe(X), model.probe(X)) < 1e-12
+
+
+def test_whoever_vouches_for_the_example_gets_the_class() -> None:
+    model = randomise(probe("Fuses", lambda self, x: self.conv(x))()).eval().double()
+    same = bnfx.fold(model, X, keep="module", assume="example")
+    assert norms(same) == 0
+    with torch.no_grad():
+        assert relative(same(X), model(X)) < 1e-12
+    with pytest.raises(bnfx.OptionError, match="vouches"):
+        bnfx.fold(model, X, assume="example")
+
+
+def test_a_batch_norm_that_a_graph_would_fold_is_named() -> None:
+    class Across(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f, self.bn = nn.Linear(4, 6), nn.BatchNorm1d(6)
+
+        def forward(self, x: Any) -> Any:
+            return self.bn(self.f(x).transpose(1, 2))
+
+    model, x = randomise(Across()).eval(), torch.randn(2, 5, 4)
+    with pytest.warns(bnfx.FoldWarning, match="1 BatchNorm left.* bn: "):
+        assert norms(bnfx.fold(model, x, keep="module")) == 1
+
+
+def test_a_folded_class_can_be_folded_again() -> None:
+    model = randomise(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))).eval()
+    x = torch.randn(3, 4)
+    once = bnfx.fold(model, x)
+    twice = bnfx.fold(once, x)
+    torch.fx.symbolic_trace(once)
+    assert relative(twice(x), model(x)) < 1e-5
