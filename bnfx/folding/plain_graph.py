@@ -27,22 +27,13 @@ _STARS: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
     inspect.Parameter.VAR_KEYWORD: "**",
 }
-_WRITTEN = (bool, int, float, str, type(None))
-_NATIVE = (tuple, list, dict)
+_WRITTEN, _NATIVE = (bool, int, float, str, type(None)), (tuple, list, dict)
 
 
 def plain_graph(
     program: ExportedProgram, bound: inspect.BoundArguments, kind: str
 ) -> fx.GraphModule:
-    """The program as a module named ``kind``, called as the model was.
-
-    Args:
-        program: captured on ``bound``, with parameters as they are.
-        bound: the arguments, defaults applied.
-
-    Raises:
-        CaptureError: if the arguments cannot be taken apart in a graph.
-    """
+    """The program, captured on ``bound``, as a module named ``kind``, called as the model was."""
     module = program.module(check_guards=False)
     graph = fx.Graph()
     leaves = _Arguments(graph, bound).leaves()

@@ -55,9 +55,9 @@ def argument_of(mentions: Mentions, mention: Mention) -> ast.AST | None:
         return None
     if any(mentions.scope(n) is not function for n in loads):
         return None
-    if not stored and not isinstance(statement, ast.Return):
-        if sum(isinstance(n.ctx, ast.Load) for n in loads) != 1:
-            return None
+    read_once = sum(isinstance(n.ctx, ast.Load) for n in loads) == 1
+    if not (stored or read_once or isinstance(statement, ast.Return)):
+        return None
     for earlier in reversed(block[: block.index(statement)]):
         if _is_binding(earlier, name):
             value = getattr(earlier, "value", None)
