@@ -16,7 +16,7 @@ from torch.fx.experimental import _config as _found_config
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
-from bnfx.folding.models import WAY_OUT
+from bnfx.folding.given import WAY_OUT
 from bnfx.folding.plain_graph import plain_graph
 
 _CONFIG: Any = _found_config

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from bnfx.folding.models import Inputs, check_scripted, copied, unwrap
+from bnfx.folding.given import Inputs, check_scripted, copied, unwrap
 from bnfx.folding.programs.exported import survey_exported
 from bnfx.folding.symbolic import trace
 from bnfx.folding.verify import run_once

@@ -9,8 +9,8 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from bnfx.errors import CaptureError, OptionError, TrainingModeError
+from bnfx.folding.given import Inputs, check_scripted, is_training, unwrap
 from bnfx.folding.keep import fold_kept
-from bnfx.folding.models import Inputs, check_scripted, is_training, unwrap
 from bnfx.folding.programs.exported import fold_exported
 from bnfx.folding.verify import check_answers, run_once
 from bnfx.options import check_verify, nearest, parse_rules

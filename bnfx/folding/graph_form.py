@@ -10,7 +10,7 @@ from torch import fx, nn
 from bnfx.errors import CaptureError
 from bnfx.folding.capture import capture
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
-from bnfx.folding.models import Inputs, check_scripted, check_traceable, copied
+from bnfx.folding.given import Inputs, check_scripted, check_traceable, copied
 from bnfx.folding.symbolic import trace
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.call import Call, read_call

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from bnfx.errors import CaptureError, FoldWarning
+from bnfx.folding.given import Inputs, check_own_forward, copied
 from bnfx.folding.graph_form import fold_graph
-from bnfx.folding.models import Inputs, check_own_forward, copied
 from bnfx.folding.modules.same_class import SameClass, fold_modules, graph_only
 from bnfx.folding.symbolic import trace
 from bnfx.passes.fx.rewrite import survey_shapeless

@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError, VerificationError
-from bnfx.folding.models import Inputs, copied
+from bnfx.folding.given import Inputs, copied
 from bnfx.passes.fx import Rewritten
 from bnfx.torch_private import FakeTensor
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bnfx.errors import CaptureError
-from bnfx.folding.models import Inputs, check_own_forward, copied
+from bnfx.folding.given import Inputs, check_own_forward, copied
 from bnfx.folding.modules.chain import Chain
 from bnfx.folding.modules.seen import seen_inputs, seen_pairs
 from bnfx.folding.modules.succession import Pair, Succession

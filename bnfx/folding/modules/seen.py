@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from bnfx.folding.capture import capture
-from bnfx.folding.models import Inputs, copied
+from bnfx.folding.given import Inputs, copied
 from bnfx.folding.modules.succession import Pair
 
 
