@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from bnfx.errors import CaptureError
+from bnfx.folding.argument_checks import without_checks, write_checks
 from bnfx.folding.capture import capture
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
 from bnfx.folding.given import Inputs, check_scripted, check_traceable, copied
@@ -40,13 +41,15 @@ def fold_graph(
     if inputs and not isinstance(model, fx.GraphModule):
         args, kwargs = inputs.copied()
         traced = capture(model, args, kwargs)
-        rewritten = rewrite(traced, {}, form="attributes", rules=rules)
+        bare, checks = without_checks(traced)
+        rewritten = rewrite(bare, {}, form="attributes", rules=rules)
         values: tuple[object, ...] = ()
         shapeless, fixed = None, frozenset[tuple[int, int]]()
     else:
         traced = trace(model)
         values = _positional(traced, inputs)
         shapeless, fixed = _describe(traced, values, rules) if values else (None, frozenset())
+        checks = ()
         rewritten = rewrite(traced, {}, form="attributes", rules=rules)
     folded = rewritten.module
     if rewritten.slots and shapeless is not None and not shapeless.agrees(rewritten.report):
@@ -59,6 +62,8 @@ def fold_graph(
     except Exception as error:
         return traced, given_up(traced, error, "computing the folded weights")
     _keep_paths(traced, folded, [slot.name for slot in rewritten.slots])
+    if checks:
+        write_checks(folded, checks)
     return folded, rewritten.report
 
 

@@ -12,7 +12,6 @@ from torch import fx, nn
 
 import bnfx
 from bnfx import Code
-from bnfx.folding.symbolic import trace
 from bnfx.passes.fx.rewrite import rewrite
 from bnfx.passes.report import GraphReport
 
@@ -123,7 +122,7 @@ def mutating(change: Callable[[nn.Module], object]) -> fx.GraphModule:
                 F.conv2d(rank4, self.conv.weight), self.bn.running_mean, self.bn.running_var
             )
 
-    return trace(Model().eval())
+    return fx.symbolic_trace(Model().eval())
 
 
 @pytest.mark.parametrize(
