@@ -67,7 +67,7 @@ bench-relay: $(RELAY_STAMP)  ## what folding changes in Relay builds: build time
 	$(RELAY_BIN)/python -m bnfx.bench.tvm_relay
 
 fuzz: $(STAMP)  ## thousands of random networks, for a nightly run: folded and compiled are eager
-	BNFX_FUZZ=3000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz
+	BNFX_FUZZ=3000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/relax/test_random.py
 
 clean:  ## remove the environments and what tools left behind
 	rm -rf $(VENV) $(RELAY_VENV) .venv-tvm-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
