@@ -72,7 +72,7 @@ soak: $(STAMP)  ## threads call one model while another writes to it, for SECOND
 	$(BIN)/python -m bnfx.bench.soak --seconds $(SECONDS)
 
 fuzz: $(STAMP)  ## thousands of random networks and damaged files, for a nightly run
-	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/weights/test_random.py
+	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/weights/test_random.py tests/relax/test_random.py
 
 clean:  ## remove the environments and what tools left behind
 	rm -rf $(VENV) $(RELAY_VENV) .venv-tvm-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
