@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-relay soak fuzz clean
+.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-relay soak fuzz fuzz-relay clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -72,7 +72,10 @@ soak: $(STAMP)  ## threads call one model while another writes to it, for SECOND
 	$(BIN)/python -m bnfx.bench.soak --seconds $(SECONDS)
 
 fuzz: $(STAMP)  ## thousands of random networks and damaged files, for a nightly run
-	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/weights/test_random.py
+	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/weights/test_random.py tests/relax/test_random.py
+
+fuzz-relay: $(RELAY_STAMP)  ## thousands of random Relay modules, for a nightly run
+	BNFX_FUZZ=3000 $(RELAY_BIN)/python -m pytest tests/relay/test_random.py
 
 clean:  ## remove the environments and what tools left behind
 	rm -rf $(VENV) $(RELAY_VENV) .venv-tvm-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""What the passes and build hooks of TVM's two IRs share. Imports neither TVM nor torch."""
+"""What the passes and build hooks of TVM's two IRs share."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ class Folding:
         """Keep the report of a run, and hand it on."""
         self.report = Report(tuple(reports))
         deliver(self.report, self._deliver)
+
+
+def enabled(fold: Any) -> Any:
+    """``fold``, unless the ``PassContext`` around disables it by its name, as TVM's own are.
+
+    TVM asks for ``disabled_pass`` in a ``Sequential`` alone, not where a pass is called.
+    """
+    import tvm
+
+    return tvm.transform.Sequential([fold])
 
 
 class Hook(Generic[Pass]):

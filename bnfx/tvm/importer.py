@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 import bnfx
 from bnfx.errors import BuildError, TrainingModeError
-from bnfx.passes.relax.compat import TensorType, constant, type_of
+from bnfx.passes.relax.compat import TensorType, constant, name_of, type_of
+from bnfx.tvm.binding import named
 from bnfx.tvm.faults import fault_of
 from bnfx.tvm.ops import TABLE, Call, Lowering
 from bnfx.tvm.ops.constant_nodes import CONSTANT, mark
@@ -91,8 +92,9 @@ def _exported(model: torch.nn.Module, inputs: Any, dynamic_shapes: Any) -> Any:
 def _imported(program: torch.export.ExportedProgram) -> tvm.IRModule:
     program = program.run_decompositions(decompositions())
     signature = program.graph_signature
+    parameters = signature.inputs_to_parameters
     names = {
-        **signature.inputs_to_parameters,
+        **parameters,
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
@@ -103,7 +105,24 @@ def _imported(program: torch.export.ExportedProgram) -> tvm.IRModule:
         program,
         custom_convert_map={name: _checked(name) for name in _known() if "." in name},
         run_ep_decomposition=False,
+        keep_params_as_input=True,
     )
+    return _with_parameters(module, {name: (path, held[path]) for name, path in parameters.items()})
+
+
+def _with_parameters(module: Any, parameters: Mapping[str, tuple[str, Any]]) -> tvm.IRModule:
+    """The imported module with its parameters as constants that know whose they are.
+
+    Args:
+        parameters: the name in ``main`` -> the path in the model, and the tensor.
+    """
+    main = module.get_global_var("main")
+    taken = {name_of(variable) for variable in module["main"].params}
+    module.update_func(main, module["main"].without_attr("params").without_attr("num_input"))
+    constants = {
+        name: named(tensor, path) for name, (path, tensor) in parameters.items() if name in taken
+    }
+    module = relax.transform.BindParams("main", constants)(module)
     assert isinstance(module, tvm.IRModule)
     return module
 

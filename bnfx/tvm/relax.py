@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bnfx.errors import BuildError
-from bnfx.tvm.folding import Folding, Hook, ReportTarget
+from bnfx.tvm.binding import bind
+from bnfx.tvm.folding import Folding, Hook, ReportTarget, enabled
 from bnfx.tvm.targets import require_codegen, with_arch
 
 try:
@@ -63,6 +64,8 @@ def pipeline(
 ) -> Any:
     """The target's default pipeline with :class:`FoldBatchNorm` in front.
 
+    For ``"c"`` TVM has none: it is the generic pipeline then, which ``tvm.compile`` takes.
+
     ``tvm.compile(mod, target, relax_pipeline=bnfx.tvm.relax.pipeline(target))``.
 
     Args:
@@ -82,8 +85,11 @@ def pipeline(
 def _default_pipeline(target: Any) -> Any:
     if target is None:
         return relax.get_pipeline("default")
+    target = tvm.target.Target(target)
+    if target.kind.name == "c":  # it has none of its own
+        return relax.get_pipeline("default")
     try:
-        return relax.get_default_pipeline(tvm.target.Target(target))
+        return relax.get_default_pipeline(target)
     except ValueError as error:
         raise BuildError(
             f"TVM has no pipeline for {target}; pass relax_pipeline: {error}"
@@ -129,7 +135,8 @@ def build(
     Raises:
         TypeError: if ``mod`` holds no Relax function.
         BuildError: if there is no target, this TVM has no code generator for it, or no ``arch`` is
-            given and there is no GPU to take it from.
+            given and there is no GPU to take it from; if ``params`` names what ``main`` does not
+            take.
     """
     functions = mod.functions.values() if isinstance(mod, tvm.IRModule) else ()
     if not any(isinstance(function, relax.Function) for function in functions):
@@ -137,20 +144,12 @@ def build(
     target = with_arch(target, arch)
     require_codegen(target)
     if params:
-        mod = relax.transform.BindParams("main", dict(map(_bound, params.items())))(mod)
-    fold: Any = FoldBatchNorm(rules, report)
-    mod = fold(mod)
+        mod = bind(mod, params)
+    mod = enabled(FoldBatchNorm(rules, report))(mod)
     given = options.pop("relax_pipeline", None)
     with _hook.taken():  # the fold is done
         chosen = _default_pipeline(target) if given is None else given
         return tvm.compile(mod, target, relax_pipeline=chosen, **options)
-
-
-def _bound(item: tuple[str, Any]) -> tuple[str, Any]:
-    name, value = item
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    return name, value
 
 
 _hook: Hook[Any] = Hook("bnfx_relax_hook")
@@ -164,7 +163,9 @@ def build_hook(
 
     For builds that are started by code that is not yours. It holds for the thread (or task) that
     entered the block, and for whatever ``PassContext`` and pipeline are used then; other threads
-    build as ever. Outside of it nothing is changed.
+    build as ever. Outside of it nothing is changed. Code that took TVM's function by
+    ``from tvm.relax import build`` before the first hook of the process has TVM's own, which knows
+    of no hook; ``tvm.compile`` may be taken at any time.
 
     Yields:
         The pass, whose ``report`` tells what the last build in the block folded.
@@ -182,6 +183,6 @@ def _patch() -> None:
     @functools.wraps(built)
     def folding_build(mod: Any, *args: Any, **kwargs: Any) -> Any:
         with _hook.taken() as fold:
-            return built(mod if fold is None else fold(mod), *args, **kwargs)
+            return built(mod if fold is None else enabled(fold)(mod), *args, **kwargs)
 
     vm_build.build = relax.build = folding_build

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bnfx.errors import BuildError
-from bnfx.tvm.folding import Folding, Hook, ReportTarget
+from bnfx.tvm.folding import Folding, Hook, ReportTarget, enabled
 from bnfx.tvm.targets import require_codegen
 
 try:
@@ -64,7 +64,7 @@ def _folded(mod: tvm.IRModule, params: Mapping[str, Any] | None, fold: Any) -> t
         bound = tvm.IRModule(mod.functions, mod.type_definitions, attrs=mod.attrs)
         bound.update_func(mod.get_global_var("main"), function)
         mod = bound
-    result = fold(mod)
+    result = enabled(fold)(mod)
     assert isinstance(result, tvm.IRModule)
     return result
 

@@ -33,8 +33,8 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
         rules: in order of preference.
     """
     reports = []
-    result = module
-    for variable, function in module.functions_items():
+    result = normal = normalised(module)
+    for variable, function in normal.functions_items():
         if not isinstance(function, relax.Function):
             continue
         prefix = "" if name_of(variable) == "main" else f"{name_of(variable)}."
@@ -47,7 +47,7 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
                 broken = rewriter.abandon(function, prefix, "checking the result", error)
                 rewriter.reports = [broken]
         reports += rewriter.reports
-    return Rewritten(result, tuple(reports))
+    return Rewritten(module if result is normal else result, tuple(reports))
 
 
 class _RelaxRewriter(FunctionRewriter):
@@ -99,6 +99,42 @@ class _RelaxRewriter(FunctionRewriter):
         if isinstance(expr, relax.If):
             return relax.If(expr.cond, *branches, expr.span)
         return branches[0]
+
+
+def normalised(module: tvm.IRModule) -> tvm.IRModule:
+    """``module``, or a copy where each value has a name and a type.
+
+    Types are noted in the expressions, so it is not the caller's that are given some.
+    """
+    copies = {
+        variable: relax.utils.copy_with_new_vars(function)
+        for variable, function in module.functions_items()
+        if isinstance(function, relax.Function) and not _is_normal(function)
+    }
+    if not copies:
+        return module
+    functions = {**dict(module.functions.items()), **copies}
+    copy = tvm.IRModule(functions, attrs=module.attrs, global_infos=module.global_infos)
+    return relax.transform.Normalize()(copy)
+
+
+def _is_normal(function: Expr) -> bool:
+    """Whether each call has a type, and reads no call."""
+    normal = _is_typed(function.body)
+
+    def visit(expr: Expr) -> None:
+        nonlocal normal
+        if isinstance(expr, (relax.Call, relax.TupleGetItem, relax.Var, relax.If, relax.SeqExpr)):
+            inner = any(isinstance(arg, relax.Call) for arg in getattr(expr, "args", ()))
+            whole = isinstance(getattr(expr, "tuple_value", None), relax.Call)
+            normal = normal and _is_typed(expr) and not inner and not whole
+
+    relax.analysis.post_order_visit(function, visit)
+    return normal
+
+
+def _is_typed(expr: Expr) -> bool:
+    return type_of(expr) is not None and type(type_of(expr)) is not tvm.ir.Type
 
 
 def _replaced(module: tvm.IRModule, variable: Expr, function: Expr, new: Expr) -> tvm.IRModule:

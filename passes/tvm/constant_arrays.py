@@ -56,6 +56,14 @@ FILLED = {
 }
 
 
+def _why_not(dtype: str) -> str:
+    if dtype in NUMPY_FLOATS:
+        return "and NumPy cannot compute it"
+    if "float" in dtype:
+        return "in which NumPy computes nothing: cast the model to float32 before it is imported"
+    return "not real"
+
+
 class Constants:
     """The constant values of one function, and the sources that stand for them."""
 
@@ -120,7 +128,7 @@ class Constants:
             array = self.value(value)
             if array is None or str(array.dtype) not in NUMPY_FLOATS:
                 kind = self._dialect.dtype_of(value.kind) or "unknown"
-                return Refusal(Code.UNSUPPORTED_DTYPE, f"its {what} is {kind}, not real")
+                return Refusal(Code.UNSUPPORTED_DTYPE, f"its {what} is {kind}, {_why_not(kind)}")
             unique = name if name not in self._named else f"{name} ({len(self._named)})"
             self._named[unique] = array
             self._sources[value] = Source(unique, array.shape, str(array.dtype))

@@ -93,7 +93,7 @@ class _BodyWriter:
             for value in self._own(node):
                 made[value] = self._copy(value, node, made)
             parts = [made[value] for value in made if value.form is Form.PART]
-            return self._emitter.seen_by_all(parts or list(made.values()))
+            return self._emitter.seen_by_all(parts) if parts else list(made.values())[-1]
         data = self._written[node.inputs[0]]
         place = self._first[self._lifted.nodes[node.origin]]
         if isinstance(node.role, Affine):

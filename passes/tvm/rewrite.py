@@ -134,7 +134,7 @@ class FunctionRewriter(ABC):
         names = Names(prefix)
         for expr, op in self.calls(scope):
             if op == "nn.batch_norm":
-                yield site_of(expr, names.of_call(expr, op))
+                yield site_of(expr, names.of_call(expr, op, expr.args))
 
     def _owner(self, function: Expr) -> str:
         """A backend's name, or what kind of a match; ``""`` for a user's own."""

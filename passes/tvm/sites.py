@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from bnfx.passes.report import Site
 from bnfx.passes.tvm.dataflow import Expr, Form, Value
@@ -24,16 +25,43 @@ class Names:
             return self.unique("constant")
         if value.name:
             return self.unique(value.name)
-        return self.of_call(value.expr, value.op or type(value.expr).__name__.lower())
+        op = value.op or type(value.expr).__name__.lower()
+        return self.of_call(value.expr, op, (arg.expr for arg in value.args))
 
-    def of_call(self, expr: Expr, op: str) -> str:
-        """A name for a call of ``op``."""
-        return self.unique(next(locations(expr), op.rpartition(".")[2]))
+    def of_call(self, expr: Expr, op: str, operands: Iterable[Expr] = ()) -> str:
+        """A name for a call of ``op``.
+
+        Args:
+            operands: what it reads; those of a BatchNorm may know its module.
+        """
+        own = next(locations(expr), "")
+        if not own and op == "nn.batch_norm":
+            own = module_of(operands)
+        return self.unique(own or op.rpartition(".")[2])
 
     def unique(self, name: str) -> str:
         """``name`` with the prefix, numbered if it is taken."""
         count = self._counts[name] = self._counts.get(name, -1) + 1
         return f"{self._prefix}{name}_{count}" if count else f"{self._prefix}{name}"
+
+
+def module_of(operands: Iterable[Expr]) -> str:
+    """The module whose parameters a BatchNorm reads, ``""`` where their names do not tell.
+
+    ``layer1.0.bn1.weight``, ``layer1.0.bn1.running_var`` and so on are of ``layer1.0.bn1``.
+
+    Args:
+        operands: of the call: the data, then the parameters.
+    """
+    parameters = list(operands)[1:5]
+    modules = {_name_of(parameter).rpartition(".")[0] for parameter in parameters} - {""}
+    return modules.pop() if len(modules) == 1 else ""
+
+
+def _name_of(parameter: Any) -> str:
+    """Of a variable, or of what it was before it was bound to a constant."""
+    own = getattr(parameter, "name_hint", None) or getattr(parameter, "name", None)
+    return str(own or next(locations(parameter), ""))
 
 
 def site_of(expr: Expr, name: str, kind: str = "batch_norm") -> Site:

@@ -16,6 +16,7 @@ from tvm import relax
 import bnfx
 import bnfx.tvm
 from bnfx.errors import BuildError, OptionError
+from bnfx.passes.relax.compat import TensorType, type_of
 from bnfx.tvm.inspection import launches
 from bnfx.tvm.relax import FoldBatchNorm, Runner, build_hook, pipeline
 
@@ -242,3 +243,104 @@ def test_modules_are_left_as_they_were(module: tvm.IRModule) -> None:
     ):
         build()
         assert same(module, before)
+
+
+def test_a_pass_that_the_context_disables_does_not_run(module: tvm.IRModule) -> None:
+    reports: list[bnfx.Report] = []
+    with tvm.transform.PassContext(disabled_pass=["bnfx.FoldBatchNorm"]):
+        built = [
+            bnfx.tvm.build(module, "llvm", report=reports.append),
+            tvm.compile(module, "llvm", relax_pipeline=pipeline("llvm", report=reports.append)),
+            tvm.compile(module, "llvm", relax_pipeline="bnfx"),
+        ]
+        with build_hook() as fold:
+            built.append(tvm.compile(module, "llvm"))
+    assert reports == []
+    assert fold.report is None
+    assert all("batch_norm" in " ".join(_names(executable)) for executable in built)
+
+
+def test_a_module_without_types_is_normalised_in_a_copy() -> None:
+    make = Make(0)
+    x = relax.Var("x", TensorType((2, 3, 6, 6), "float64"))
+    conv = relax.op.nn.conv2d(x, make.constant(4, 3, 3, 3), out_dtype="float64")
+    rest = [make.constant(4) for _ in range(3)]
+    var = make.constant(4, low=0.5, high=2.0)
+    names = [relax.Var(f"v{i}") for i in range(3)]
+    norm = relax.op.nn.batch_norm(names[0], *rest, var, axis=1, training=False)
+    first = relax.TupleGetItem(names[1], 0)
+    bindings = map(relax.VarBinding, names, (conv, norm, first))
+    sequence = relax.SeqExpr([relax.BindingBlock(list(bindings))], names[2])
+    nested = relax.op.nn.batch_norm(conv, *rest, var, axis=1, training=False)
+    kind = TensorType((2, 4, 4, 4), "float64")
+    for body in (sequence, relax.op.nn.relu(relax.TupleGetItem(nested, 0))):
+        function = relax.Function([x], body, kind).with_attr("global_symbol", "main")
+        module = tvm.IRModule({"main": function})
+        before = str(module), [type(type_of(name)) for name in names]
+        fold = FoldBatchNorm()
+        folded = fold(module)
+        assert fold.report.count("folded") == 1
+        assert count(folded)["nn.batch_norm"] == 0
+        assert (str(module), [type(type_of(name)) for name in names]) == before
+        assert FoldBatchNorm(rules="none")(module).same_as(module)
+        executable = bnfx.tvm.build(module, "llvm")
+        normal = relax.transform.Normalize()(module)  # which notes types in the module itself
+        assert _agrees(executable, normal)
+
+
+def _with_parameters(dtype: str) -> tvm.IRModule:
+    def build(make: Make) -> Expr:
+        weight = make.input(8, 4, 3, 3, name="a.conv.weight")
+        y = make.call("nn.conv2d", make.inputs[0], weight)
+        names = ("weight", "bias", "running_mean", "running_var")
+        statistics = [make.input(8, name=f"a.bn.{name}") for name in names]
+        norm = make.call("nn.batch_norm", y, *statistics, axis=1, training=False)
+        return make.emit(norm[0])
+
+    make = Make(0, dtype)
+    make.input(2, 4, 6, 7)
+    return make.module(build)
+
+
+def _parameters(dtype: str) -> dict[str, Any]:
+    import torch
+
+    names = ("weight", "bias", "running_mean", "running_var")
+    found = {f"a.bn.{name}": torch.rand(8) + 0.5 for name in names}
+    found["a.conv.weight"] = torch.rand(8, 4, 3, 3) - 0.5
+    return {name: tensor.to(getattr(torch, dtype)) for name, tensor in found.items()}
+
+
+def test_reports_name_the_module_whose_parameters_were_bound() -> None:
+    module, reports = _with_parameters("float32"), list[bnfx.Report]()
+    bnfx.tvm.build(module, "llvm", _parameters("float32"), report=reports.append)
+    assert [(v.site.name, v.outcome.value) for v in reports[0].verdicts] == [("a.bn", "folded")]
+    fold = FoldBatchNorm()
+    fold(module)  # while they are parameters, too
+    assert [(v.site.name, v.outcome.value) for v in fold.report.verdicts] == [("a.bn", "kept")]
+
+
+def test_parameters_in_bfloat16_are_bound_and_kept_for_their_dtype() -> None:
+    module, reports = _with_parameters("bfloat16"), list[bnfx.Report]()
+    bnfx.tvm.build(module, "llvm", _parameters("bfloat16"), report=reports.append)
+    (verdict,) = reports[0].verdicts
+    assert verdict.outcome.value == "kept"
+    assert {refusal.code for refusal in verdict.refusals} == {bnfx.Code.UNSUPPORTED_DTYPE}
+    assert "bfloat16, in which NumPy computes nothing" in str(verdict.refusals[0])
+
+
+def test_parameters_that_do_not_fit_are_named() -> None:
+    module, given = _with_parameters("float32"), _parameters("float32")
+    weight = given["a.conv.weight"]
+    with pytest.raises(BuildError, match=r"'a.conv.wieght', but main takes x, .* did you mean"):
+        bnfx.tvm.build(module, "llvm", {"a.conv.wieght": weight})
+    with pytest.raises(BuildError, match=r"\['a.conv.weight'\] is float32 of shape \(8, 4, 3, 1\)"):
+        bnfx.tvm.build(module, "llvm", {"a.conv.weight": weight[..., :1]})
+    with pytest.raises(BuildError, match=r"\['a.conv.weight'\] is float64 of shape"):
+        bnfx.tvm.build(module, "llvm", {"a.conv.weight": weight.double()})
+
+
+def test_a_build_to_c_runs_from_its_library(module: tvm.IRModule, tmp_path: Path) -> None:
+    path = str(tmp_path / "model.so")
+    bnfx.tvm.build(module, "c").export_library(path)
+    assert _agrees(tvm.runtime.load_module(path), module)

@@ -15,7 +15,7 @@ from torch import nn
 import bnfx
 import bnfx.tvm
 from bnfx.errors import BuildError, TrainingModeError
-from bnfx.tvm.relax import Runner
+from bnfx.tvm.relax import FoldBatchNorm, Runner
 
 
 def _conv(spatial: int, **options: Any) -> nn.Module:
@@ -339,3 +339,13 @@ def test_torch_and_tvm_go_together_in_either_order() -> None:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert tvm is not None
+
+
+def test_reports_name_the_modules_of_the_model() -> None:
+    model = randomised(
+        nn.Sequential(_conv(2), nn.Sequential(nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)))
+    )
+    fold = FoldBatchNorm()
+    fold(bnfx.tvm.from_torch(model, torch.randn(1, 4, 6, 6)))
+    assert [verdict.site.name for verdict in fold.report.verdicts] == ["0.1", "1.1"]
+    assert fold.report.count("folded") == 2

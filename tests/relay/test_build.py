@@ -240,3 +240,25 @@ def test_weights_are_rounded_once() -> None:
     scale = gamma / np.sqrt(var + 1e-5)
     assert np.array_equal(constants[0], (weight * scale[:, None, None, None]).astype("float32"))
     assert np.array_equal(constants[1], (beta - mean * scale).astype("float32"))
+
+
+def test_a_pass_that_the_context_disables_does_not_run(module: tvm.IRModule) -> None:
+    reports: list[bnfx.Report] = []
+    with tvm.transform.PassContext(opt_level=0, disabled_pass=["bnfx.FoldBatchNorm"]):
+        library = bnfx.tvm.build(module, TARGET, report=reports.append)
+        with build_hook() as fold:
+            hooked = relay.build(module, TARGET)
+    assert reports == []
+    assert fold.report is None
+    inputs = inputs_of(module)
+    assert relative(run(library, inputs), plain(module)) < 1e-10
+    assert relative(run(hooked, inputs), plain(module)) < 1e-10
+
+
+def test_reports_name_the_module_whose_parameters_are_read() -> None:
+    names = ("weight", "bias", "running_mean", "running_var")
+    rest = [relay.var(f"layer1.0.bn1.{name}", shape=(8,), dtype="float64") for name in names]
+    x = Make(0).input(2, 8, 4, 4)
+    fold = FoldBatchNorm()
+    fold(module_of(relay.nn.batch_norm(x, *rest)[0]))
+    assert [verdict.site.name for verdict in fold.report.verdicts] == ["layer1.0.bn1"]

@@ -1,0 +1,1 @@
+"""Random modules of both of TVM's IRs, and what they compute, in NumPy."""
