@@ -12,6 +12,7 @@ from torch import fx, nn
 
 import bnfx
 from bnfx import Code
+from bnfx.folding.symbolic import Tracer
 from bnfx.passes.fx.rewrite import rewrite
 from bnfx.passes.report import GraphReport
 
@@ -122,7 +123,8 @@ def mutating(change: Callable[[nn.Module], object]) -> fx.GraphModule:
                 F.conv2d(rank4, self.conv.weight), self.bn.running_mean, self.bn.running_var
             )
 
-    return fx.symbolic_trace(Model().eval())
+    model = Model().eval()
+    return fx.GraphModule(model, Tracer().trace(model))
 
 
 @pytest.mark.parametrize(
