@@ -35,7 +35,7 @@ _PUSHED = frozenset(  # opcodes whose argument is their value
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _IGNORED = frozenset(("PROTO", "FRAME", "MARK"))
-_KEPT = 4_000_000  # values that a pickle may push
+_STEPS = 1_000_000  # each may push a value of some hundred bytes
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def run_pickle(file: Any, known: Mapping[str, Any], persistent: Callable[[Any], 
     machine = _Machine(known, persistent)
     try:
         for steps, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if steps > _KEPT:
+            if steps > _STEPS:
                 raise RefusedError("its pickle is too long")
             if opcode.name == "STOP":
                 return machine.pop()
@@ -116,6 +116,8 @@ class _Machine:
             push(self._global(argument))
         elif name == "STACK_GLOBAL":
             what, module = self.pop(), self.pop()
+            if not isinstance(what, str) or not isinstance(module, str):
+                raise ValueError
             push(self._global(f"{module} {what}"))
         elif (step := getattr(self, f"_{name.lower()}", None)) is not None:
             step()
@@ -182,17 +184,25 @@ class _Machine:
 
     def _additems(self) -> None:
         values = self._since_mark()
-        self._top(set).update(values)
+        self._top(set).update(map(_key, values))
 
     def _setitem(self) -> None:
         value, key = self.pop(), self.pop()
-        self._top(dict)[key] = value
+        self._top(dict)[_key(key)] = value
 
     def _setitems(self) -> None:
         values = self._since_mark()
-        self._top(dict).update(zip(values[::2], values[1::2], strict=True))
+        self._top(dict).update(zip(map(_key, values[::2]), values[1::2], strict=True))
 
     def _top(self, kind: type) -> Any:
         if type(self._stack[-1]) is not kind:
             raise ValueError
         return self._stack[-1]
+
+
+def _key(value: Any) -> Any:
+    """A plain value, or a tuple of them: hashing nested tuples can take forever."""
+    items = value if type(value) is tuple else (value,)
+    if any(type(item) in (tuple, set, list, dict) for item in items):
+        raise RefusedError(f"its pickle has the key {shown(value)}")
+    return value

@@ -7,12 +7,18 @@ import math
 import re
 from typing import Any
 
+from torch import nn
+from torch.fx.graph import _custom_builtins
+
 from bnfx.archives.program_operators import checked_operator
 from bnfx.archives.refused import RefusedError, shown
 from bnfx.archives.symbolic_text import SYMBOL, checked_expression, checked_guard
 from bnfx.archives.tree_text import checked_tree
 
 _WORD = re.compile(r"[A-Za-z_]\w{0,500}", re.ASCII)
+# What torch's generated code uses by name; a value of such a name would take its place.
+_TAKEN = {"self", "getattr", "slice", "math", "_operator", "__debug__", *_custom_builtins}
+_ATTRIBUTES = frozenset(dir(nn.Module()))
 _PATH = re.compile(r"([\w-]{1,200}(\.[\w-]{1,200}){0,60})?", re.ASCII)
 _COMPUTED = re.compile(r"[a-tv-y0-9_(-][a-zA-Z0-9_ ,+*/()-]{0,200}", re.ASCII)
 _PAYLOAD = re.compile(r"(weight|tensor)_\d{1,9}")
@@ -57,7 +63,7 @@ def number(value: Any) -> Any:
 
 def identifier(value: Any) -> Any:
     """A name that torch writes into Python code."""
-    good = isinstance(value, str) and _WORD.fullmatch(value)
+    good = isinstance(value, str) and _WORD.fullmatch(value) and value not in _TAKEN
     return _want(good and not python_keywords.iskeyword(value), value, "a name")
 
 
@@ -73,8 +79,15 @@ def keyword(value: Any) -> Any:
 
 
 def path(value: Any) -> Any:
-    """A parameter's or module's name."""
-    return _want(isinstance(value, str) and _PATH.fullmatch(value), value, "a parameter's name")
+    """A parameter's or module's name; none of its parts is an attribute of every module."""
+    good = isinstance(value, str) and _PATH.fullmatch(value)
+    free = good and _ATTRIBUTES.isdisjoint(value.split("."))
+    return _want(free, value, "a parameter's name")
+
+
+def weight(value: Any) -> Any:
+    """A parameter's name, which is not empty."""
+    return _want(value != "", path(value), "a parameter's name")
 
 
 def payload(value: Any) -> Any:

@@ -147,9 +147,9 @@ _STRUCTS: dict[str, Mapping[str, Any] | OneOf] = {
     "InputSpec": OneOf(
         {
             "user_input": {"arg": "Argument"},
-            "parameter": {"arg": "Tensor", "parameter_name": leaf.path},
-            "buffer": {"arg": "Tensor", "buffer_name": leaf.path, "persistent": leaf.boolean},
-            "tensor_constant": {"arg": "Tensor", "tensor_constant_name": leaf.path},
+            "parameter": {"arg": "Tensor", "parameter_name": leaf.weight},
+            "buffer": {"arg": "Tensor", "buffer_name": leaf.weight, "persistent": leaf.boolean},
+            "tensor_constant": {"arg": "Tensor", "tensor_constant_name": leaf.weight},
             "constant_input": {"name": leaf.identifier, "value": "Constant"},
         }
     ),
@@ -166,14 +166,14 @@ _STRUCTS: dict[str, Mapping[str, Any] | OneOf] = {
         {
             "user_output": {"arg": "Argument"},
             "loss_output": {"arg": "Tensor"},
-            "buffer_mutation": {"arg": "Tensor", "buffer_name": leaf.path},
-            "parameter_mutation": {"arg": "Tensor", "parameter_name": leaf.path},
-            "gradient_to_parameter": {"arg": "Tensor", "parameter_name": leaf.path},
+            "buffer_mutation": {"arg": "Tensor", "buffer_name": leaf.weight},
+            "parameter_mutation": {"arg": "Tensor", "parameter_name": leaf.weight},
+            "gradient_to_parameter": {"arg": "Tensor", "parameter_name": leaf.weight},
             "gradient_to_user_input": {"arg": "Tensor", "user_input_name": leaf.identifier},
             "user_input_mutation": {"arg": "Tensor", "user_input_name": leaf.identifier},
         }
     ),
-    "PayloadConfig": {"config": Map(leaf.path, "Payload")},
+    "PayloadConfig": {"config": Map(leaf.weight, "Payload")},
     "Payload": {
         "path_name": leaf.payload,
         "is_param": leaf.boolean,

@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import torch
@@ -34,6 +34,7 @@ _FILES = words(
     "data/constants/model_constants_config.json data/weights/model.pt data/constants/model.pt "
     ".format_version .storage_alignment"
 )
+_INPUTS = 100_000
 _PACKAGE = "data/aotinductor/"
 _DTYPES = {  # numbers of torch's schema
     1: torch.uint8,
@@ -199,21 +200,31 @@ def _inputs(archive: StoredZip, name: str) -> Any:
     return value
 
 
-def _check_input(value: Any, depth: int = 50) -> None:
-    if not depth:
-        raise RefusedError("its example inputs are too deep")
+def _check_input(value: Any) -> None:
+    """All of it, level by level: lists that hold one another have no end, or far too many items."""
+    level = [value]
+    for _ in range(50):
+        level = [item for each in level for item in _items(each)]
+        if not level:
+            return
+        if len(level) > _INPUTS:
+            break
+    raise RefusedError("its example inputs are too many, or too deep")
+
+
+def _items(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         if not all(map(is_key, value)):
             raise RefusedError("its example inputs have keys that are not plain words")
-        value = list(value.values())
+        return value.values()
     if isinstance(value, (tuple, list)):
-        for item in value:
-            _check_input(item, depth - 1)
-    elif isinstance(value, str):
+        return value
+    if isinstance(value, str):
         if not is_key(value) and value:
             raise RefusedError(f"its example input {shown(value)} is not a plain word")
     elif not isinstance(value, (torch.Tensor, bool, int, float, type(None))):
         raise RefusedError(f"its example input {shown(value)} is not a tensor or number")
+    return ()
 
 
 def _deserialised(

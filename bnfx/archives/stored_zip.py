@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 from bnfx.archives.refused import RefusedError, shown
 
-_DIRECTORY = 64 << 20  # bytes of a central directory; a name with its fields takes about 100
+_DIRECTORY = 8 << 20  # bytes of a central directory; a name with its fields takes about 100
+_READ = 64 << 20  # bytes that a pickle outside of an archive may take at once
 _NAME = re.compile(r"[\w.+@:,=~ -]+(/[\w.+@:,=~ -]+)*", re.ASCII)
 _FLAGS = 0x0808  # sizes stand behind the data; names are UTF-8
 _BROKEN = (ValueError, NotImplementedError, OSError, struct.error)  # of zipfile
@@ -30,15 +31,16 @@ class Entry:
 
 
 class BoundedFile:
-    """A file of which no more is read at once than a central directory, or a pickle, may take."""
+    """A file of which no more than ``limit`` bytes are read at once."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, limit: int = _READ) -> None:
         self._file = file
+        self._limit = limit
         self.seek, self.tell, self.readinto = file.seek, file.tell, file.readinto  # type: ignore[attr-defined]
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(_DIRECTORY + 1 if size < 0 else min(size, _DIRECTORY + 1))
-        if len(data) > _DIRECTORY:
+        data = self._file.read(self._limit + 1 if size < 0 else min(size, self._limit + 1))
+        if len(data) > self._limit:
             raise RefusedError("its table of contents, or its pickle, is too long")
         return data
 
@@ -63,7 +65,7 @@ class StoredZip:
         self._file = file
         try:
             # No __del__ of ZipFile's touches a file that was handed to it open.
-            archive = zipfile.ZipFile(BoundedFile(file))
+            archive = zipfile.ZipFile(BoundedFile(file, _DIRECTORY))
             infos: list[zipfile.ZipInfo] = archive.infolist()
             end: int = archive.start_dir
         except RefusedError:
@@ -78,9 +80,11 @@ class StoredZip:
             _check(info)
             if info.filename in self.entries:
                 raise RefusedError(f"two of its entries are named {shown(info.filename)}")
-            entry = self._locate(info)
-            if info.header_offset < taken or entry.offset + entry.size > end:
-                raise RefusedError(f"its entry {shown(info.filename)} overlaps another")
+            entry = self._locate(info) if taken <= info.header_offset < end else None
+            if entry is None or entry.offset + entry.size > end:
+                raise RefusedError(
+                    f"its entry {shown(info.filename)} overlaps another, or lies outside"
+                )
             taken = entry.offset + entry.size
             self.entries[info.filename] = entry
 

@@ -26,12 +26,14 @@ def strided(
         RefusedError: if it reaches beyond its bytes, or would be far larger than they are when it
             is copied.
     """
+    if len(size) > 32:
+        raise RefusedError("one of its tensors has too many dimensions")
     numbers = [offset, *size, *stride]
-    if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(size) != len(stride):
+    if len(size) != len(stride) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
         raise RefusedError("one of its tensors has no size")
     count = math.prod(size)
     last = sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else -1
-    if (offset + last + 1) * dtype.itemsize > storage.nbytes() or len(size) > 32:
+    if (offset + last + 1) * dtype.itemsize > storage.nbytes():
         raise RefusedError("one of its tensors is longer than its bytes")
     if count * dtype.itemsize > storage.nbytes() + _EXPANDED:
         raise RefusedError("one of its tensors is far larger than its bytes")

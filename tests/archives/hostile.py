@@ -117,6 +117,16 @@ def renamed(old: str, new: str) -> Change:
     return apply
 
 
+def renamed_weight(old: str, new: str) -> Change:
+    """In the program, and in the table of weights."""
+
+    def apply(entries: Entries) -> None:
+        renamed(old, new)(entries)
+        entries[WEIGHTS] = entries[WEIGHTS].replace(f'"{old}"'.encode(), json.dumps(new).encode())
+
+    return apply
+
+
 def payload(config: str, **fields: Any) -> Change:
     def change(data: dict) -> None:
         next(iter(data["config"].values())).update(fields)
@@ -165,6 +175,19 @@ def pickled_weight(config: str, folder: str) -> Change:
     return apply
 
 
+def doubled_list(times: int) -> list:
+    value: list = []
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+def endless() -> list:
+    value: list = []
+    value.append(value)
+    return value
+
+
 CHANGES: dict[str, Change] = {
     "opaque constant": opaque("opaque_obj_", pickle.dumps(Evil())),
     "custom constant": opaque("custom_obj_", pickle.dumps(Evil())),
@@ -176,6 +199,9 @@ CHANGES: dict[str, Change] = {
     "sample inputs, key of code": put(
         INPUTS, saved(((torch.ones(3, 3, 8, 8), {f"a'] or {CODE} or L['": torch.ones(1)}), {}))
     ),
+    "sample inputs, doubling": put(INPUTS, saved(((doubled_list(60),), {}))),
+    "sample inputs, a tensor": put(INPUTS, saved(torch.ones(2))),
+    "sample inputs, in itself": put(INPUTS, saved(((endless(),), {}))),
     "old weights": put("data/weights/model.pt", saved({"a": Evil()})),
     "old constants": put("data/constants/model.pt", saved({"a": Evil()})),
     "library": put("data/aotinductor/model/x.so", b"\x7fELF"),
@@ -257,6 +283,19 @@ CHANGES: dict[str, Change] = {
     "name with newline": renamed("x", f"x\n    {CODE}\n    x"),
     "name, keyword": renamed("x", "lambda"),
     "parameter of code": renamed("conv.weight", f'a") or {CODE} or getattr(self, "b'),
+    "name, self": renamed("x", "self"),
+    "name, torch": renamed("x", "torch"),
+    "name, debug": renamed("x", "__debug__"),
+    "name, twice": renamed("conv2d", "x"),
+    "output name, torch": renamed("conv2d", "torch"),
+    "output name, getattr": renamed("conv2d", "getattr"),
+    "parameter, class": renamed_weight("conv.weight", "__class__.weight"),
+    "parameter, method": renamed_weight("conv.weight", "forward"),
+    "parameter, of a method": renamed_weight("conv.weight", "forward.weight"),
+    "parameter, tables": renamed_weight("conv.weight", "_parameters.weight"),
+    "parameter, globals": renamed_weight("conv.weight", "forward.__globals__.weight"),
+    "parameter, no name": renamed_weight("conv.weight", ""),
+    "buffer, method": renamed_weight("bn.running_mean", "state_dict"),
     "argument name": edit(
         MODEL,
         lambda d: d["graph_module"]["module_call_graph"][0]["signature"].update(
@@ -363,10 +402,18 @@ def doubled(entries: Entries) -> bytes:
     return bytes(data.replace(b"models/mode2.json", b"models/model.json"))
 
 
+def directory(data: bytes | bytearray) -> tuple[int, int]:
+    """Where the table of contents and its end record start; entries may be archives, too."""
+    end = data.rindex(b"PK\5\6")
+    (start,) = struct.unpack_from("<I", data, end + 16)
+    assert data[start : start + 4] == b"PK\1\2"
+    return start, end
+
+
 def overlapping(entries: Entries) -> bytes:
     """The second entry of the table of contents lies where the first one does."""
     data = bytearray(zipped(entries))
-    first = data.index(b"PK\1\2")
+    first, _ = directory(data)
     second = data.index(b"PK\1\2", first + 4)
     data[second + 42 : second + 46] = data[first + 42 : first + 46]
     return bytes(data)
@@ -374,8 +421,29 @@ def overlapping(entries: Entries) -> bytes:
 
 def flagged(entries: Entries, offset: int, value: int) -> bytes:
     data = bytearray(zipped(entries))
-    first = data.index(b"PK\1\2")
-    struct.pack_into("<H", data, first + offset, value)
+    struct.pack_into("<H", data, directory(data)[0] + offset, value)
+    return bytes(data)
+
+
+def far_away(entries: Entries, offset: int) -> bytes:
+    """The first entry lies at ``offset``, a number of 64 bits."""
+    data = bytearray(zipped(entries))
+    first, end = directory(data)
+    names, extra = struct.unpack_from("<HH", data, first + 28)
+    struct.pack_into("<I", data, first + 42, 0xFFFFFFFF)
+    struct.pack_into("<H", data, first + 30, extra + 12)
+    at = first + 46 + names + extra
+    data[at:at] = struct.pack("<HHQ", 1, 8, offset)
+    (size,) = struct.unpack_from("<I", data, end + 12 + 12)
+    struct.pack_into("<I", data, end + 12 + 12, size + 12)
+    return bytes(data)
+
+
+def before_the_file(entries: Entries) -> bytes:
+    """The table of contents claims to lie 7 bytes further on, which moves entries to -7."""
+    data = bytearray(zipped(entries))
+    start, end = directory(data)
+    struct.pack_into("<I", data, end + 16, start + 7)
     return bytes(data)
 
 
@@ -404,11 +472,20 @@ def many(entries: Entries) -> bytes:
     return zipped({**entries, **{f"extra/{i}": b"" for i in range(20_000)}, "canary/x": b""})
 
 
+def far_too_many(entries: Entries) -> bytes:
+    """A table of contents of 16 MiB."""
+    name = "extra/" + "x" * 300
+    return zipped({**entries, **{f"{name}{i}": b"" for i in range(45_000)}})
+
+
 ARCHIVES: dict[str, Callable[[Entries], bytes]] = {
     "duplicate": doubled,
     "overlapping": overlapping,
     "encrypted": lambda e: flagged(e, 8, 1),
     "another method": lambda e: flagged(e, 10, 12),
+    "far away": lambda e: far_away(e, (1 << 64) - 1),
+    "beyond the file": lambda e: far_away(e, 1 << 62),
+    "before the file": before_the_file,
     "symbolic link": linked,
     "bomb": bomb,
     "deflated": lambda e: zipped(e, method=zipfile.ZIP_DEFLATED),
@@ -416,6 +493,7 @@ ARCHIVES: dict[str, Callable[[Entries], bytes]] = {
     "no folder": lambda e: zipped(e, root=""),
     "folder outside": lambda e: zipped(e, root="../x/"),
     "many": many,
+    "far too many": far_too_many,
     "empty": lambda e: b"",
     "no zip": lambda e: b"canary" * 100,
     "only an end": lambda e: b"PK\5\6" + bytes(18),
@@ -451,8 +529,20 @@ def with_pickle(data: bytes) -> bytes:
     return zipped({**entries, "data.pkl": data})
 
 
+def pickled_tensor() -> bytes:
+    """The part of a pickle that is a tensor of two numbers."""
+    whole = entries_of(saved(torch.ones(2)))["data.pkl"]
+    return whole[2:-1]
+
+
+def doubling(times: int, leaf: bytes = b"]") -> bytes:
+    """A pair of pairs of pairs: a few bytes, and 2**times leaves for whoever walks it."""
+    levels = (b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(times))
+    return b"\x80\2" + leaf + b"q\0" + b"".join(levels)
+
+
 def lying_about_length() -> bytes:
-    """A tensor of 2**20 numbers, of which 2 are there: torch.load reads beyond the end."""
+    """A tensor of 2**20 numbers, of which 2 are there."""
     entries = entries_of(saved({"0.weight": torch.ones(2)}))
     pickled = entries["data.pkl"]
     at = pickled.index(b"q\x05(h\x03") if b"q\x05(h\x03" in pickled else pickled.index(b"K\x02")
@@ -492,6 +582,19 @@ CHECKPOINTS: dict[str, Callable[[], bytes]] = {
     "a tensor's method": lambda: with_pickle(
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00)))R."
     ),
+    "doubling, a name": lambda: with_pickle(doubling(60) + b"Q."),
+    "doubling, a call": lambda: with_pickle(doubling(60) + b")R."),
+    "doubling, a global": lambda: with_pickle(doubling(60) + b"X\1\0\0\0a\x93."),
+    "doubling, a key": lambda: with_pickle(b"\x80\2}" + doubling(60, b")")[2:] + b"K\1s."),
+    "doubling, an item": lambda: with_pickle(b"\x80\2\x8f(" + doubling(60, b")")[2:] + b"\x90."),
+    "doubling, a value": lambda: with_pickle(b"\x80\2}X\1\0\0\0a" + doubling(60)[2:] + b"s."),
+    "a large number as key": lambda: with_pickle(
+        b"\x80\2}\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000 + pickled_tensor() + b"s."
+    ),
+    "many dimensions": lambda: with_pickle(
+        pickled_tensor().replace(b"K\2\x85", b"(" + b"J\xff\xff\xff\x7f" * 200_000 + b"t") + b"."
+    ),
+    "many sets": lambda: with_pickle(b"\x80\2(" + b"\x8f" * 4_000_000 + b"l."),
     "lying about length": lying_about_length,
     "a giant": old_form_of_a_giant,
     "script": lambda: zipped({"code/__torch__.py": b"", "constants.pkl": b"", "data.pkl": b"N."}),

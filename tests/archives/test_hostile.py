@@ -51,6 +51,48 @@ def test_hostile_files_are_refused_in_one_line(hostile: dict[str, dict]) -> None
     print(f"{len(hostile)} hostile files, all refused")
 
 
+def test_each_point_of_an_archive_is_met(hostile: dict[str, dict]) -> None:
+    """A file that is refused for another reason than the one it was made for proves nothing."""
+    for what, reason in {
+        "archive: duplicate": "two of its entries are named",
+        "archive: overlapping": "overlaps another",
+        "archive: encrypted": "is encrypted",
+        "archive: another method": "is compressed",
+        "archive: far away": "overlaps another, or lies outside",
+        "archive: beyond the file": "overlaps another, or lies outside",
+        "archive: before the file": "overlaps another, or lies outside",
+        "archive: symbolic link": "is not a plain file",
+        "archive: bomb": "is compressed",
+        "archive: two folders": "are not in one folder",
+        "archive: far too many": "is too long",
+        "archive: a damaged weight": "is damaged",
+        "archive: old zip with code": "holds pickled code",
+        "checkpoint: doubling, a name": "is not the memory of a tensor",
+        "checkpoint: doubling, a key": "has the key",
+        "checkpoint: doubling, an item": "has the key",
+        "checkpoint: doubling, a value": "holds no state dict",
+        "checkpoint: a large number as key": "a number of 39999 bits",
+        "checkpoint: many dimensions": "too many dimensions",
+        "checkpoint: many sets": "its pickle is too long",
+        "checkpoint: lying about length": "longer than its bytes",
+        "checkpoint: a giant": "longer than its bytes",
+        "sample inputs, doubling": "too many, or too deep",
+        "sample inputs, in itself": "too many, or too deep",
+        "name, torch": "'torch' stands where a name belongs",
+        "output name, torch": "'torch' stands where a name belongs",
+        "parameter, class": "stands where a parameter's name belongs",
+        "target os": "'torch.os.mkdir', which is not an operator",
+        "target from_file": "is not among the allowed operators",
+        "expression": "is not a function of sizes",
+        "expression, comment": "is not an expression of sizes",
+        "guard": "is not a condition",
+        "tree, defaultdict": "are not allowed",
+        "opaque constant": "is not one of an exported program",
+        "pickled weight": "constants is pickled",
+    }.items():
+        assert reason in hostile[what]["stderr"], (what, hostile[what]["stderr"])
+
+
 def test_hostile_files_run_nothing(hostile: dict[str, dict]) -> None:
     tripped = {what: row["tripped"] for what, row in hostile.items() if row["tripped"]}
     assert not tripped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,14 +20,11 @@ import bnfx
 from bnfx.archives.pickled_tensors import read_pickled
 from bnfx.archives.pt2 import load_program
 
-# What torch says of weights that are parts of others, and of protocols of pickle.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-
 N = Dim("batch", min=2, max=64)
 H = Dim("height", min=8, max=512)
 
 
-def function(call: Callable[..., Any]) -> nn.Module:
+def function(call: Callable[..., Any], wide: bool = False) -> nn.Module:
     class Module(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -35,7 +32,8 @@ def function(call: Callable[..., Any]) -> nn.Module:
             self.bn = nn.BatchNorm2d(4)
             self.register_buffer("seen", torch.zeros(2))
             self.register_buffer("scale", torch.rand(4, 1, 1), persistent=False)
-            self.register_buffer("wide", torch.arange(4.0).expand(3, 4))
+            if wide:
+                self.register_buffer("wide", torch.arange(4.0).expand(3, 4))
             self.constant = torch.rand(4, 1, 1)
             self.frozen = nn.Parameter(torch.rand(1), requires_grad=False)
             self.tied = self.conv.weight
@@ -164,13 +162,26 @@ def reread(exported: ExportedProgram, **options: Any) -> ExportedProgram:
     return load_program(buffer)
 
 
+# What torch says when it writes, or exports, such a program.
+WARNINGS = {
+    "expanded": "No complete tensor found in the group:UserWarning",
+    "control flow": "The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning",
+}
+
+
+def forms() -> Iterator[Any]:
+    for form in FORMS:
+        said = [pytest.mark.filterwarnings(f"ignore:{WARNINGS[form]}")] if form in WARNINGS else []
+        yield pytest.param(form, marks=said)
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", list(forms()))
 def test_exports(form: str) -> None:
     """In training IR, decomposed, and folded by bnfx."""
     call, args, kwargs, shapes = FORMS[form]
     dynamic = None if shapes is None else {"args": shapes[0]}
-    exported = export(function(call), args, kwargs, dynamic_shapes=dynamic)
+    exported = export(function(call, form == "expanded"), args, kwargs, dynamic_shapes=dynamic)
     same(exported, reread(exported), args, kwargs)
     decomposed = exported.run_decompositions()
     same(decomposed, reread(decomposed), args, kwargs)
@@ -249,9 +260,6 @@ VALUES: dict[str, Any] = {
 }
 
 
-OPTIONS = [{}, {"pickle_protocol": 4}, {"_use_new_zipfile_serialization": False}]
-
-
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize(
     "options", [{}, {"pickle_protocol": 4}, {"_use_new_zipfile_serialization": False}]
@@ -259,17 +267,23 @@ OPTIONS = [{}, {"pickle_protocol": 4}, {"_use_new_zipfile_serialization": False}
 def test_saved_values(name: str, options: dict) -> None:
     """By both forms of torch.save, and another protocol of pickle."""
     value = VALUES[name]
-    if name == "newer dtypes" and "_use_new_zipfile_serialization" in options:
-        return  # the old form has none of them
     data = saved(value, **options)
-    read, expected = read_pickled(io.BytesIO(data)), torch.load(io.BytesIO(data))
+    if name == "newer dtypes" and "_use_new_zipfile_serialization" in options:
+        expected: Any = value  # torch writes this file, and cannot read it
+        with pytest.raises(AttributeError, match="no attribute 'dtype'"):
+            torch.load(io.BytesIO(data))
+    else:
+        # torch's own list of opcodes ends at protocol 2; these bytes are ours.
+        expected = torch.load(io.BytesIO(data), weights_only="pickle_protocol" not in options)
+    read = read_pickled(io.BytesIO(data))
     theirs, ours = pytree.tree_leaves(expected), pytree.tree_leaves(read)
     for one, other in zip(ours, theirs, strict=True):
         assert type(one) is type(other)
         if isinstance(one, torch.Tensor):
             assert (one.dtype, one.stride()) == (other.dtype, other.stride())
             assert one.requires_grad == other.requires_grad
-            assert torch.equal(one.float(), other.float())
+            one, other = (t if t.is_complex() else t.float() for t in (one, other))
+            assert torch.equal(one, other)
         else:
             assert one == other
 

@@ -36,10 +36,14 @@ for line in sys.argv[1:]:
 """
 
 
-def calls(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+def calls(folder: Path, *lines: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (folder / "net.py").write_text(NET)
     return subprocess.run(
-        [sys.executable, "-c", CALLS, *lines], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-c", CALLS, *lines],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -60,6 +64,29 @@ def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
     assert (tmp_path / "old.pt2").read_text() == (tmp_path / "old.onnx").read_text() == "as it was"
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"net.py", "old.pt2", "old.onnx"}
+
+
+@pytest.mark.heavy
+def test_a_package_on_a_full_disk(tmp_path: Path) -> None:
+    """Whether the package does not fit, or not even what the compiler writes before it."""
+    fold = "fold net.py:make {}.pt2 --aot --input 1x3x8x8"
+    caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    whole_one = calls(tmp_path, f"-1 {fold.format('whole')}", **caches)
+    assert "status 0" in whole_one.stderr, whole_one.stderr
+    size = (tmp_path / "whole.pt2").stat().st_size
+    for limit, cache, why in (
+        (size - 512, "cache", "File too large"),
+        (2048, "empty", "C++ compile error"),
+    ):
+        caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / cache)}
+        run = calls(tmp_path, f"{limit} {fold.format('new')}", **caches)
+        assert run.stdout == ""
+        line, status = run.stderr.strip().splitlines()
+        assert status == "status 2", run.stderr
+        assert line.startswith("bnfx fold: ")
+        assert why in line
+    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__", "cache", "empty"}
+    assert left == {"net.py", "whole.pt2"}
 
 
 def test_a_folder_that_takes_no_files(tmp_path: Path) -> None:
