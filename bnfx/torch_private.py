@@ -21,6 +21,7 @@ from bnfx.passes.fx.private import find
 from bnfx.passes.fx.private import without_autocast as without_autocast
 
 __all__ = [
+    "CODE_NAMES",
     "BackendCompilerFailed",
     "ConstantSource",
     "DimDynamic",
@@ -84,6 +85,12 @@ StatelessSymbolicContext: Any = find(f"{_SHAPES}:StatelessSymbolicContext") or _
     "StatelessSymbolicContext"
 )
 ConstantSource: Any = find("torch._dynamo.source:ConstantSource") or _missing("ConstantSource")
+
+# Names that the code of every graph uses, so that no value may have them.
+CODE_NAMES = frozenset(
+    find("torch.fx.graph:_custom_builtins")
+    or ("inf", "nan", "NoneType", "torch", "device", "fx_pytree", "pytree")
+)
 
 TracingContext: Any = find("torch._guards:TracingContext") or _missing("TracingContext")
 tracing: Any = find("torch._guards:tracing") or contextlib.nullcontext

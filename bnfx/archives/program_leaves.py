@@ -8,16 +8,16 @@ import re
 from typing import Any
 
 from torch import nn
-from torch.fx.graph import _custom_builtins
 
 from bnfx.archives.program_operators import checked_operator
 from bnfx.archives.refused import RefusedError, shown
 from bnfx.archives.symbolic_text import SYMBOL, checked_expression, checked_guard
 from bnfx.archives.tree_text import checked_tree
+from bnfx.torch_private import CODE_NAMES
 
 _WORD = re.compile(r"[A-Za-z_]\w{0,500}", re.ASCII)
 # What torch's generated code uses by name; a value of such a name would take its place.
-_TAKEN = {"self", "getattr", "slice", "math", "_operator", "__debug__", *_custom_builtins}
+_TAKEN = {"self", "getattr", "slice", "math", "_operator", "__debug__", *CODE_NAMES}
 _ATTRIBUTES = frozenset(dir(nn.Module()))
 _PATH = re.compile(r"([\w-]{1,200}(\.[\w-]{1,200}){0,60})?", re.ASCII)
 _COMPUTED = re.compile(r"[a-tv-y0-9_(-][a-zA-Z0-9_ ,+*/()-]{0,200}", re.ASCII)
