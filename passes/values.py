@@ -17,8 +17,8 @@ from bnfx.passes.algebra.expressions.extremes import (
     largest_share,
     stores_plainly,
 )
+from bnfx.passes.algebra.expressions.stored_arrays import StoredArrays
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.stored_arrays import StoredArrays
 
 # Elements up to which exact values are kept: the vectors of a BatchNorm, which many folds share.
 SMALL = 4096

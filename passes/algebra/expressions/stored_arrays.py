@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from bnfx.passes.algebra import Expression
 from bnfx.passes.algebra.expressions.evaluate import Array
+from bnfx.passes.algebra.expressions.expression import Expression
 
 
 class StoredArrays:
