@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from bnfx.passes.algebra import Expression
 from bnfx.passes.graph import Affine, Graph, GraphError, Linear, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, RewriteWarning, Site, Verdict
@@ -79,7 +80,10 @@ def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = Non
             raise GraphError("the rules did not reach a fixed point")
         position = 0 if changed else position + 1
     graph.verify()
-    return ledger.report(values)
+    report = ledger.report(values)
+    if values is not None:
+        values.keep_only({e for node in graph for e in _written(node)})
+    return report
 
 
 def _sweep(graph: Graph, rule: Rule, values: Values | None, ledger: _Ledger) -> int:
@@ -99,7 +103,26 @@ def _sweep(graph: Graph, rule: Rule, values: Values | None, ledger: _Ledger) -> 
             raise RuleError(rule, node, error) from error
         changed += 1
         ledger.changed(node, rule, change)
+        if values is not None:
+            _put(values, graph, (change.survivor, *change.absorbing, *change.absorbed))
     return changed
+
+
+def _put(values: Values, graph: Graph, nodes: Iterable[Node]) -> None:
+    """Tell which linear operators stand where, after a rewrite of ``nodes``."""
+    for node in dict.fromkeys(nodes):
+        role = node.role if node in graph else None
+        values.put(node, role.operator if isinstance(role, Linear) else None)
+
+
+def _written(node: Node) -> tuple[Expression | None, ...]:
+    """What a node's role would store."""
+    match node.role:
+        case Linear(operator):
+            return operator.weight, operator.bias
+        case Affine(affine):
+            return affine.scale, affine.shift
+    return ()
 
 
 class _Ledger:

@@ -17,10 +17,12 @@ from bnfx.passes.algebra.expressions.extremes import (
     largest_share,
     stores_plainly,
 )
+from bnfx.passes.algebra.expressions.stored_arrays import StoredArrays
 from bnfx.passes.refusals import Code, Refusal
 
 # Elements up to which exact values are kept: the vectors of a BatchNorm, which many folds share.
 SMALL = 4096
+_Storable = tuple[LinearOperator, tuple[str, ...]]  # and the dtypes, the stored one first
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Conditions:
     """
 
     affines: tuple[tuple[BroadcastAffine, str | None], ...]
-    operators: tuple[tuple[LinearOperator, tuple[str, ...]], ...]
+    operators: tuple[_Storable, ...]
     nonnegative: tuple[Expression, ...]
 
     def hold(self, values: Values) -> bool:
@@ -75,17 +77,16 @@ class Values:
         self._like = like
         self.dtype = dtype
         self._signs = signs
-        self._stored: dict[tuple[Expression, str], Array] = {}
+        self._stored = StoredArrays()
+        self._finite: set[Expression] = set()  # they read no source that holds NaN or infinity
         self._rounded: dict[tuple[Expression, str], float] = {}
         self._refused_affines: dict[tuple[BroadcastAffine, str | None], tuple[Refusal, ...]] = {}
-        self._refused_operators: dict[
-            tuple[LinearOperator, tuple[str, ...]], tuple[Refusal, ...]
-        ] = {}
+        self._refused_operators: dict[_Storable, tuple[Refusal, ...]] = {}
         self._nonnegative: dict[Expression, bool] = {}
 
     def exact(self, expression: Expression) -> Array:
-        """The value in the computing dtype. Not kept: it is twice the size of what is stored."""
-        source = next(expression.sources(), None)
+        """The value in the computing dtype."""
+        source = expression.reads[0]
         like = self._like if source is None else self._read(source)
         where = device(like)
         if where not in self._evaluators:
@@ -95,10 +96,9 @@ class Values:
 
     def stored(self, expression: Expression, dtype: str) -> Array:
         """The value, evaluated in float64 and cast once to ``dtype``."""
-        key = (expression, dtype)
-        if key not in self._stored:
-            self._stored[key] = self._cast(self.exact(expression), dtype)
-        return self._stored[key]
+        if (known := self._stored.get(expression, dtype)) is not None:
+            return known
+        return self._stored.add(expression, dtype, self._cast(self.exact(expression), dtype))
 
     def _cast(self, exact: Array, dtype: str) -> Array:
         xp = array_namespace(exact)
@@ -106,11 +106,8 @@ class Values:
             return xp.astype(exact, getattr(xp, dtype))
 
     def refuse_affine(self, affine: BroadcastAffine, dtype: str | None = None) -> Iterator[Refusal]:
-        """Reasons why the map cannot be trusted: NaN or infinite statistics, scale or shift.
-
-        Args:
-            affine: the map.
-            dtype: in which it would be stored, if it would.
+        """Reasons why the map cannot be trusted: NaN or infinite statistics, scale or shift; or
+        stored in ``dtype``, if it would be.
         """
         key = (affine, dtype)
         if key not in self._refused_affines:  # each rule asks again
@@ -118,15 +115,33 @@ class Values:
         yield from self._refused_affines[key]
 
     def _refuse_affine(self, affine: BroadcastAffine, dtype: str | None) -> Iterator[Refusal]:
-        for source in affine.sources():
-            if not all_finite(self._read(source)):
-                yield Refusal(Code.NON_FINITE, f"{source.name} holds NaN or infinity")
+        for source in self._unsound_sources(affine):
+            yield Refusal(Code.NON_FINITE, f"{source.name} holds NaN or infinity")
         for name, expression in (("scale", affine.scale), ("shift", affine.shift)):
             exact = self.exact(expression)
             if not all_finite(exact):
                 yield Refusal(Code.NON_FINITE, f"its {name} is NaN or infinite")
             elif dtype is not None and not all_finite(self._cast(exact, dtype)):
                 yield Refusal(Code.OVERFLOW, f"its {name} overflows {dtype}")
+
+    def _unsound_sources(self, affine: BroadcastAffine) -> Iterator[Source]:
+        """The parameters with NaN or infinity. A map that was merged of others has been looked at,
+        but for the last of them.
+        """
+        seen: set[Expression] = set()
+        stack, sound = [affine.shift, affine.scale], True
+        while stack:
+            expression = stack.pop()
+            if expression in seen or expression in self._finite:
+                continue
+            seen.add(expression)
+            match expression:
+                case Source(bases=()) if not all_finite(self._read(expression)):
+                    sound = False
+                    yield expression
+            stack.extend(reversed(expression.children))
+        if sound:
+            self._finite |= seen
 
     def is_nonnegative(self, expression: Expression) -> bool:
         """Whether no element is negative (or NaN), and rewrites may depend on that."""
@@ -162,7 +177,7 @@ class Values:
             xp: Any = array_namespace(exact)
             if 0 in exact.shape:
                 continue
-            stored = self._stored[expression, dtypes[0]] = self._cast(exact, dtypes[0])
+            stored = self._stored.add(expression, dtypes[0], self._cast(exact, dtypes[0]))
             if not self._reports and stores_plainly(exact, stored, dtypes):
                 continue
             sizes = xp.abs(exact)
@@ -189,12 +204,20 @@ class Values:
                         Code.UNDERFLOW, f"a channel of the folded weight underflows {dtype}"
                     )
 
+    def put(self, place: object, operator: LinearOperator | None) -> None:
+        """Take note that ``operator``, or none, stands at ``place`` from now on."""
+        self._stored.put(place, () if operator is None else (operator.weight, operator.bias))
+
+    def keep_only(self, expressions: Collection[Expression | None]) -> None:
+        """Drop all numbers but what is stored of ``expressions``."""
+        self._stored.keep_only(expressions)
+        self._evaluators.clear()
+
     def conditions(self, stored: Collection[Expression]) -> Conditions:
         """What was asked so far and found to hold.
 
         Args:
-            stored: the expressions that are kept. Operators on the way to those are left out:
-                nothing is stored of them, and what is not finite in them shows in the last one.
+            stored: what is kept. Operators on the way are left out: what is not finite shows there.
         """
         return Conditions(
             tuple(key for key, refused in self._refused_affines.items() if not refused),

@@ -97,13 +97,7 @@ class BroadcastAffine:
     @property
     def is_computed(self) -> bool:
         """Whether the IR computes part of it from parameters at each call."""
-        stack = [self.scale, self.shift]
-        while stack:
-            expression = stack.pop()
-            if isinstance(expression, Source) and expression.bases:
-                return True
-            stack.extend(expression.children)
-        return False
+        return self.scale.reads[1] or self.shift.reads[1]
 
     def sources(self) -> Iterator[Source]:
         """The parameters that the map reads."""

@@ -44,7 +44,7 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     route = forward(node, values)
     target = route.apply(graph)
-    return Change(Outcome.FOLDED, target, target.name)
+    return Change(Outcome.FOLDED, target, target.name, absorbing=tuple(route.roles))
 
 
 RULE = Rule("fold-affine-into-next-linear", match, refuse, rewrite)

@@ -105,7 +105,7 @@ def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
         first = graph.put_before(node, node.name)
         first.origin = node.origin
         node.role = Affine(border, lowered=True)
-    return Change(Outcome.FOLDED, node, node.name)
+    return Change(Outcome.FOLDED, node, node.name, absorbed=(inner,))
 
 
 RULE = Rule("merge-serial-linear", match, refuse, rewrite)

@@ -63,7 +63,7 @@ def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
         if isinstance(target.role, Affine) and target not in route.borders
     )
     outcome = Outcome.MERGED if first in lowered else Outcome.FOLDED
-    return Change(outcome, first, first.name, lowered=lowered)
+    return Change(outcome, first, first.name, lowered=lowered, absorbing=targets)
 
 
 RULE = Rule("move-affine", match, refuse, rewrite)

@@ -22,6 +22,7 @@ class Change:
         survivor_outcome: what became of the survivor's own sites, if anything did.
         absorbed: other nodes that are gone; their sites share the outcome.
         lowered: nodes that are multiply-adds now, besides the survivor.
+        absorbing: nodes that took a part of the matched one's map, besides the survivor.
     """
 
     outcome: Outcome
@@ -30,6 +31,7 @@ class Change:
     survivor_outcome: Outcome | None = None
     absorbed: tuple[Node, ...] = ()
     lowered: tuple[Node, ...] = ()
+    absorbing: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True)

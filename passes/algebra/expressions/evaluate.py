@@ -50,7 +50,9 @@ class Evaluator:
         read: returns the array of a :class:`Source`.
         like: any array of the model; gives the array namespace and the device of scalars.
         dtype: name of the computing dtype. ``"float32"`` is for devices without float64.
-        keeps: elements up to which a value is kept from one evaluation to the next.
+        keeps: elements up to which a value is kept from one evaluation to the next; so are vectors,
+            and the last large result while what is asked for builds on it: a chain of products is
+            evaluated one product at a time.
     """
 
     def __init__(
@@ -66,28 +68,55 @@ class Evaluator:
         self._device = device(like)
         self._dtype = getattr(self._xp, dtype)
         self._memo: dict[Expression, Array] = {}
+        self._last: Expression | None = None  # a large one that is kept
 
     def __call__(self, expression: Expression) -> Array:
         """The value of ``expression``, in the computing dtype."""
-        large: list[Expression] = []
+        order, builds_on_last = self._missing(expression)
+        large = {each for each in order if self._is_large(each)}
+        if expression in large and not builds_on_last:
+            self._keep(None)
+        for current in order:
+            self._memo[current] = self._compute(current)
+        value = self._memo[expression]
+        for each in large - {expression}:
+            del self._memo[each]
+        if expression in large:
+            self._keep(expression)
+        return value
+
+    def _missing(self, expression: Expression) -> tuple[list[Expression], bool]:
+        """What is to be computed for ``expression``, in order, and whether it reads the last large
+        value.
+        """
+        order: dict[Expression, None] = {}
+        builds_on_last = False
         stack = [expression]  # no recursion: a chain of a thousand folds is legal
         while stack:
             current = stack[-1]
+            if current in self._memo or current in order:
+                builds_on_last = builds_on_last or current == self._last
+                stack.pop()
+                continue
             # A source is read, whatever it was computed from.
             children = () if isinstance(current, Source) else current.children
-            pending = [child for child in children if child not in self._memo]
+            builds_on_last = builds_on_last or self._last in children
+            pending = [c for c in children if c not in self._memo and c not in order]
             if pending:
                 stack.extend(pending)
                 continue
-            stack.pop()
-            if current not in self._memo:
-                self._memo[current] = self._compute(current)
-                if self._keeps is not None and math.prod(current.shape) > self._keeps:
-                    large.append(current)
-        value = self._memo[expression]
-        for each in large:
-            del self._memo[each]
-        return value
+            order[stack.pop()] = None
+        return list(order), builds_on_last
+
+    def _is_large(self, expression: Expression) -> bool:
+        size = math.prod(expression.shape)
+        return self._keeps is not None and size > max((self._keeps, *expression.shape))
+
+    def _keep(self, expression: Expression | None) -> None:
+        """Keep one large value, and none besides."""
+        if self._last is not None and self._last is not expression:
+            self._memo.pop(self._last, None)
+        self._last = expression
 
     def _compute(self, expression: Expression) -> Array:
         match expression:

@@ -42,6 +42,11 @@ class Expression(ABC):
     def children(self) -> tuple[Expression, ...]:
         return ()
 
+    @property
+    def reads(self) -> tuple[Source | None, bool]:
+        """The first of :meth:`sources`, and whether the IR computes any; known without a walk."""
+        return None, False
+
     def sources(self) -> Iterator[Source]:
         """The parameters that this expression reads, each once, in first-use order."""
         seen: set[Expression] = set()
@@ -116,6 +121,10 @@ class Source(Expression):
     def children(self) -> tuple[Expression, ...]:
         return self.bases
 
+    @property
+    def reads(self) -> tuple[Source | None, bool]:
+        return (self.bases[0].reads[0], True) if self.bases else (self, False)
+
 
 @dataclass(frozen=True)
 class Scalar(Expression):
@@ -146,10 +155,15 @@ class Compound(Structural, Expression):
     def children(self) -> tuple[Expression, ...]:
         return ()
 
+    @cached_property
+    def reads(self) -> tuple[Source | None, bool]:
+        found = [child.reads for child in self.children]
+        return next((source for source, _ in found if source), None), any(c for _, c in found)
+
     def __post_init__(self) -> None:
         # Now: a chain of folds nests deeper than Python recurses, and a shape error belongs to the
         # rule that wrote it.
-        _ = self.shape, hash(self)
+        _ = self.shape, hash(self), self.reads
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -52,7 +52,7 @@ class ComputedConstants:
         self._leaf = leaf
         self.pinned: Collection[fx.Node] = ()
         self.in_place: Collection[fx.Node] = ()
-        self._nodes: dict[fx.Node, tuple[fx.Node, ...]] = {}  # node -> the parameters behind it
+        self._nodes: set[fx.Node] = set()
         self._values: dict[fx.Node, Any] = {}
 
     def again(self, leaf: Callable[[fx.Node], torch.Tensor | None]) -> ComputedConstants:
@@ -69,15 +69,11 @@ class ComputedConstants:
         inputs = node.all_input_nodes
         if not inputs or node in self.pinned or not (is_pure(node) or self._overwrites(node)):
             return False
-        bases: dict[fx.Node, None] = {}
         for source in inputs:
-            if source in self._nodes:
-                bases.update(dict.fromkeys(self._nodes[source]))
-            elif source.op in ("placeholder", "get_attr") and self._leaf(source) is not None:
-                bases[source] = None
-            else:
+            is_leaf = source.op in ("placeholder", "get_attr") and self._leaf(source) is not None
+            if source not in self._nodes and not is_leaf:
                 return False
-        self._nodes[node] = tuple(bases)
+        self._nodes.add(node)
         return True
 
     def _overwrites(self, node: fx.Node) -> bool:
@@ -86,8 +82,15 @@ class ComputedConstants:
         return node in self.in_place and spelling is not None and spelling.facts.pure
 
     def bases(self, node: fx.Node) -> tuple[fx.Node, ...]:
-        """The parameters that ``node`` is computed from."""
-        return self._nodes[node]
+        """The parameters that ``node`` is computed from, in first-use order."""
+        seen: dict[fx.Node, None] = {}
+        stack = [node]  # asked of the last node of a chain only, so that each is met once
+        while stack:
+            current = stack.pop()
+            if current not in seen:
+                seen[current] = None
+                stack += reversed(current.all_input_nodes if current in self._nodes else [])
+        return tuple(each for each in seen if each not in self._nodes)
 
     def value(self, node: fx.Node) -> Any:
         """What the graph would compute, computed once."""

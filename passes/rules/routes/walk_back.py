@@ -143,14 +143,21 @@ class Survey:
     def _summands(
         self, value: Node, factors: tuple[float, float], affine: BroadcastAffine
     ) -> Iterator[tuple[Node, BroadcastAffine]]:
-        """``s (f1 x1 + f2 x2) + t = f1 (s x1 + t / f1) + f2 (s x2)``, or the other way round."""
-        scale = affine.without_shift()
+        """``s (f1 x1 + f2 x2) + t = f1 (s x1 + t / f1) + f2 (s x2)``, or the other way round.
+
+        In ``x + x`` one summand gets the shift and the other does not, so that ``x`` is found to be
+        wanted in two ways.
+        """
+        scale, given = affine.without_shift(), False
         for source, factor in zip(value.inputs, factors, strict=True):
             if self.choice is None or affine.is_scale:
                 yield source, affine
-            elif self.choice.get(value) is source:
+                continue
+            is_chosen = self.choice.get(value) is source
+            if is_chosen and factor and not given:
+                given = True
                 yield source, affine.with_shift(affine.shift * (1.0 / factor))
-            elif not affine.is_shift:
+            elif is_chosen or not affine.is_shift:
                 yield source, scale
 
     def _factors(self, value: Node) -> list[Node]:
