@@ -21,7 +21,7 @@ from bnfx.tvm.inspection import launches
 from bnfx.tvm.relax import FoldBatchNorm, Runner
 
 # Kernels that run, before and after, on the CPU (docs/tvm_relax.md).
-MODELS = {"resnet18": (40, 23), "mobilenet_v2": (106, 54)}
+MODELS = {"resnet18": (40, 23), "mobilenet_v2": (106, 54), "densenet121": (247, 188)}
 
 
 def _exported(model: nn.Module, x: torch.Tensor) -> onnx.ModelProto:
