@@ -31,7 +31,9 @@ class Import(NamedTuple):
 
 def floors(page: str) -> dict[str, int]:
     """Room (a path without ``.py``) -> floor, in the order of the table."""
-    return {room: int(floor) for floor, room in ROW.findall(page)}
+    rows = ROW.findall(page)
+    assert len({room for _, room in rows}) == len(rows), "a room stands in the table twice"
+    return {room: int(floor) for floor, room in rows}
 
 
 def modules(root: Path = ROOT) -> dict[str, str]:
