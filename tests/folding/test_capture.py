@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -228,3 +229,30 @@ def test_torchscript_is_told_in_one_sentence() -> None:
     for call in (bnfx.fold, bnfx.explain):
         with pytest.raises(bnfx.CaptureError, match=r"TorchScript module.*fold the Python model"):
             call(scripted, X.float())
+
+
+@pytest.mark.parametrize("keep", ["auto", "module"])
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_around_a_scripted_child_the_class_is_folded(keep: str) -> None:
+    class Parent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            child = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()
+            self.child = torch.jit.trace(child, X.float(), check_trace=False)
+            self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x: Any) -> Any:
+            return self.bn(self.conv(self.child(x)))
+
+    model = randomise(Parent()).eval().double()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        same = bnfx.fold(model, X, keep=keep)
+    told = [str(w.message) for w in said if w.category is bnfx.FoldWarning]
+    assert len(told) == 1
+    assert "child.1 is TorchScript, whose layers cannot be changed" in told[0]
+    assert type(same.bn) is nn.Identity
+    with torch.no_grad():
+        assert relative(same(X), model(X)) < 1e-12
+    with pytest.raises(bnfx.CaptureError, match=r"torch\.export cannot capture"):
+        bnfx.fold(model, X, keep="graph")
