@@ -12,6 +12,7 @@ import pytest
 import torch
 from support import randomise, relative
 from torch import nn
+from torch.nn.utils import prune
 
 import bnfx
 
@@ -256,3 +257,18 @@ def test_around_a_scripted_child_the_class_is_folded(keep: str) -> None:
         assert relative(same(X), model(X)) < 1e-12
     with pytest.raises(bnfx.CaptureError, match=r"torch\.export cannot capture"):
         bnfx.fold(model, X, keep="graph")
+
+
+def test_pruned_layers_fold_as_explain_says() -> None:
+    model = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())).eval()
+    with torch.no_grad():
+        prune.l1_unstructured(model[0], "weight", 0.5)
+        assert [v.outcome.value for v in bnfx.explain(model, X.float()).verdicts] == ["folded"]
+        with pytest.warns(bnfx.FoldWarning, match="Sequential cannot hold every fold"):
+            graph = bnfx.fold(model, X.float())
+        with pytest.warns(bnfx.FoldWarning, match="1 BatchNorm left"):
+            bnfx.fold(model, X.float(), keep="module")
+        assert isinstance(graph, torch.fx.GraphModule)
+        targets = [str(node.target) for node in graph.graph.nodes]
+        assert not any("batch_norm" in target for target in targets)
+        assert relative(graph(X.float()), model(X.float())) < 1e-5
