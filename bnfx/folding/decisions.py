@@ -137,7 +137,7 @@ def _is_library(module: str) -> bool:
 @lru_cache(maxsize=1)
 def _dispatched() -> frozenset[CodeType]:
     """Torch's functions that hand a proxy over before they look at it."""
-    functions = torch.overrides.get_testing_overrides()
+    functions = (*torch.overrides.get_testing_overrides(), torch._assert)
     return frozenset(f.__code__ for f in functions if hasattr(f, "__code__"))
 
 

@@ -67,6 +67,38 @@ def fold_graph(
     return folded, rewritten.report
 
 
+def survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphReport:
+    """What :func:`fold_graph` would report; no weights are computed.
+
+    A symbolic trace will do, which is quick to have, where nothing decides by an argument.
+
+    Args:
+        model, inputs, rules: as there.
+
+    Raises:
+        CaptureError: if ``model`` cannot be captured or copied.
+    """
+    check_scripted(model)
+    check_traceable(model)
+    try:
+        traced = trace(copied(model))
+    except CaptureError:
+        if not inputs:
+            raise
+        args, kwargs = inputs.copied()
+        traced = capture(copied(model), args, kwargs)
+    else:
+        if not inputs:
+            shapeless = survey_shapeless(traced, rules)
+            return (
+                rewrite(traced, {}, form="attributes", rules=rules).report
+                if shapeless is None
+                else shapeless
+            )
+        _describe(traced, _positional(traced, inputs), rules)
+    return rewrite(traced, {}, form="attributes", rules=rules).report
+
+
 def _describe(
     traced: fx.GraphModule, values: Sequence[object], rules: Sequence[Rule]
 ) -> tuple[GraphReport | None, Fixed]:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from bnfx.errors import CaptureError, FoldWarning
-from bnfx.folding.given import Inputs, check_own_forward, copied
-from bnfx.folding.graph_form import fold_graph
+from bnfx.folding.given import Inputs, check_own_forward
+from bnfx.folding.graph_form import fold_graph, survey
 from bnfx.folding.modules.same_class import SameClass, fold_modules, graph_only
-from bnfx.folding.symbolic import trace
-from bnfx.passes.fx.rewrite import survey_shapeless
+from bnfx.folding.modules.seen import seen_running
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Outcome, Verdict
 from bnfx.passes.rules.rule import Rule
@@ -52,17 +51,17 @@ def _fold(
     if keep == "module":
         same = fold_modules(model, inputs, rules, assume)
         _warn_of_left(model, same, inputs, rules)
-        return same.model, None if inputs else _survey(model, rules)
+        return same.model, None if inputs else _survey(model, inputs, rules)
     check_own_forward(model)
     same = fold_modules(model, inputs, rules)
-    if not same.left() and not _merges(model, rules):
+    if not same.left() and not _merges(model, inputs, rules):
         return same.model, None
     try:
         folded, report = fold_graph(model, inputs, rules)
     except CaptureError:
         if not same.folded:
             raise
-        _warn_of_refused(same, same.left())
+        _warn_of_refused(same, seen_running(model, inputs, same.left()))
         return same.model, None
     if rules_at_work := graph_only(report):
         _warn_of_graph(model, f"{' and '.join(rules_at_work)} made layers that it does not have")
@@ -74,16 +73,16 @@ def _fold(
     return folded, report
 
 
-def _merges(model: nn.Module, rules: Sequence[Rule]) -> bool:
-    """Whether it is worth a look at the graph: a tracer's guess will do for that, or none."""
-    report = _survey(model, rules)
+def _merges(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> bool:
+    """Whether a graph would have layers that the model does not."""
+    report = _survey(model, inputs, rules)
     return report is not None and bool(graph_only(report))
 
 
-def _survey(model: nn.Module, rules: Sequence[Rule]) -> GraphReport | None:
-    """What a graph would report that knows no shapes, if there can be one."""
+def _survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphReport | None:
+    """What a graph would report, if there can be one."""
     with contextlib.suppress(CaptureError):
-        return survey_shapeless(trace(copied(model)), rules)
+        return survey(model, inputs, rules)
     return None
 
 

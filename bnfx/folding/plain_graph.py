@@ -22,6 +22,7 @@ from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from bnfx.errors import CaptureError
+from bnfx.folding.state_reads import is_idle
 
 _STARS: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
@@ -63,6 +64,8 @@ def plain_graph(
                 ],
                 program,
             )
+        elif is_idle(module, node):
+            copies[node] = copies[node.args[0]]
         elif node not in copies:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     return fx.GraphModule(module, graph, kind).eval()

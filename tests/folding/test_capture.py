@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from support import randomise, relative
 from torch import nn
+from torch.nn.utils import prune
 
 import bnfx
 
@@ -228,3 +230,45 @@ def test_torchscript_is_told_in_one_sentence() -> None:
     for call in (bnfx.fold, bnfx.explain):
         with pytest.raises(bnfx.CaptureError, match=r"TorchScript module.*fold the Python model"):
             call(scripted, X.float())
+
+
+@pytest.mark.parametrize("keep", ["auto", "module"])
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_around_a_scripted_child_the_class_is_folded(keep: str) -> None:
+    class Parent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            child = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()
+            self.child = torch.jit.trace(child, X.float(), check_trace=False)
+            self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x: Any) -> Any:
+            return self.bn(self.conv(self.child(x)))
+
+    model = randomise(Parent()).eval().double()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        same = bnfx.fold(model, X, keep=keep)
+    told = [str(w.message) for w in said if w.category is bnfx.FoldWarning]
+    assert len(told) == 1
+    assert "child.1 is TorchScript, whose layers cannot be changed" in told[0]
+    assert type(same.bn) is nn.Identity
+    with torch.no_grad():
+        assert relative(same(X), model(X)) < 1e-12
+    with pytest.raises(bnfx.CaptureError, match=r"torch\.export cannot capture"):
+        bnfx.fold(model, X, keep="graph")
+
+
+def test_pruned_layers_fold_as_explain_says() -> None:
+    model = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())).eval()
+    with torch.no_grad():
+        prune.l1_unstructured(model[0], "weight", 0.5)
+        assert [v.outcome.value for v in bnfx.explain(model, X.float()).verdicts] == ["folded"]
+        with pytest.warns(bnfx.FoldWarning, match="Sequential cannot hold every fold"):
+            graph = bnfx.fold(model, X.float())
+        with pytest.warns(bnfx.FoldWarning, match="1 BatchNorm left"):
+            bnfx.fold(model, X.float(), keep="module")
+        assert isinstance(graph, torch.fx.GraphModule)
+        targets = [str(node.target) for node in graph.graph.nodes]
+        assert not any("batch_norm" in target for target in targets)
+        assert relative(graph(X.float()), model(X.float())) < 1e-5

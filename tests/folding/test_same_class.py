@@ -137,7 +137,7 @@ class Reading(Block):
 
 
 class Outer(nn.Module):
-    """The conv is a whole submodule's, which others may call."""
+    """The conv is the last of a container."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,14 +161,19 @@ def parametrized() -> nn.Module:
 
 
 REFUSED = {
-    "other method": (Raw, "Raw.raw, which was not traced"),
-    "other branch": (Branch, "forward_features, which was not traced"),
-    "split methods": (SplitMethods, "do not run in the same call"),
-    "by name": (ByName, "ByName.run, which was not traced"),
-    "tied": (Tied, "shared with another module"),
-    "read": (Reading, "read elsewhere"),
-    "boundary": (Outer, "belong to different modules"),
-    "different folds": (TwoNorms, "several times, with different folds"),
+    "other method": (Raw, r"bn: .*Raw\.raw, line \d+, may run, read or change conv by itself"),
+    "other branch": (Branch, r"bn: .*Branch\.forward_features, line \d+, may run.* conv by itself"),
+    "split methods": (SplitMethods, "bn: .*no layer .* is proved to run right before or behind it"),
+    "by name": (ByName, r"bn: .*ByName\.run, line \d+, may run, read or change bn by itself"),
+    "tied": (Tied, "bn: .*the weights of conv are held elsewhere too"),
+    "read": (
+        Reading,
+        r"bn: .*Reading\.forward_features, line \d+, may run, read .* conv by itself",
+    ),
+    "different folds": (
+        TwoNorms,
+        r"bn2: .*TwoNorms\.forward_features, line \d+, may .* conv by it",
+    ),
 }
 
 
@@ -182,6 +187,14 @@ def test_what_may_run_otherwise_is_refused_with_its_reason(case: str) -> None:
     agrees(folded, model)
     assert Code.OTHER_MODULES in MEANINGS
     assert f"{Code.OTHER_MODULES.value}: " in str(caught[0].message)
+
+
+def test_a_layer_at_the_end_of_a_container_that_only_runs_whole() -> None:
+    model = ready(Outer())
+    folded = bnfx.fold(model, X, keep="module")
+    assert type(folded) is Outer
+    assert norms(folded) == 0
+    agrees(folded, model)
 
 
 @pytest.mark.parametrize("make", [Twice, hooked, parametrized])
@@ -248,7 +261,7 @@ def test_a_fold_that_rested_on_the_rank_checks_it() -> None:
 
 def test_auto_gives_a_graph_where_modules_cannot_hold_every_fold() -> None:
     model = ready(Raw())
-    with pytest.warns(bnfx.FoldWarning, match="GraphModule, since Raw cannot.*Raw.raw, which"):
+    with pytest.warns(bnfx.FoldWarning, match="GraphModule, since Raw cannot.*Raw.raw, line"):
         folded = bnfx.fold(model, X)
     assert isinstance(folded, torch.fx.GraphModule)
     agrees(folded, model)

@@ -82,7 +82,7 @@ class Listed(nn.Module):
 
     def forward(self, x: Any) -> Any:
         for number, net in enumerate(self.nets):
-            x = net(x) + number
+            x = net(x).relu() + number
         return self.nets[0](x)
 
 
@@ -98,7 +98,70 @@ class OfRegistry(Registered):
     pass
 
 
-PROVED = [Nest, Steps, InBranch, Twice, Initialises, Neighbours, Listed, OfRegistry]
+def _device_of(net: Any) -> Any:
+    return next(net.parameters()).device
+
+
+def _initialise(net: Any) -> None:
+    for layer in net.modules():
+        _zero(layer)
+
+
+def _zero(layer: Any) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.zeros_(layer.bias)
+
+
+class SetUpByHelpers(Nest):
+    def __init__(self) -> None:
+        super().__init__()
+        _initialise(self)
+        for _, layer in self.named_modules():
+            _zero(layer)
+
+    def reset(self) -> Any:
+        return _device_of(self)
+
+
+class Stages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.layer1, self.layer2 = Nest(), nn.Sequential(Nest(), nn.ReLU())
+
+    def forward(self, x: Any) -> Any:
+        x = self.bn(self.conv(x)).relu()
+        names = ("layer1", "layer2")
+        names = names[:2]
+        for name in names:
+            x = getattr(self, name)(x)
+        return x
+
+
+class ChildByChild(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = Nest(), Nest()
+
+    def forward(self, x: Any) -> Any:
+        for block in self.children():
+            x = block(x)
+        return x
+
+
+PROVED = [
+    SetUpByHelpers,
+    Stages,
+    ChildByChild,
+    Nest,
+    Steps,
+    InBranch,
+    Twice,
+    Initialises,
+    Neighbours,
+    Listed,
+    OfRegistry,
+]
 
 
 @pytest.mark.parametrize("kind", PROVED, ids=lambda kind: kind.__name__)
@@ -117,6 +180,84 @@ def probe(name: str, run: Callable[[Any, Any], Any], base: type[nn.Module] = Nes
 
 def _helper(net: Any, x: Any) -> Any:
     return net.conv(x)
+
+
+def _iterated(net: Any, x: Any) -> Any:
+    return next(layer(x) for layer in net.children())
+
+
+def _indirect(net: Any, x: Any) -> Any:
+    return _iterated(net, x)
+
+
+def _entered(net: Any, x: Any) -> Any:
+    return net[0](x)
+
+
+@torch.no_grad()
+def _decorated(net: Any, x: Any) -> Any:
+    return net.conv(x)
+
+
+def checkpoint(net: Any, x: Any) -> Any:
+    return net[0](x)
+
+
+class Tap:
+    def __init__(self, net: Any, x: Any) -> None:
+        self.answer = net.conv(x)
+
+
+class TapModule(nn.Module):
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.conv = net.conv
+
+    def forward(self, x: Any) -> Any:
+        return self.conv(x)
+
+
+def _listed_names(self: Any, x: Any) -> Any:
+    for name in ("conv",):
+        x = getattr(self, name)(x)
+    return x
+
+
+def _grown_names(self: Any, x: Any) -> Any:
+    names = ("act",)
+    names += ("conv",)
+    for name in names:
+        x = getattr(self, name)(x)
+    return x
+
+
+def _given_names(self: Any, x: Any, names: Any = ("conv",)) -> Any:
+    for name in names:
+        x = getattr(self, name)(x)
+    return x
+
+
+def _later_names(self: Any, x: Any) -> Any:
+    for name in ("act",):
+        x = getattr(self, name)(x)
+    name = "con" + "v"
+    return getattr(self, name)(x)
+
+
+def _shadowed(self: Any, x: Any) -> Any:
+    def _device_of(net: Any) -> Any:
+        return next(iter(net.children()))
+
+    return _device_of(self)(x)
+
+
+class Keeper(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.tap = Nest(), TapModule
+
+    def forward(self, x: Any) -> Any:
+        return self.inner(x)
 
 
 class Holder:
@@ -260,6 +401,21 @@ class Own(nn.Sequential):
 
 STRANGE = [IfNorm, EarlyReturn, Both, Conditional, AndOr, Tried, Captured, Order, Taps, Apart, Own]
 STRANGE += [
+    probe("Iterated", lambda self, x: _iterated(self, x)),
+    probe("Indirect", lambda self, x: _indirect(self, x)),
+    probe("Decorated", lambda self, x: _decorated(self, x)),
+    probe("Constructed", lambda self, x: Tap(self, x).answer),
+    probe("OfChild", lambda self, x: Tap(self.inner, x).answer, Keeper),
+    probe("ModuleOfChild", lambda self, x: TapModule(self.inner)(x), Keeper),
+    probe("HeldClass", lambda self, x: self.tap(self.inner)(x), Keeper),
+    probe("EnteredHelper", lambda self, x: _entered(self.net, x), Neighbours),
+    probe("NamedLikeTorchs", lambda self, x: checkpoint(self.net, x), Neighbours),
+    probe("Grandchildren", lambda self, x: next(next(self.children()).children())(x), Neighbours),
+    probe("ListedNames", _listed_names),
+    probe("GrownNames", _grown_names),
+    probe("GivenNames", _given_names),
+    probe("LaterNames", _later_names),
+    probe("Shadowed", _shadowed),
     probe("Other", lambda self, x: self.conv(x)),
     probe("Helped", lambda self, x: _helper(self, x)),
     probe("Computed", lambda self, x: getattr(self, "co" + "nv")(x)),

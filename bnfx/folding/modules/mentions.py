@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.folding.modules.reachable import Function, Reachable
+from bnfx.folding.modules.computed_names import ANY, bound_names, exactly, is_of, pattern
+from bnfx.folding.modules.reachable import Function, Reachable, resolve_global
 from bnfx.folding.modules.uses import HARMLESS_CALLS, Uses
 
 _WALKS = frozenset(
@@ -25,6 +26,8 @@ _WALKS = frozenset(
         "apply",
     ]
 )
+# Those that give children only: whatever is below is named anew.
+_DIRECT = frozenset(["children", "named_children", "_modules", "getattr", "setattr", "delattr"])
 _COMPUTING = frozenset(
     [
         "eval",
@@ -56,6 +59,7 @@ class Mention:
     node: ast.AST
     name: re.Pattern[str]
     base: ast.AST | None
+    below: bool = False  # whether it may be an attribute of what is below it, too
 
 
 class Mentions(Uses):
@@ -65,33 +69,37 @@ class Mentions(Uses):
         self.model = reachable.model
         super().__init__()
         self._all: list[Mention] = []
+        self._functions: dict[ast.AST, Function] = {}
         self._kinds: dict[type, list[nn.Module]] = {}
         for module in self.model.modules():
             for kind in type(module).__mro__:
                 self._kinds.setdefault(kind, []).append(module)
         for function in reachable.functions:
+            self._functions[function.node] = function
+            for node in ast.walk(function.node):
+                for child in ast.iter_child_nodes(node):
+                    self.parents[child] = node
+        for function in reachable.functions:
             self._read(function)
 
     def _read(self, function: Function) -> None:
-        setup = function.kind is not None and function.node.__dict__.get("name") == "__init__"
+        making = function.kind is not None and function.node.__dict__.get("name") == "__init__"
         for node in ast.walk(function.node):
-            for child in ast.iter_child_nodes(node):
-                self.parents[child] = node
-        for node in ast.walk(function.node):
-            if setup and self.scope(node) in (function.node, None):
-                continue  # it has run
-            self._all += self._mentions(function, node)
+            for mention in self._mentions(function, node):
+                if not making or not is_of(mention.base, function.owner):
+                    self._all.append(mention)  # else of an object that is made just now
 
     def _mentions(self, function: Function, node: ast.AST) -> Iterator[Mention]:
         if isinstance(node, ast.Attribute):
-            yield Mention(function, node, _exactly(node.attr), node.value)
+            yield Mention(function, node, exactly(node.attr), node.value)
             if node.attr in _WALKS and not self.is_harmless_walk(node):
                 constant = _constant_argument(self.parents.get(node), 0)
                 if node.attr == "get_submodule" and constant is not None:
                     return  # the name in it is a mention
-                yield Mention(function, self.parents[node], _ANY, node.value)
+                below = node.attr not in _DIRECT
+                yield Mention(function, self.parents[node], ANY, node.value, below)
             if node.attr in _COMPUTING - {"compile", "eval"}:
-                yield Mention(function, node, _ANY, None)
+                yield Mention(function, node, ANY, None)
         elif isinstance(node, ast.Name) and node.id in _COMPUTING | {
             "getattr",
             "setattr",
@@ -99,15 +107,19 @@ class Mentions(Uses):
         }:
             call = self.parents.get(node)
             if node.id in _COMPUTING or not isinstance(call, ast.Call) or call.func is not node:
-                yield Mention(function, node, _ANY, None)
+                yield Mention(function, node, ANY, None)
             elif len(call.args) > 1:
-                yield Mention(function, call, _pattern(call.args[1]), call.args[0])
+                name = pattern(call.args[1], self.scope(call))
+                yield Mention(function, call, name, call.args[0])
             else:
-                yield Mention(function, call, _ANY, None)
+                yield Mention(function, call, ANY, None)
         elif isinstance(node, (ast.For, ast.comprehension, ast.Starred, ast.Subscript, ast.Call)):
             for each in _looked_into(node):
-                if isinstance(each, ast.Name) and each.id == function.owner and function.owner:
-                    yield Mention(function, each, _ANY, each)  # ``for layer in self``, ``self[0]``
+                if not isinstance(each, ast.Name) or each.id != function.owner or not each.id:
+                    continue
+                if not self._is_only_named(node, each, frozenset()):
+                    # ``for layer in self``, ``self[0]``; a function may go deeper
+                    yield Mention(function, each, ANY, each, isinstance(node, ast.Call))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             parent = self.parents.get(node)
             if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in (
@@ -119,7 +131,40 @@ class Mentions(Uses):
                 return
             for part in node.value.split("."):
                 if not part.isdigit():
-                    yield Mention(function, node, _exactly(part), None)
+                    yield Mention(function, node, exactly(part), None)
+
+    def resolve(self, node: ast.AST) -> Any:
+        """What a name of the Python module stands for."""
+        above: ast.AST | None = node
+        while above is not None and above not in self._functions:
+            above = self.parents.get(above)
+        root = node
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if above is None or not isinstance(root, ast.Name) or root.id in bound_names(above):
+            return None
+        function = self._functions[above].function
+        if root.id in function.__code__.co_freevars:
+            return None
+        return resolve_global(function, node)
+
+    def _is_only_named(self, call: ast.AST, given: ast.AST, seen: frozenset[Any]) -> bool:
+        """Whether a function does with an argument what is a mention, or harmless, and no more."""
+        if not isinstance(call, ast.Call) or given not in call.args:
+            return False
+        callee, place = self.resolve(call.func), call.args.index(given)
+        nodes = [n for n, f in self._functions.items() if f.function is callee]
+        if callee in seen or len(nodes) != 1 or place >= callee.__code__.co_argcount:
+            return False
+        name = callee.__code__.co_varnames[place]
+        for use in (n for n in ast.walk(nodes[0]) if isinstance(n, ast.Name) and n.id == name):
+            parent = self.parents.get(use)
+            named = isinstance(parent, ast.Attribute) or self.is_harmless(use)
+            if not isinstance(use.ctx, ast.Load) or not (
+                named or (parent and self._is_only_named(parent, use, seen | {callee}))
+            ):
+                return False
+        return True
 
     def runs_own_code(self, method: str) -> bool:
         """Whether a method of that name is torch's, or of a class with weights of its own."""
@@ -155,34 +200,9 @@ class Mentions(Uses):
             if any(not isinstance(value, nn.Module) for value in held):
                 return any(value is None for value in held)
             found = [value for value in held if isinstance(value, nn.Module)]
-        if mention.name is _ANY and mention.node is not mention.base:
+        if mention.below:
             return any(owner in set(module.modules()) for module in found)
         return owner in found
-
-
-_ANY = re.compile(r".*", re.DOTALL)
-
-
-def _exactly(name: str) -> re.Pattern[str]:
-    return re.compile(re.escape(name))
-
-
-def _pattern(node: ast.AST) -> re.Pattern[str]:
-    """What a computed name can be."""
-    if isinstance(node, ast.Constant):
-        return _exactly(str(node.value))
-    if isinstance(node, ast.JoinedStr):
-        parts = (
-            re.escape(str(v.value)) if isinstance(v, ast.Constant) else ".*" for v in node.values
-        )
-        return re.compile("".join(parts))
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return re.compile(_pattern(node.left).pattern + _pattern(node.right).pattern)
-    return (
-        _ANY
-        if not isinstance(node, ast.Call) or getattr(node.func, "id", "") != "str"
-        else re.compile(".*")
-    )
 
 
 def _constant_argument(call: ast.AST | None, place: int) -> Any:
@@ -199,7 +219,7 @@ def _looked_into(node: ast.AST) -> list[ast.AST]:
     if isinstance(node, (ast.Starred, ast.Subscript)):
         return [node.value]
     assert isinstance(node, ast.Call)
-    if getattr(node.func, "id", "") in ("super", *HARMLESS_CALLS):
+    if getattr(node.func, "id", "") in ("super", "getattr", "setattr", "delattr", *HARMLESS_CALLS):
         return []
     return list(node.args)
 

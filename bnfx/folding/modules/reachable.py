@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from bnfx.folding.decisions import function_nodes
+from bnfx.folding.modules.whole_runs import runs_in_order
 from bnfx.passes.fx.parameters.sources import memory
 
 _REGISTERS = ("_parameters", "_buffers", "_modules")
@@ -59,6 +60,7 @@ class Reachable:
         self.held: set[int] = set()  # ids of modules, and memory of tensors
         self.memory: set[Any] = set()
         self._kinds: set[type] = set()
+        self._made: set[type] = set()
         self._seen_code: set[CodeType] = set()
         self._walk()
 
@@ -76,6 +78,7 @@ class Reachable:
             seen.add(id(value))
             keep.append(value)
             if isinstance(value, type):
+                self._add_made(value)
                 continue
             if isinstance(value, nn.Module) and id(value) in tree:
                 self._add_kind(type(value))
@@ -111,15 +114,29 @@ class Reachable:
             if not issubclass(base, nn.Module) and base.__module__ in sys.stdlib_module_names:
                 continue
             for name, value in list(vars(base).items()):
+                if name == "__init__":
+                    continue  # of what is there it has run, and what it kept is seen
                 for function in _unwrapped(value):
                     by_class = isinstance(value, classmethod) or name in _BY_CLASS
                     static = by_class or isinstance(value, staticmethod)
                     self._add_function(function, None if static else base, by_class)
 
+    def _add_made(self, kind: type) -> None:
+        """A class of which the code may make further objects, and hand them what it likes."""
+        self._add_kind(kind)
+        for base in kind.__mro__:
+            if base in self._made or _is_known(base):
+                continue
+            self._made.add(base)
+            for function in _unwrapped(vars(base).get("__init__")):
+                self._add_function(function, base)
+
     def _add_function(
         self, function: FunctionType, kind: type | None, by_class: bool = False
     ) -> None:
         if function.__code__ in self._seen_code or _is_library(function.__module__):
+            return
+        if runs_in_order(function):
             return
         self._seen_code.add(function.__code__)
         nodes = function_nodes(function.__code__)
@@ -142,9 +159,10 @@ class Reachable:
             if isinstance(each, (ast.Name, ast.Attribute)):
                 value = resolve_global(function, each)
                 if isinstance(value, FunctionType):
-                    self._add_function(value, None)
-                elif isinstance(value, type) and not issubclass(value, nn.Module):
-                    self._add_kind(value)
+                    for each_function in _unwrapped(value):
+                        self._add_function(each_function, None)
+                elif isinstance(value, type):
+                    self._add_made(value)
 
 
 _EMPTY = type((lambda x: lambda: x)(0).__closure__[0])()  # type: ignore[index]

@@ -42,6 +42,23 @@ def seen_inputs(
     }
 
 
+def seen_running(model: nn.Module, inputs: Inputs, paths: Collection[str]) -> list[str]:
+    """Those of the modules that run on the example; all, if there is none."""
+    if not inputs or not paths:
+        return list(paths)
+    model = copied(model)
+    ran: set[nn.Module] = set()
+    for module in map(model.get_submodule, paths):
+        if isinstance(module, torch.jit.ScriptModule):
+            ran.add(module)  # it takes no hooks
+        else:
+            module.register_forward_pre_hook(lambda module, _: ran.add(module))
+    args, kwargs = inputs.copied()
+    with torch.no_grad(), torch.random.fork_rng():
+        model(*args, **kwargs)
+    return [path for path in paths if model.get_submodule(path) in ran]
+
+
 def seen_pairs(model: nn.Module, inputs: Inputs) -> list[Pair]:
     """Modules that follow one another in the graph of the example, and have no other reader there.
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from bnfx.folding.modules.mentions import Mention, Mentions
@@ -58,6 +59,9 @@ class Succession:
         """
         found: list[Pair] = []
         for path, module in self._paths.items():
+            if isinstance(module, torch.jit.ScriptModule):
+                self.refused[path] = f"{path} is TorchScript, whose layers cannot be changed"
+                continue
             if _is_sequential(module):
                 candidates = self._neighbours(path, module)
             else:
@@ -80,6 +84,8 @@ class Succession:
             return f"{path} is registered in several places"
         if self._reachable.unreadable is not None:
             return f"the source of {self._reachable.unreadable} cannot be read"
+        if isinstance(module, torch.jit.ScriptModule):
+            return f"{path} is TorchScript, whose layers cannot be changed"
         if has_hooks(module):
             return f"{path} has hooks"
         if type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module):
@@ -190,7 +196,7 @@ def _is_sequential(module: nn.Module) -> bool:
 
 def _told(mention: Mention, name: str) -> str:
     line = getattr(mention.node, "lineno", 0)
-    return f"{mention.function.name}, line {line}, may run or change {name} by itself"
+    return f"{mention.function.name}, line {line}, may run, read or change {name} by itself"
 
 
 def _name_of(node: ast.AST) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
+
+from bnfx.folding.modules.whole_runs import runs_in_order
 
 HARMLESS_CALLS = frozenset(
     ["isinstance", "hasattr", "type", "id", "len", "print", "repr", "str", "issubclass"]
@@ -39,6 +42,10 @@ class Uses:
 
     def runs_own_code(self, method: str) -> bool:
         """Whether a method of that name may run a layer."""
+        raise NotImplementedError
+
+    def resolve(self, node: ast.AST) -> Any:
+        """The object that a name of a Python module stands for; ``None`` if it is not known."""
         raise NotImplementedError
 
     def scope(self, node: ast.AST) -> ast.AST | None:
@@ -91,7 +98,7 @@ class Uses:
             return True
         parent = self.parents.get(node)
         if depth == 0:
-            if self.is_call(node) or _runs_it(parent, node):
+            if self.is_call(node) or self._runs_it(parent, node):
                 return True
             return self._names_run_whole(parent, node, 0)
         if isinstance(parent, ast.Subscript) and parent.value is node:
@@ -124,6 +131,12 @@ class Uses:
         if isinstance(parent, (ast.For, ast.comprehension)) and parent.iter is node:
             return self._targets_run_whole(parent.target, depth - 1)
         return self._names_run_whole(parent, node, depth)
+
+    def _runs_it(self, call: ast.AST | None, node: ast.AST) -> bool:
+        """``torch.vmap(self.net)`` and ``checkpoint(self.net, x)`` run a module whole."""
+        if not isinstance(call, ast.Call) or not call.args or call.args[0] is not node:
+            return False
+        return runs_in_order(self.resolve(call.func))
 
     def _names_run_whole(self, parent: ast.AST | None, node: ast.AST, depth: int) -> bool:
         if isinstance(parent, ast.Assign) and parent.value is node:
@@ -169,14 +182,6 @@ class Uses:
             else []
         )
         return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
-
-
-def _runs_it(call: ast.AST | None, node: ast.AST) -> bool:
-    """``torch.vmap(self.net)`` and ``checkpoint(self.net, x)`` run a module whole."""
-    if not isinstance(call, ast.Call) or not call.args or call.args[0] is not node:
-        return False
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    return name in ("vmap", "checkpoint")
 
 
 def _is_initialiser(call: ast.Call) -> bool:
