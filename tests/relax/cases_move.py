@@ -259,7 +259,7 @@ CASES = [
         "behind-other-pad",
         _behind(_op("nn.pad", _PADS, "constant", 1.5)),
         **_LOWERED,
-        codes=(Code.NONZERO_SHIFT,),
+        codes=(Code.NONZERO_SHIFT, Code.PADDING_VALUE),
         left=3,
     ),
     Case("behind-slice", _behind(_op("strided_slice", [1], [2], [7]), channels=5)),
