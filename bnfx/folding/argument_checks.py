@@ -6,7 +6,6 @@ is rewritten without them, and they are written into the result.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Sequence
 
@@ -25,9 +24,9 @@ def without_checks(traced: fx.GraphModule) -> tuple[fx.GraphModule, Sequence[fx.
         elif node not in checks:
             copies[node] = bare.node_copy(node, copies.__getitem__)
             copies[node].name = node.name
-    module = copy.copy(traced)
-    module.graph = bare
-    return module, [node for node in traced.graph.nodes if node in checks]
+    return fx.GraphModule(traced, bare, type(traced).__name__).eval(), [
+        node for node in traced.graph.nodes if node in checks
+    ]
 
 
 def write_checks(folded: fx.GraphModule, checks: Sequence[fx.Node]) -> None:
