@@ -193,8 +193,13 @@ class _Job:
         compiled = plan.compiled
         if compiled is None:
             compiled = self.inner.compile(self.module, self.example_inputs)
+        report = plan.report
+        try:
+            report = self.swapped.annotate(report)
+        except Exception as error:
+            warn(f"bnfx: the report has no word on what is synchronised: {error!r}", RewriteWarning)
         # Once it is true: a compiler may start over.
-        deliver(Report((self.swapped.annotate(plan.report),)), self.options.report)
+        deliver(Report((report,)), self.options.report)
         layers = [site.name for call in self.swapped.calls for site in call]
         return naming(compiled, tuple(layers))
 
