@@ -12,7 +12,6 @@ and whatever interrupts the making of a state leaves nothing behind.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.passes.pipeline import warn_of_failure
 from bnfx.passes.report import RewriteWarning
+from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor, RestartAnalysis
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.choice import described, forms
@@ -113,7 +113,7 @@ class FoldedFunction:
                 log.info("bnfx: %s failed", what, exc_info=True)
                 if form == "frozen":
                     message = f"bnfx: freezing failed, folded weights stay inputs: {error!r}"
-                    warnings.warn(message, RewriteWarning, stacklevel=2)
+                    warn(message, RewriteWarning)
                 continue
             return described(form, why)
         raise AssertionError("the plain form compiles or raises")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 
 from bnfx.errors import InnerWarning
+from bnfx.passes.user_warnings import warn as warn_user
 
 log = logging.getLogger("bnfx")
 
@@ -43,5 +43,5 @@ class Placement:
 
 
 def warn(message: str) -> None:
-    warnings.warn(f"bnfx: {message}", InnerWarning, stacklevel=2)
+    warn_user(f"bnfx: {message}", InnerWarning)
     log.warning("bnfx: %s", message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from bnfx.errors import SyncError, SyncWarning
 from bnfx.options import Options
 from bnfx.passes.fx.metadata import location_of, name_of
 from bnfx.passes.fx.training.synchronise import Swapped, graph_modules, in_training, synchronise
+from bnfx.passes.user_warnings import warn
 from bnfx.sync import collectives, diagnosis, functional, moments, normalise
 from bnfx.sync.functional import Layer
 from bnfx.sync.graphs.compiled_call import can_see_calls, current_call
@@ -155,7 +155,7 @@ def _say_that_calls_are_hidden(required: bool) -> None:
 def _raise_or_warn(message: str, required: bool) -> None:
     if required:
         raise SyncError(f'sync="require", but {message}')
-    warnings.warn(message, SyncWarning, stacklevel=2)
+    warn(message, SyncWarning)
 
 
 def _is_in_training(node: fx.Node) -> bool:

@@ -57,15 +57,9 @@ class Recipe:
         """
         with torch.inference_mode(False), torch.no_grad():
             values = self._values(tensors)
-            return self._stored(values) if self.conditions.hold(values) else None
-
-    def fill_unchecked(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """:meth:`fill` for parameters that were found fit a moment ago."""
-        with torch.inference_mode(False), torch.no_grad():
-            return self._stored(self._values(tensors))
-
-    def _stored(self, values: Values) -> list[torch.Tensor]:
-        return [values.stored(slot.expression, slot.dtype) for slot in self.slots]
+            if not self.conditions.hold(values):
+                return None
+            return [values.stored(slot.expression, slot.dtype) for slot in self.slots]
 
     def _values(self, tensors: Mapping[str, torch.Tensor]) -> Values:
         # Read once, and all at once: another thread may be writing.
