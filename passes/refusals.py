@@ -67,13 +67,14 @@ MEANINGS: dict[Code, Meaning] = {
     Code.OTHER_READERS: Meaning(
         "Something besides the BatchNorm reads the linear operator's output, so its weights "
         "cannot change.",
-        "Read the BatchNorm's output instead, or accept the multiply-add.",
+        "None where the model means it so: it is lowered to one multiply-add. Reading the "
+        "BatchNorm's output instead would let it fold.",
     ),
     Code.AXIS_MISMATCH: Meaning(
         "The BatchNorm's channels (axis 1) are not the operator's output channels, as after a "
         "linear layer on (N, L, C) or a convolution without a batch axis. Sizes may agree by "
         "accident.",
-        "Transpose so that axis 1 holds the channels, if that is what the model means.",
+        "None where the model means it so; otherwise transpose, so that axis 1 holds the channels.",
     ),
     Code.NEGATIVE_SCALE: Meaning(
         "The map would have to cross a maximum or an activation, which keep a scale only if it is "

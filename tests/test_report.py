@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 import torch
 from support import randomise
 from torch import nn
 
 import bnfx
+from bnfx.passes.refusals import Refusal
+from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
 
 
 class Net(nn.Sequential):
@@ -41,13 +44,79 @@ def test_counts_and_order() -> None:
     assert [verdict.target for verdict in report.verdicts] == ["0", "", "3", ""]
 
 
-def test_table() -> None:
-    lines = str(explained()).splitlines()
-    assert lines[0] == "4 BatchNorms: 1 folded, 1 merged, 1 lowered, 1 kept"
-    (kept,) = (line for line in lines if " kept " in line)
-    assert "no-running-statistics: it keeps no running statistics" in kept
-    assert "test_report.py:" in str(explained()), "what was kept says where it stands"
-    assert "no-running-statistics: Train with track_running_stats=True." in lines
+def test_text() -> None:
+    """The counts and what they mean come first; only what was left has a row."""
+    text = explained().to_text(width=200)
+    text = re.sub(r"\(\S*test_report\.py:\d+\)", "(file:line)", text)
+    assert re.sub(r"\de-08", "5e-08", text) == (
+        "4 BatchNorms: 1 folded, 1 merged, 1 lowered, 1 kept\n"
+        "1 became one multiply-add, which compilers fuse.\n"
+        "1 is left as in the model; below is why.\n"
+        "Storing the folded numbers changes them by at most 5e-08 of a channel.\n"
+        "\n"
+        "1 kept: 6 (file:line)\n"
+        "  no-running-statistics: it keeps no running statistics\n"
+        "  What to do: Train with track_running_stats=True.\n"
+        "\n"
+        "1 lowered: 3\n"
+        "  nonzero-shift: it would have to cross 2 (and 1 more like it)"
+    )
+
+
+def test_text_of_every_site() -> None:
+    rows = explained().to_text(every=True, width=200).split("\n\n")[1].splitlines()
+    heads = [row.split(" (")[0] for row in rows if not row.startswith(" ")]
+    assert heads == ["1: folded into 0", "3: lowered", "4: merged into 3", "6"]
+    assert sum("nonzero-shift" in row for row in rows) == 2, "each reason has a line of its own"
+
+
+def made(*verdicts: Verdict) -> bnfx.Report:
+    return bnfx.Report((GraphReport(verdicts),))
+
+
+def lowered(name: str, *codes: bnfx.Code) -> Verdict:
+    refusals = tuple(Refusal(code, f"because of {name}") for code in codes)
+    return Verdict(Site(name, "batch_norm"), Outcome.LOWERED, refusals=refusals)
+
+
+def test_equal_reasons_share_a_row() -> None:
+    shift, readers = bnfx.Code.NONZERO_SHIFT, bnfx.Code.OTHER_READERS
+    report = made(*(lowered(f"bn{i}", shift, *[readers] * i) for i in range(1, 60)))
+    assert report.to_text(width=80).splitlines()[3:] == [
+        "59 lowered: bn1 and 58 others like it",
+        "  nonzero-shift: because of bn1",
+        "  other-readers: because of bn1",
+    ]
+
+
+def test_nothing_is_advised_that_changes_nothing() -> None:
+    """A BatchNorm that also stands before a ReLU folds no better where sizes are fixed."""
+    shift, size = bnfx.Code.NONZERO_SHIFT, bnfx.Code.DYNAMIC_SHAPE
+    assert "What to do" not in made(lowered("bn", shift, size)).to_text()
+    assert "What to do: Compile with dynamic=False." in made(lowered("bn", size)).to_text()
+
+
+def test_names_are_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "features.denseblock1.denselayer1-norm1.relu_" * 3
+    report = made(lowered(name, bnfx.Code.NONZERO_SHIFT))
+    for columns in (1, 40, 80, 300):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = str(report).splitlines()
+        assert any(name in line.split() for line in lines)
+        assert all(len(line) <= max(columns, 40) for line in lines if name not in line)
+
+
+def test_in_training_mode_nothing_else_is_said() -> None:
+    model = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.BatchNorm2d(5)))
+    text = bnfx.explain(model.train(), torch.randn(2, 3, 6, 7)).to_text(width=100)
+    assert text.splitlines() == [
+        "2 BatchNorms: 2 kept",
+        "2 are left as in the model; below is why.",
+        "",
+        "2 kept: 1 and 1 other like it",
+        "  training-mode: it is in training mode",
+        "  What to do: Call model.eval() first; in Relax, build nn.batch_norm with training=False.",
+    ]
 
 
 def test_json() -> None:
@@ -83,8 +152,6 @@ def test_json() -> None:
 
 
 def test_brackets_in_names_are_no_markup() -> None:
-    from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
-
     site = Site("layers[0].bn[/bold]", "batch_norm", "file.py:3")
     report = bnfx.Report((GraphReport((Verdict(site, Outcome.KEPT),), ("a [note]",)),))
     assert "layers[0].bn[/bold]" in str(report)
@@ -92,8 +159,6 @@ def test_brackets_in_names_are_no_markup() -> None:
 
 
 def test_affine_ops_are_counted_apart_and_rewrites_added_up() -> None:
-    from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
-
     norm, times = Site("bn", "batch_norm"), Site("mul", "affine")
     graph = GraphReport(
         (Verdict(norm, Outcome.LOWERED), Verdict(times, Outcome.FOLDED, "conv", error=1e-8)),

@@ -28,9 +28,14 @@ from bnfx.report.progress import progress
 
 
 def explain_source(
-    source: str, weights: Path | None, shapes: Sequence[str], dtype: str, as_json: bool
+    source: str,
+    weights: Path | None,
+    shapes: Sequence[str],
+    dtype: str,
+    as_json: bool,
+    every: bool = False,
 ) -> str:
-    """The report as text.
+    """The report as text, with ``every`` a row for each BatchNorm and affine op.
 
     Raises:
         BnfxError: one of those of loading and capturing.
@@ -46,7 +51,7 @@ def explain_source(
             raise
         except Exception as error:
             raise CaptureError(_misfit(_eager_error(model, inputs) or error)) from error
-    return report.to_json() if as_json else str(report)
+    return report.to_json() if as_json else report.to_text(every=every)
 
 
 def fold_source(

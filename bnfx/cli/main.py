@@ -151,16 +151,20 @@ def explain(
     shapes: _Input = None,
     dtype: _Dtype = "float32",
     as_json: _Json = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="A row for each BatchNorm and affine op.")
+    ] = False,
 ) -> None:
-    """Say what becomes of each BatchNorm, and why some are kept.
+    """Say what becomes of each BatchNorm, and why some are left.
 
-    The model is put in evaluation mode.
+    BatchNorms that are left for reasons of the same kind share a row, with one of them as the
+    example. The model is put in evaluation mode.
     """
     with errors("explain"):
         require("explain", "torch")
         from bnfx.cli.commands import explain_source
 
-        typer.echo(explain_source(model, weights, shapes or [], dtype, as_json))
+        typer.echo(explain_source(model, weights, shapes or [], dtype, as_json, every))
 
 
 @app.command(epilog="Example: bnfx fold torchvision:resnet18 folded.pt2 --input 1x3x224x224")

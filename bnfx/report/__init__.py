@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnfx.passes.report import GraphReport, Outcome, Verdict
-from bnfx.report.table import render
+from bnfx.report.terminal import render
 
 
 @dataclass(frozen=True)
 class Report:
     """What became of every BatchNorm and affine op of a model; exactly one verdict each.
 
-    ``str(report)`` is a table, :meth:`to_json` the same for programs.
+    ``str(report)`` is for people (:meth:`to_text`), :meth:`to_json` the same for programs.
 
     Args:
         graphs: one report for each graph that the model was captured as: one, or more where it
@@ -90,8 +90,18 @@ class Report:
         """
         return json.dumps(self.to_dict(), indent=indent)
 
+    def to_text(self, *, every: bool = False, width: int | None = None) -> str:
+        """Text for people: the counts, what they mean, and why BatchNorms are left.
+
+        Args:
+            every: a row for each site; otherwise BatchNorms that were left for reasons of the same
+                codes share one.
+            width: of a line; the terminal's if ``None``.
+        """
+        return render(self.verdicts, self.weights, self.notes, every=every, width=width)
+
     def __str__(self) -> str:
-        return render(self.verdicts, self.weights, self.notes)
+        return self.to_text()
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import torch
@@ -10,6 +11,7 @@ from torch import fx
 from bnfx.passes.crossing import Dims
 from bnfx.passes.fx.facts.spelling import facts_of
 
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _SUBSCRIPT = re.compile(r"""\[['"]?([^\]'"]+)['"]?\]""")
 
@@ -107,6 +109,7 @@ def readable_path(source: str) -> str:
 
 
 def location_of(node: fx.Node) -> str:
-    """``file:line`` of the innermost frame of the user's code, or ``""``."""
+    """``file:line`` of the innermost frame that is not PyTorch's own, or ``""``."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
+    own = [(file, line) for file, line in frames if not file.startswith(_TORCH)]
+    return f"{own[-1][0]}:{own[-1][1]}" if own else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.crossing import Identity
@@ -16,12 +16,19 @@ def refuse_pair(before: Node, node: Node) -> Iterator[Refusal]:
     """Reasons why ``node`` cannot be absorbed into ``before``, whatever the two are."""
     readers = before.data_users()
     if len(readers) != 1:
-        others = ", ".join(reader.name for reader in readers if reader is not node)
-        yield Refusal(Code.OTHER_READERS, f"{before.name} is also read by {others}")
+        yield also_read(before, [reader for reader in readers if reader is not node])
     elif before.pinned:
         yield Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to the output of {before.name}")
     if before.dtype != node.dtype:
         yield Refusal(Code.DTYPE_CHANGE, f"{before.name} gives {before.dtype}, not {node.dtype}")
+
+
+def also_read(value: Node, readers: Sequence[Node]) -> Refusal:
+    """Others read ``value`` too; two of them are named."""
+    names = ", ".join(reader.name for reader in readers[:2])
+    if len(readers) > 2:
+        names += f" and {len(readers) - 2} more"
+    return Refusal(Code.OTHER_READERS, f"{value.name} is also read by {names}")
 
 
 def refuse_multiply_add(

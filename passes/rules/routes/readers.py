@@ -9,7 +9,8 @@ from itertools import combinations
 from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.crossing import Movement, Select
 from bnfx.passes.graph import Move, Node
-from bnfx.passes.refusals import Code, Refusal
+from bnfx.passes.refusals import Refusal
+from bnfx.passes.rules.guards import also_read
 
 # A reader, and the map that it wants of what it reads; a select, of the positions that it reads.
 Wanted = tuple[Node, BroadcastAffine]
@@ -28,7 +29,7 @@ def refuse_other_readers(value: Node, readers: Sequence[Node]) -> Iterator[Refus
             or any(select.overlaps(user.role.movement) for select in selects)
         ]
     if others:
-        yield _also_read(value, others)
+        yield also_read(value, others)
 
 
 def agreed(
@@ -50,9 +51,9 @@ def agreed(
         select = _select(reader)
         seen = affine if select is None else select.forward(affine, (), ())
         if not seen.scales_like(other):
-            stuck.append(_also_read(value, [reader]))
+            stuck.append(also_read(value, [reader]))
         elif not seen.shifts_like(other):
-            still.append(_also_read(value, [reader]))
+            still.append(also_read(value, [reader]))
     return affine, stuck, still
 
 
@@ -72,7 +73,7 @@ def _of_parts(
     if alike and axis not in first.axes and len(value.data_users()) == len(parts):
         return first, [], []  # nobody sees the other positions: they may change as well
     stuck = [
-        _also_read(value, [reader])
+        also_read(value, [reader])
         for (one, _, _), (other, reader, _) in combinations(parts, 2)
         if one.overlaps(other)
     ]
@@ -82,11 +83,6 @@ def _of_parts(
     shape = value.shape
     embedded = [select.back(affine, shape, ()) for select, _, affine in parts]
     return reduce(BroadcastAffine.__matmul__, embedded), [], []
-
-
-def _also_read(value: Node, readers: Sequence[Node]) -> Refusal:
-    names = ", ".join(reader.name for reader in readers)
-    return Refusal(Code.OTHER_READERS, f"{value.name} is also read by {names}")
 
 
 def _select(reader: Node) -> Select | None:
