@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from bnfx.errors import CaptureError
 from bnfx.folding.given import WAY_OUT
 from bnfx.folding.plain_graph import plain_graph
+from bnfx.folding.state_changes import check_side_effects
 from bnfx.torch_private import export_to_torch_ir
 
 _CONFIG: Any = _found_config
@@ -43,8 +44,11 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     first: Exception | None = None
     for sizes in (_open(bound), None):
         try:
-            module, spec = _captured(model, bound, sizes)
+            module, spec, messages = _captured(model, bound, sizes)
+            check_side_effects(model, messages)
             return plain_graph(module, spec, bound, type(model).__name__)
+        except CaptureError:
+            raise
         except Exception as error:
             first = first or error
     assert first is not None
@@ -57,17 +61,18 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
 def _captured(
     model: nn.Module, bound: inspect.BoundArguments, sizes: Any
-) -> tuple[fx.GraphModule, pytree.TreeSpec]:
-    """A graph of flat inputs and outputs, and the structure of the outputs."""
+) -> tuple[fx.GraphModule, pytree.TreeSpec, list[str]]:
+    """A graph of flat inputs and outputs, the structure of the outputs, and torch's warnings."""
     with (
         torch.no_grad(),
         torch.random.fork_rng(),
-        warnings.catch_warnings(),
+        warnings.catch_warnings(record=True) as caught,
         _quiet("torch.export._trace", "torch.fx.experimental.symbolic_shapes", "torch._dynamo"),
         _CONFIG.patch(backed_size_oblivious=True),  # else a batch of 1 would be one for good
     ):
-        warnings.simplefilter("ignore")
-        return export_to_torch_ir(model, bound.args, bound.kwargs, sizes)
+        warnings.simplefilter("always")
+        module, spec = export_to_torch_ir(model, bound.args, bound.kwargs, sizes)
+    return module, spec, [str(warning.message) for warning in caught]
 
 
 def _open(bound: inspect.BoundArguments) -> dict[str, Any]:
