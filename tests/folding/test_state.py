@@ -110,7 +110,9 @@ KEEPS = [
 @pytest.mark.parametrize("forward", KEEPS)
 def test_what_is_kept_between_calls_is_no_graph(forward: Any) -> None:
     model, x = net(forward), torch.randn(1, 3, 6, 6, dtype=torch.float64)
-    with pytest.raises(bnfx.CaptureError, match="forward of Made writes to .*which a graph cannot"):
+    with pytest.raises(
+        bnfx.CaptureError, match=r"forward of Made writes to .*which a graph cannot"
+    ):
         bnfx.fold(model, x, keep="graph")
 
 
@@ -150,5 +152,5 @@ def test_what_no_call_reads_or_a_graph_does_is_no_hindrance(forward: Any) -> Non
 
 @pytest.mark.parametrize("forward", [counts, appends, exchanges_a_buffer, counts_in_a_child])
 def test_without_inputs_too(forward: Any) -> None:
-    with pytest.raises(bnfx.CaptureError, match="writes to .*Pass example inputs"):
+    with pytest.raises(bnfx.CaptureError, match=r"writes to .*Pass example inputs"):
         bnfx.fold(net(forward), keep="graph")
