@@ -172,7 +172,7 @@ def fold(
     model: _Source,
     output: Annotated[
         Path,
-        typer.Argument(help="net.pt2: an exported program; net.onnx: ONNX.", dir_okay=False),
+        typer.Argument(help="net.pt2: an exported program; net.onnx: ONNX."),
     ],
     weights: _Weights = None,
     shapes: _Input = None,

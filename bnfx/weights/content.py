@@ -86,6 +86,12 @@ class Content:
         )
 
 
+def same_bits(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
+    """Whether a tensor holds what its copy does, to the last element."""
+    bits = _BITS.get(tensor.itemsize, tensor.dtype)
+    return torch.equal(tensor.view(bits), copy.view(bits))
+
+
 def _is_on_host(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu"
 

@@ -29,19 +29,12 @@ from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor, RestartAnalysis
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.choice import described, forms
-from bnfx.weights.folded import FoldedState, same_set
+from bnfx.weights.folded import FoldedSets, FoldedState
 from bnfx.weights.freezing import Patience
 from bnfx.weights.programs import Programs
 from bnfx.weights.snapshot import Numbers
 
 log = logging.getLogger("bnfx")
-
-# Sets of parameters whose folded weights are kept. More instances of one class than that, called in
-# turn, are folded again each time: slow, and right.
-MAX_PARAMETER_SETS = 8
-# Times that parameters are read because something was written while they were. After that they are
-# used as they are, and folded anew by the next call.
-MAX_READS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +69,7 @@ class FoldedFunction:
         self._inner = inner
         self._programs = Programs(original, rewritten, self._arguments, inner, refold)
         self._lock = Lock()
-        self._states: tuple[FoldedState, ...] = ()
+        self._sets = FoldedSets()
         self._patience: Patience | None = None
         self._without_numbers: tuple[Compiled, list[torch.Tensor]] | None = None
 
@@ -130,7 +123,7 @@ class FoldedFunction:
         if form == "frozen":
             way = program.freeze(example_inputs, numbers, weights)
             self._patience = Patience()
-            self._states = (FoldedState(numbers.moment, program, (way,), frozen=True),)
+            self._sets.publish(FoldedState(numbers.moment, program, (way,), frozen=True))
             return
         if form == "packed":
             program.pack(example_inputs, numbers, weights)
@@ -138,7 +131,7 @@ class FoldedFunction:
             extra = describe_slots(program.module, program.slots, weights, example_inputs)
             program.compile(example_inputs, extra)
         ways = program.ways(numbers, weights)
-        self._states = (FoldedState(numbers.moment, program, ways),)
+        self._sets.publish(FoldedState(numbers.moment, program, ways))
 
     def __call__(self, *args: Any) -> Any:
         if self._without_numbers is not None:
@@ -153,7 +146,7 @@ class FoldedFunction:
         state = self._current(args) or self._renew(args)
         if self._patience is not None and not state.frozen and state.program.slots:
             state.quiet.calls += 1
-            if self._patience.take(state.quiet.calls):
+            if self._patience.take(state.quiet):
                 state = self._freeze_again(state, args)
         way = state.way(args)
         assert way is not None, "a state is chosen by whether it can answer"
@@ -163,7 +156,7 @@ class FoldedFunction:
         """The state that is right for these arguments as they are, if there is one."""
         tensors = [args[at] for at in self._programs.watched]
         scalars = self._arguments.scalar_values(args)
-        state = same_set(self._states, tensors, scalars)
+        state = self._sets.of(tensors, scalars)
         if state is None or not state.moment.still_holds(tensors) or state.way(args) is None:
             return None
         return state
@@ -180,7 +173,7 @@ class FoldedFunction:
 
         def publish() -> None:
             if self._current(args) is None:
-                self._publish(state)
+                self._sets.publish(state)
 
         self._lock.run(publish)
         return state
@@ -203,27 +196,19 @@ class FoldedFunction:
             ways = program.ways(numbers, weights)
         state = FoldedState(numbers.moment, program, ways)
         if state.way(args) is not None:
-            self._publish(state)
+            self._sets.publish(state)
         return _Folded(state, numbers, weights)
 
-    def _publish(self, state: FoldedState) -> None:
-        others = [other for other in self._states if not other.moment.is_like(state.moment)]
-        self._states = (state, *others[: MAX_PARAMETER_SETS - 1])
-
     def _read(self, args: Sequence[Any]) -> Numbers:
-        watched, scalars = self._programs.watched, self._arguments.scalar_values(args)
-        for _ in range(MAX_READS):
-            numbers = Numbers.of(args, watched, scalars)
-            if numbers.moment.still_holds([args[at] for at in watched]):
-                break  # nothing was written meanwhile
-        return numbers
+        return Numbers.of(args, self._programs.watched, self._arguments.scalar_values(args))
 
     def _freeze_again(self, state: FoldedState, args: Sequence[Any]) -> FoldedState:
         """Freeze weights that have settled."""
         assert self._patience is not None
         numbers = self._read(args)
         weights = state.program.fill(numbers)
-        if weights is None:
+        if weights is None or not numbers.moment.settled:
+            state.quiet.frozen = False
             return state  # something was written; the next call sees to it
         try:
             way = state.program.freeze_late(numbers, weights)
@@ -233,7 +218,7 @@ class FoldedFunction:
             return state
         ways = (way, *state.program.ways(numbers, weights))  # all of one moment
         frozen = replace(state, moment=numbers.moment, ways=ways, frozen=True)
-        self._lock.run(lambda: self._publish(frozen) if state in self._states else None)
+        self._lock.run(lambda: self._sets.publish(frozen) if state in self._sets.states else None)
         return frozen
 
     def _run_original(self, args: Sequence[Any]) -> Any:

@@ -8,24 +8,30 @@ step (:mod:`bnfx.weights.unmarked_writes`). A write that touches a few elements 
 through ``.data`` or a foreign library shows nowhere, unless ``BNFX_CHECK_CONTENT=1`` asks for a
 comparison of everything at each call; else :func:`bnfx.refresh` is for that.
 
-The signs are read before the parameters are copied, and the content that later calls are compared
-with is that of the copies, which are what is folded. So a state is keyed to the very numbers that
-it was made of: a write that was under way, even one that is undone, shows at the next call.
+A snapshot first takes hold of the parameters and of their memory (by an alias of each, which shares
+its version counter); the signs, the copies that are folded, and the content that later calls are
+compared with are all of that memory, in this order. So a state is keyed to the very numbers that it
+was made of: a write that was under way, even one that is undone, shows at the next call; and
+neither an ``id`` nor an address can come back as another tensor's.
 """
 
 from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from bnfx.weights.content import Content
+from bnfx.weights.content import Content, same_bits
 from bnfx.weights.unmarked_writes import epoch, watch_optimizers, written_since
+
+# Times that parameters are read because something was written while they were. After that they are
+# used as they are, for one call.
+MAX_READS = 3
 
 _data_ptr = torch.Tensor.data_ptr
 _version = operator.attrgetter("_version")
@@ -34,7 +40,10 @@ _version = operator.attrgetter("_version")
 class Snapshot:
     """What tensors looked like at one moment; answers whether they still do.
 
-    Holds no weak references: ``torch.utils.swap_tensors`` refuses tensors that have one.
+    Attributes:
+        tensors: themselves. No weak references: ``torch.utils.swap_tensors`` refuses tensors that
+            have one.
+        memory: an alias of each, of the memory that it had.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -47,18 +56,20 @@ class Snapshot:
         return snapshot, snapshot._take(tensors)
 
     def _take(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        # In this order: a write during it leaves a sign that is older than the copies, or newer.
         watch_optimizers()
         self._epoch = epoch()
+        self.tensors = tuple(tensors)
         self._ids = list(map(id, tensors))
-        self._addresses = list(map(_data_ptr, tensors))
-        # Inference tensors count no versions, and the same tensor stays what it is.
-        self._counting = [at for at, tensor in enumerate(tensors) if not tensor.is_inference()]
-        self._versions = self._versions_of(tensors)
-        everything = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
         with torch.inference_mode(False), torch.no_grad():
-            copies = [tensor.detach().clone() for tensor in tensors]
-        self._content = Content(tensors, everything, copies)
+            self.memory = memory = [tensor.detach() for tensor in tensors]
+            self._addresses = list(map(_data_ptr, memory))
+            # Inference tensors count no versions, and the same tensor stays what it is.
+            self._counting = [at for at, tensor in enumerate(tensors) if not tensor.is_inference()]
+            self._versions = self._versions_of(memory)
+            # Last: whatever is written from now on leaves a sign, or differs from the copies.
+            copies = [tensor.clone() for tensor in memory]
+        everything = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
+        self._content = Content(memory, everything, copies)
         return copies
 
     def is_of(self, tensors: Sequence[torch.Tensor]) -> bool:
@@ -103,10 +114,12 @@ class Moment:
     Args:
         snapshot: of the parameters.
         scalars: Python numbers that arrive at run time, such as ``eps`` under ``dynamic=True``.
+        settled: whether the parameters were read twice, and held the same both times.
     """
 
     snapshot: Snapshot
     scalars: tuple[float, ...]
+    settled: bool = False
 
     def is_of(self, tensors: Sequence[torch.Tensor], scalars: tuple[float, ...]) -> bool:
         """Whether it is a moment of this very set."""
@@ -134,33 +147,42 @@ class Numbers:
     args: Sequence[Any]
     watched: frozenset[int]
     moment: Moment
-    _originals: Sequence[Any]
+    _copies: Sequence[torch.Tensor]
 
     @staticmethod
     def of(args: Sequence[Any], watched: Sequence[int], scalars: tuple[float, ...]) -> Numbers:
-        """The numbers of this call, now."""
-        snapshot, copies = Snapshot.with_copies([args[at] for at in watched])
+        """The numbers of this call, now. Read again while something is written to them."""
+        for _ in range(MAX_READS):
+            numbers = Numbers._read(args, watched, scalars)
+            if numbers.moment.settled:
+                break
+        return numbers
+
+    @staticmethod
+    def _read(args: Sequence[Any], watched: Sequence[int], scalars: tuple[float, ...]) -> Numbers:
+        tensors = [args[at] for at in watched]
+        snapshot, copies = Snapshot.with_copies(tensors)
         copied = list(args)
         for at, copy in zip(watched, copies, strict=True):
             copied[at] = copy
-        return Numbers(copied, frozenset(watched), Moment(snapshot, scalars), args)
+        settled = snapshot.still_holds(tensors) and all(map(same_bits, snapshot.memory, copies))
+        return Numbers(copied, frozenset(watched), Moment(snapshot, scalars, settled), copies)
 
     def shared(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The parameter itself where ``tensor`` is nothing but its copy: it need not be held twice,
-        and what is read from it can't be old.
+        """The memory of the parameter itself where ``tensor`` is nothing but its copy: it need not
+        be held twice, and what is read from it can't be old.
         """
         if tensor.layout is not torch.strided or not tensor.numel():
             return tensor
         pair = self._by_address.get(tensor.data_ptr())
         if pair is None:
             return tensor
-        copy, original = pair
+        copy, alias = pair
         if tensor.dtype != copy.dtype or tensor.shape != copy.shape:
             return tensor
-        same = tensor.stride() == copy.stride() == original.stride()
-        return original.detach() if same else tensor
+        return alias if tensor.stride() == copy.stride() == alias.stride() else tensor
 
     @cached_property
-    def _by_address(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        pairs = ((self.args[at], self._originals[at]) for at in self.watched)
-        return {copy.data_ptr(): (copy, original) for copy, original in pairs}
+    def _by_address(self) -> Mapping[int, tuple[torch.Tensor, torch.Tensor]]:
+        pairs = zip(self._copies, self.moment.snapshot.memory, strict=True)
+        return {copy.data_ptr(): (copy, alias) for copy, alias in pairs}
