@@ -46,14 +46,16 @@ def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
-def sampled(cases: Sequence[Any], always: Collection[str] = (), every: int = 4) -> list[Any]:
-    """Each ``every``-th case, and those named; the others are for the whole suite.
+def sampled(
+    cases: Sequence[Any], always: Collection[str] = (), every: int = 4, first: int = 0
+) -> list[Any]:
+    """Each ``every``-th case from ``first`` on, and those named; the rest is for the whole suite.
 
     For one more proof of what another test shows of every case.
     """
     return [
         pytest.param(
-            case, id=case.name, marks=() if at % every == 0 or case.name in always else HEAVY
+            case, id=case.name, marks=() if at % every == first or case.name in always else HEAVY
         )
         for at, case in enumerate(cases)
     ]
