@@ -61,6 +61,7 @@ bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the c
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.depth
 	$(BIN)/python -m bnfx.bench.check_cost
+	$(BIN)/python -m bnfx.bench.call_cost
 	$(BIN)/python -m bnfx.bench.sync_cost
 	$(BIN)/python -m bnfx.bench.tvm_relax
 

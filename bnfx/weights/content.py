@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ _WHOLE = 4096  # elements up to which a tensor is compared whole
 _SAMPLE = 128  # elements compared of a larger one
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+# Elements that a native check compares: address, count, width and distance in bytes.
+Piece = tuple[int, int, int, int]
 
 
 class Content:
@@ -78,12 +83,30 @@ class Content:
                 np.concatenate(some).tobytes() == were
                 for some, were in zip(self._samples.values(), self._samples_were, strict=True)
             )
-            and all(map(torch.equal, self._large, self._large_were))
-            and all(
-                torch.equal(torch.cat(views), were)
-                for views, were in zip(self._joined.values(), self._joined_were, strict=True)
-            )
+            and self.rest_is_same()
         )
+
+    def rest_is_same(self) -> bool:
+        """The same, of what :meth:`pieces` leaves out."""
+        return all(map(torch.equal, self._large, self._large_were)) and all(
+            torch.equal(torch.cat(views), were)
+            for views, were in zip(self._joined.values(), self._joined_were, strict=True)
+        )
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether :meth:`pieces` leaves anything out: whole large tensors, other devices."""
+        return bool(self._large or self._joined)
+
+    def pieces(self) -> tuple[list[Piece], bytes]:
+        """What is compared on the host, and what it held, one after the other."""
+        small: list[Any] = [view.obj for view in self._small]  # the arrays
+        samples = [array for arrays in self._samples.values() for array in arrays]
+        pieces = [
+            (array.ctypes.data, array.size, array.itemsize, array.strides[0])
+            for array in (*small, *samples)
+        ]
+        return pieces, b"".join([self._small_were, *self._samples_were])
 
 
 def same_bits(tensor: torch.Tensor, copy: torch.Tensor) -> bool:

@@ -154,7 +154,7 @@ class FoldedFunction:
 
     def _current(self, args: Sequence[Any]) -> FoldedState | None:
         """The state that is right for these arguments as they are, if there is one."""
-        tensors = [args[at] for at in self._programs.watched]
+        tensors = self._programs.watched_of(args)
         scalars = self._arguments.scalar_values(args)
         state = self._sets.of(tensors, scalars)
         if state is None or not state.moment.still_holds(tensors) or state.way(args) is None:

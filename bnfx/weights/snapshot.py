@@ -26,7 +26,9 @@ from typing import Any
 
 import torch
 
+from bnfx.native import loader
 from bnfx.weights.content import Content, same_bits
+from bnfx.weights.native_check import NativeCheck
 from bnfx.weights.unmarked_writes import epoch, watch_optimizers, written_since
 
 # Times that parameters are read because something was written while they were. After that they are
@@ -70,10 +72,14 @@ class Snapshot:
             copies = [tensor.clone() for tensor in memory]
         everything = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
         self._content = Content(memory, everything, copies)
+        self._native: NativeCheck | None = None
         return copies
 
     def is_of(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the very tensors."""
+        native = self._native or self._find_native()
+        if native is not None:
+            return native.is_of(tensors)
         return self._ids == list(map(id, tensors))
 
     def is_like(self, other: Snapshot) -> bool:
@@ -86,7 +92,8 @@ class Snapshot:
 
     def still_holds(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether nothing was written to these very tensors since."""
-        if not (
+        native = self._native or self._find_native()
+        if native is None and not (
             self._addresses == list(map(_data_ptr, tensors))
             and self._versions == self._versions_of(tensors)
         ):
@@ -95,7 +102,19 @@ class Snapshot:
         if written_since(tensors, self._epoch):
             return False
         self._epoch = now  # so that steps of other models are looked at once
-        return self.same_content()
+        return self.same_content() if native is None else native.still_holds()
+
+    def _find_native(self) -> NativeCheck | None:
+        kind = loader.check_type()
+        if kind is not None:
+            self._native = NativeCheck.of(
+                kind, self.tensors, self._addresses, self._all_versions(), self._content
+            )
+        return self._native
+
+    def _all_versions(self) -> list[int | None]:
+        versions = dict(zip(self._counting, self._versions, strict=True))
+        return [versions.get(at) for at in range(len(self.tensors))]
 
     def same_content(self) -> bool:
         """Whether what is compared of the memory holds what it held."""
