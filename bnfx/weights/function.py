@@ -62,6 +62,7 @@ class FoldedFunction:
         rewritten: its folded form, with the slots as extra placeholders at the end.
         refold: rewrites ``original`` anew for other inputs of the same shapes, never by signs.
         inner: the inner compiler.
+        check: how content on other devices than the CPU is compared: the option ``check``.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class FoldedFunction:
         rewritten: Rewritten,
         refold: Callable[[GraphInputs], Rewritten],
         inner: Inner,
+        check: str = "content",
     ) -> None:
+        self._check = check
         self._arguments = Arguments.of(original, inputs)
         self._inner = inner
         self._programs = Programs(original, rewritten, self._arguments, inner, refold)
@@ -95,6 +98,7 @@ class FoldedFunction:
         """
         program, why = self._programs.first, list[str]()
         if not has_numbers:
+            program.weight_layout = None  # that of the examples
             extra = describe_slots(program.module, program.slots, None, example_inputs)
             self._without_numbers = program.compile(example_inputs, extra), extra
             return "live", "its parameters had no numbers yet when it was compiled"
@@ -213,7 +217,7 @@ class FoldedFunction:
     def _read(self, args: Sequence[Any]) -> Numbers:
         watched, scalars = self._programs.watched, self._arguments.scalar_values(args)
         for _ in range(MAX_READS):
-            numbers = Numbers.of(args, watched, scalars)
+            numbers = Numbers.of(args, watched, scalars, self._check)
             if numbers.moment.still_holds([args[at] for at in watched]):
                 break  # nothing was written meanwhile
         return numbers

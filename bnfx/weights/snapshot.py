@@ -37,16 +37,22 @@ class Snapshot:
     Holds no weak references: ``torch.utils.swap_tensors`` refuses tensors that have one.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._take(tensors)
+    def __init__(self, tensors: Sequence[torch.Tensor], check: str = "content") -> None:
+        self._take(tensors, check)
 
     @staticmethod
-    def with_copies(tensors: Sequence[torch.Tensor]) -> tuple[Snapshot, list[torch.Tensor]]:
-        """A snapshot, and private copies of the tensors: it vouches for the content of those."""
-        snapshot = Snapshot.__new__(Snapshot)
-        return snapshot, snapshot._take(tensors)
+    def with_copies(
+        tensors: Sequence[torch.Tensor], check: str = "content"
+    ) -> tuple[Snapshot, list[torch.Tensor]]:
+        """A snapshot, and private copies of the tensors: it vouches for the content of those.
 
-    def _take(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        Args:
+            check: how the content on other devices than the CPU is compared: the option ``check``.
+        """
+        snapshot = Snapshot.__new__(Snapshot)
+        return snapshot, snapshot._take(tensors, check)
+
+    def _take(self, tensors: Sequence[torch.Tensor], check: str) -> list[torch.Tensor]:
         # In this order: a write during it leaves a sign that is older than the copies, or newer.
         watch_optimizers()
         self._epoch = epoch()
@@ -58,7 +64,7 @@ class Snapshot:
         everything = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
         with torch.inference_mode(False), torch.no_grad():
             copies = [tensor.detach().clone() for tensor in tensors]
-        self._content = Content(tensors, everything, copies)
+        self._content = Content(tensors, everything, copies, check)
         return copies
 
     def is_of(self, tensors: Sequence[torch.Tensor]) -> bool:
@@ -137,9 +143,14 @@ class Numbers:
     _originals: Sequence[Any]
 
     @staticmethod
-    def of(args: Sequence[Any], watched: Sequence[int], scalars: tuple[float, ...]) -> Numbers:
+    def of(
+        args: Sequence[Any],
+        watched: Sequence[int],
+        scalars: tuple[float, ...],
+        check: str = "content",
+    ) -> Numbers:
         """The numbers of this call, now."""
-        snapshot, copies = Snapshot.with_copies([args[at] for at in watched])
+        snapshot, copies = Snapshot.with_copies([args[at] for at in watched], check)
         copied = list(args)
         for at, copy in zip(watched, copies, strict=True):
             copied[at] = copy
