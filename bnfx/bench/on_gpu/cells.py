@@ -104,7 +104,7 @@ def plan(size: str) -> list[Cell]:
         return [Cell("tiny", 2, "fp32", False, NAMES)]
     found: dict[str, Cell] = {}
     for cell in _ordered():
-        found.setdefault(f"{cell.name} {len(cell.ways)}", cell)
+        found.setdefault(f"{cell.name}: {len(cell.ways)} ways", cell)
     return list(found.values())
 
 
