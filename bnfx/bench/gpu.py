@@ -39,7 +39,7 @@ TESTS = (
     "tests/gpu/test_ranks_on_device.py",
     "tests/relax/test_cuda.py",  # where there is TVM
 )
-_SHARE_OF_TESTS = 0.4
+_SHARE_OF_TESTS = 0.45
 _GRACE = 45.0  # seconds that what has begun may take past its deadline
 _MAX_PROCESSES = 4  # that measure, one after the other, where the device fails
 
