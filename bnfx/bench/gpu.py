@@ -39,6 +39,7 @@ TESTS = (
     "tests/gpu/test_ranks_on_device.py",
     "tests/relax/test_cuda.py",  # where there is TVM
 )
+_NEEDED = ("array_api_compat", "numpy", "pytest", "rich", "timm", "torchvision", "typer")
 _SHARE_OF_TESTS = 0.45
 _GRACE = 45.0  # seconds that what has begun may take past its deadline
 _MAX_PROCESSES = 4  # that measure, one after the other, where the device fails
@@ -49,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parsed(arguments)
     if chosen.device == "cuda" and not torch.cuda.is_available():
         print("There is no CUDA device here. To try the script: --device cpu", file=sys.stderr)
+        return 2
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        hint = "install them, or put their wheels on PYTHONPATH (docs/cuda.md)"
+        print(f"This needs {', '.join(missing)}: {hint}", file=sys.stderr)
         return 2
     end = time.monotonic() + chosen.seconds
     kept = KeptRows(chosen.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bnfx.bench import gpu
 from bnfx.bench.on_gpu.cells import plan
 from bnfx.bench.on_gpu.kept_rows import KeptRows
 from bnfx.bench.on_gpu.ways_to_run import NAMES, WAYS
@@ -102,6 +104,31 @@ def test_without_cuda_it_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "no CUDA device here. To try the script: --device cpu" in done.stderr
+
+
+def test_the_backend_has_a_name_where_bnfx_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "entry_points", lambda **group: ())
+        environment = gpu._environment(tmp_path, "cuda")
+    program = (
+        "import importlib.metadata as m\n"
+        "print(*m.entry_points(group='torch_dynamo_backends', name='bnfx'))"
+    )
+    command = [sys.executable, "-S", "-c", program]  # -S: without what is installed
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "bnfx.backend:bnfx" in done.stdout
+    assert environment["BNFX_DEVICE"] == "cuda"
+
+
+def test_what_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "_NEEDED", ("no_such_package", "numpy"))
+    assert gpu.main(["--device", "cpu", "--out", str(tmp_path / "out")]) == 2
+    assert "This needs no_such_package: install" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_plan() -> None:
