@@ -55,6 +55,7 @@ class FoldedFunction:
         rewritten: its folded form, with the slots as extra placeholders at the end.
         refold: rewrites ``original`` anew for other inputs of the same shapes, never by signs.
         inner: the inner compiler.
+        check: how content on other devices than the CPU is compared: the option ``check``.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class FoldedFunction:
         rewritten: Rewritten,
         refold: Callable[[GraphInputs], Rewritten],
         inner: Inner,
+        check: str = "content",
     ) -> None:
+        self._check = check
         self._arguments = Arguments.of(original, inputs)
         self._inner = inner
         self._programs = Programs(original, rewritten, self._arguments, inner, refold)
@@ -88,6 +91,7 @@ class FoldedFunction:
         """
         program, why = self._programs.first, list[str]()
         if not has_numbers:
+            program.weight_layout = None  # that of the examples
             extra = describe_slots(program.module, program.slots, None, example_inputs)
             self._without_numbers = program.compile(example_inputs, extra), extra
             return "live", "its parameters had no numbers yet when it was compiled"
@@ -200,7 +204,8 @@ class FoldedFunction:
         return _Folded(state, numbers, weights)
 
     def _read(self, args: Sequence[Any]) -> Numbers:
-        return Numbers.of(args, self._programs.watched, self._arguments.scalar_values(args))
+        watched, scalars = self._programs.watched, self._arguments.scalar_values(args)
+        return Numbers.of(args, watched, scalars, self._check)
 
     def _freeze_again(self, state: FoldedState, args: Sequence[Any]) -> FoldedState:
         """Freeze weights that have settled."""

@@ -48,16 +48,22 @@ class Snapshot:
         memory: an alias of each, of the memory that it had.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._take(tensors)
+    def __init__(self, tensors: Sequence[torch.Tensor], check: str = "content") -> None:
+        self._take(tensors, check)
 
     @staticmethod
-    def with_copies(tensors: Sequence[torch.Tensor]) -> tuple[Snapshot, list[torch.Tensor]]:
-        """A snapshot, and private copies of the tensors: it vouches for the content of those."""
-        snapshot = Snapshot.__new__(Snapshot)
-        return snapshot, snapshot._take(tensors)
+    def with_copies(
+        tensors: Sequence[torch.Tensor], check: str = "content"
+    ) -> tuple[Snapshot, list[torch.Tensor]]:
+        """A snapshot, and private copies of the tensors: it vouches for the content of those.
 
-    def _take(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        Args:
+            check: how the content on other devices than the CPU is compared: the option ``check``.
+        """
+        snapshot = Snapshot.__new__(Snapshot)
+        return snapshot, snapshot._take(tensors, check)
+
+    def _take(self, tensors: Sequence[torch.Tensor], check: str) -> list[torch.Tensor]:
         watch_optimizers()
         self._epoch = epoch()
         self.tensors = tuple(tensors)
@@ -71,7 +77,7 @@ class Snapshot:
             # Last: whatever is written from now on leaves a sign, or differs from the copies.
             copies = [tensor.clone() for tensor in memory]
         everything = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
-        self._content = Content(memory, everything, copies)
+        self._content = Content(memory, everything, copies, check)
         self._native: NativeCheck | None = None
         return copies
 
@@ -169,18 +175,25 @@ class Numbers:
     _copies: Sequence[torch.Tensor]
 
     @staticmethod
-    def of(args: Sequence[Any], watched: Sequence[int], scalars: tuple[float, ...]) -> Numbers:
+    def of(
+        args: Sequence[Any],
+        watched: Sequence[int],
+        scalars: tuple[float, ...],
+        check: str = "content",
+    ) -> Numbers:
         """The numbers of this call, now. Read again while something is written to them."""
         for _ in range(MAX_READS):
-            numbers = Numbers._read(args, watched, scalars)
+            numbers = Numbers._read(args, watched, scalars, check)
             if numbers.moment.settled:
                 break
         return numbers
 
     @staticmethod
-    def _read(args: Sequence[Any], watched: Sequence[int], scalars: tuple[float, ...]) -> Numbers:
+    def _read(
+        args: Sequence[Any], watched: Sequence[int], scalars: tuple[float, ...], check: str
+    ) -> Numbers:
         tensors = [args[at] for at in watched]
-        snapshot, copies = Snapshot.with_copies(tensors)
+        snapshot, copies = Snapshot.with_copies(tensors, check)
         copied = list(args)
         for at, copy in zip(watched, copies, strict=True):
             copied[at] = copy
