@@ -1,4 +1,4 @@
-"""A graph of what a model does on example inputs, as ``torch.export`` captures it."""
+"""A graph of what a model does on example inputs, as Dynamo captures it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 from torch.fx.experimental import _config as _found_config
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
 from bnfx.folding.given import WAY_OUT
 from bnfx.folding.plain_graph import plain_graph
+from bnfx.torch_private import export_to_torch_ir
 
 _CONFIG: Any = _found_config
 
@@ -25,9 +26,10 @@ _CONFIG: Any = _found_config
 def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> fx.GraphModule:
     """The graph of ``model(*args, **kwargs)``, with sizes left open where the model leaves them.
 
-    It is captured by Dynamo (``torch.export(strict=True)``), which follows the code on the inputs
-    at hand: ``x is None``, ``isinstance``, ``try`` go where they go in a call. If sizes cannot be
-    left open, all are those of the example, and asserted.
+    It is captured by Dynamo, as ``torch.compile`` does it and the first half of
+    ``torch.export(strict=True)``: the code is followed on the inputs at hand, so ``x is None``,
+    ``isinstance`` and ``try`` go where they go in a call. If sizes cannot be left open, all are
+    those of the example, and asserted.
 
     Args:
         model: a copy; it takes these inputs.
@@ -41,7 +43,8 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     first: Exception | None = None
     for sizes in (_open(bound), None):
         try:
-            return plain_graph(_exported(model, bound, sizes), bound, type(model).__name__)
+            module, spec = _captured(model, bound, sizes)
+            return plain_graph(module, spec, bound, type(model).__name__)
         except Exception as error:
             first = first or error
     assert first is not None
@@ -52,7 +55,10 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     ) from first
 
 
-def _exported(model: nn.Module, bound: inspect.BoundArguments, sizes: Any) -> ExportedProgram:
+def _captured(
+    model: nn.Module, bound: inspect.BoundArguments, sizes: Any
+) -> tuple[fx.GraphModule, pytree.TreeSpec]:
+    """A graph of flat inputs and outputs, and the structure of the outputs."""
     with (
         torch.no_grad(),
         torch.random.fork_rng(),
@@ -61,9 +67,7 @@ def _exported(model: nn.Module, bound: inspect.BoundArguments, sizes: Any) -> Ex
         _CONFIG.patch(backed_size_oblivious=True),  # else a batch of 1 would be one for good
     ):
         warnings.simplefilter("ignore")
-        return torch.export.export(
-            model, bound.args, bound.kwargs, dynamic_shapes=sizes, strict=True
-        )
+        return export_to_torch_ir(model, bound.args, bound.kwargs, sizes)
 
 
 def _open(bound: inspect.BoundArguments) -> dict[str, Any]:

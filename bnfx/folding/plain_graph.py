@@ -1,4 +1,4 @@
-"""An exported program as a ``GraphModule`` with the model's own signature, which asserts what the
+"""A captured graph as a ``GraphModule`` with the model's own signature, which asserts what the
 capture rests on.
 
 It was captured for some arguments: their structure, those that are no tensors, ranks, and what
@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from sympy import Symbol  # type: ignore[import-untyped]
 from torch import fx
-from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from bnfx.errors import CaptureError
 from bnfx.folding.state_reads import is_idle
+from bnfx.passes.fx.metadata import value_of
 
 _STARS: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
@@ -32,10 +32,13 @@ _WRITTEN, _NATIVE = (bool, int, float, str, type(None)), (tuple, list, dict)
 
 
 def plain_graph(
-    program: ExportedProgram, bound: inspect.BoundArguments, kind: str
+    module: fx.GraphModule, spec: pytree.TreeSpec, bound: inspect.BoundArguments, kind: str
 ) -> fx.GraphModule:
-    """The program, captured on ``bound``, as a module named ``kind``, called as the model was."""
-    module = program.module(check_guards=False)
+    """The graph, captured on ``bound``, as a module named ``kind``, called as the model was.
+
+    Args:
+        module: its inputs are the leaves of ``bound``, its outputs those of ``spec``.
+    """
     graph = fx.Graph()
     leaves = _Arguments(graph, bound).leaves()
     places = module.graph.find_nodes(op="placeholder")
@@ -48,7 +51,7 @@ def plain_graph(
     _check(
         graph,
         [
-            (node, name, place.meta.get("val"))
+            (node, name, value_of(place))
             for place, (node, name, _) in zip(places, leaves, strict=True)
         ],
         leaves,
@@ -62,7 +65,7 @@ def plain_graph(
                     copies[n] if isinstance(n, fx.Node) else n
                     for n in pytree.tree_leaves(node.args[0], is_leaf=_is_leaf)
                 ],
-                program,
+                spec,
             )
         elif is_idle(module, node):
             copies[node] = copies[node.args[0]]
@@ -181,7 +184,7 @@ def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: A
             kind = graph.call_function(builtins.getattr, (node, "dtype"))
             same = graph.call_function(operator.eq, (kind, value.dtype))
             say(graph, same, f"an input {name} of {value.dtype}")
-        for axis, size in enumerate(shown.shape):
+        for axis, size in enumerate(shown.shape if isinstance(shown, torch.Tensor) else ()):
             expression = size.node.expr if isinstance(size, torch.SymInt) else int(size)
             env = size.node.shape_env if isinstance(size, torch.SymInt) else env
             if isinstance(expression, Symbol) and expression not in sizes:
@@ -231,10 +234,8 @@ class _Sizes:
 
 
 def _write_output(
-    module: fx.GraphModule, graph: fx.Graph, leaves: list[Any], program: ExportedProgram
+    module: fx.GraphModule, graph: fx.Graph, leaves: list[Any], spec: pytree.TreeSpec
 ) -> None:
-    spec = program.call_spec.out_spec
-    assert spec is not None
     value = pytree.tree_unflatten(leaves, spec)
     if not _is_native(value):
         module._out_spec = spec

@@ -16,6 +16,7 @@ from bnfx.sync.diagnosis import compared
 from bnfx.sync.group import Peers, is_distributed_tensor, peers_of
 from bnfx.sync.moments import local_moments, merge, update_running
 from bnfx.sync.normalise import Normalise
+from bnfx.sync.waiting import naming_layers
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,12 @@ def synchronise(
         row = torch.cat([token, *rows])
         if what:
             row = compared(row, f"way=forward; {what}", peers.name)
-        gathered = gather(row, peers.name, peers.size)
+        names = ", ".join([layer.name or "of no name" for layer in layers])
+        if torch.compiler.is_compiling():  # the compiled graph is watched as a whole
+            gathered = gather(row, peers.name, peers.size)
+        else:
+            with naming_layers(lambda: names):
+                gathered = gather(row, peers.name, peers.size)
         columns = torch.split(gathered, [token.numel(), *sizes], dim=1)
         fresh = columns[0][0]
         merged = [merge(each) for each in columns[1:]]
@@ -165,7 +171,9 @@ def synchronise(
         weight = None if layer.weight is None else layer.weight.to(dtype)
         bias = None if layer.bias is None else layer.bias.to(dtype)
         tensors += [layer.input, weight, bias, new.mean, invstd, new.total]
-    outputs: tuple[torch.Tensor, ...] = Normalise.apply(peers.name, what, token, fresh, *tensors)
+    outputs: tuple[torch.Tensor, ...] = Normalise.apply(
+        peers.name, what, names, token, fresh, *tensors
+    )
     return outputs
 
 

@@ -23,25 +23,32 @@ import torch
 from bnfx.sync.collectives import AddUp, add_up
 from bnfx.sync.diagnosis import compared
 from bnfx.sync.moments import along_channels, reduced_axes
+from bnfx.sync.waiting import naming_layers
 
 _EACH = 6  # tensors that a layer hands in: x, weight, bias, mean, invstd, total
 _Layer = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Normalise(torch.autograd.Function):
-    """All layers' outputs, and the token: ``apply(name, what, token, fresh, *tensors)``.
+    """All layers' outputs, and the token: ``apply(name, what, names, token, fresh, *tensors)``.
 
-    ``what`` says what peers have to have alike, if they are to compare it before each collective.
-    Weight and bias come in the dtype of the statistics. Differentiable any number of times in eager
-    mode.
+    ``what`` says what peers have to have alike, if they are to compare it before each collective;
+    ``names`` are those of the layers, for the message when a peer does not come. Weight and bias
+    come in the dtype of the statistics. Differentiable any number of times in eager mode.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, name: str, what: str, token: torch.Tensor, fresh: torch.Tensor, *tensors: Any
+        ctx: Any,
+        name: str,
+        what: str,
+        names: str,
+        token: torch.Tensor,
+        fresh: torch.Tensor,
+        *tensors: Any,
     ) -> tuple[torch.Tensor, ...]:
         layers = [tensors[at : at + _EACH] for at in range(0, len(tensors), _EACH)]
-        ctx.group_name, ctx.what = name, what
+        ctx.group_name, ctx.what, ctx.names = name, what, names
         ctx.save_for_backward(
             *(tensor for x, weight, _, *rest in layers for tensor in (x, weight, *rest))
         )
@@ -53,7 +60,7 @@ class Normalise(torch.autograd.Function):
         step = _EACH - 1
         layers = [cast(_Layer, saved[at : at + step]) for at in range(0, len(saved), step)]
         wanted = [
-            ctx.needs_input_grad[at : at + 3] for at in range(4, 4 + _EACH * len(layers), _EACH)
+            ctx.needs_input_grad[at : at + 3] for at in range(5, 5 + _EACH * len(layers), _EACH)
         ]
         again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if again:  # the statistics are functions of x, too
@@ -64,8 +71,12 @@ class Normalise(torch.autograd.Function):
         parts = [_shared(*each) for each in zip(rows, layers, strict=True)]
         shared = torch.cat([token, *parts])
         if any(needs[0] for needs in wanted):
-            shared = _added_up(shared, ctx.group_name, ctx.what, again)
-        result: list[Any] = [None, None, shared[: token.numel()], None]
+            if torch.compiler.is_compiling():
+                shared = _added_up(shared, ctx.group_name, ctx.what, again)
+            else:
+                with naming_layers(lambda: ctx.names):
+                    shared = _added_up(shared, ctx.group_name, ctx.what, again)
+        result: list[Any] = [None, None, None, shared[: token.numel()], None]
         sizes = [2 * layer[2].numel() for layer in layers]
         sums = torch.split(shared, [token.numel(), *sizes])[1:]
         for grad, layer, each, row, total, needs in zip(

@@ -43,7 +43,31 @@ def naming(compiled: Callable[..., Any], names: tuple[str, ...]) -> Callable[...
     @functools.wraps(compiled)
     def named(*args: Any, **kwargs: Any) -> Any:
         with naming_layers(lambda: shown):
-            return compiled(*args, **kwargs)
+            result = compiled(*args, **kwargs)
+        _name_in_backward(result, shown)
+        return result
+
+    return named
+
+
+def _name_in_backward(result: Any, names: str) -> None:
+    """Have the backward of a graph say which layers waited, too.
+
+    AOTAutograd makes a class for each graph, an autograd function, whose backward runs the graph's.
+    """
+    for output in result if isinstance(result, (tuple, list)) else (result,):
+        graph: Any = getattr(getattr(output, "grad_fn", None), "_forward_cls", None)
+        if not hasattr(graph, "compiled_bw") or "_names" in vars(graph):
+            continue  # of another's making, where the collective's own message stands
+        graph._names = names
+        graph.backward = staticmethod(_naming_backward(graph.backward, names))
+
+
+def _naming_backward(backward: Callable[..., Any], names: str) -> Callable[..., Any]:
+    @functools.wraps(backward)
+    def named(*args: Any) -> Any:
+        with naming_layers(lambda: names):
+            return backward(*args)
 
     return named
 

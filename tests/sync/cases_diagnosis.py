@@ -131,5 +131,22 @@ def case_one_dies_before_a_graph() -> None:
     os._exit(0)
 
 
+def case_one_dies_before_backward() -> None:
+    """In a graph, outside of one, and in a layer that nobody compiled."""
+    compiled = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    run = torch.compile(compiled, backend="bnfx", options={"inner": "aot_eager"})
+    outputs = [run(torch.randn(3, 4))]
+    with torch.compiler.set_stance("force_eager"):
+        outputs.append(run(torch.randn(3, 4)))
+    outputs.append(layers(4)["norm0"](torch.randn(3, 4, requires_grad=True)))
+    dist.barrier()
+    if dist.get_rank() == dist.get_world_size() - 1:
+        os._exit(0)
+    for output, layer in zip(outputs, ("1", "1", "norm0"), strict=True):
+        with pytest.raises(bnfx.SyncError, match=rf"rank 0 was to share .* of BatchNorm {layer},"):
+            output.square().sum().backward()
+    os._exit(0)
+
+
 # Those in which a rank dies leave no group for the next: each is run by itself.
 WORLDS = {3: tuple(name for name in globals() if name.startswith("case_") and "dies" not in name)}

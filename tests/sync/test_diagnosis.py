@@ -11,5 +11,5 @@ def test_ranks_are_told() -> None:
 
 
 def test_a_rank_that_dies_ends_the_others() -> None:
-    for case in ("case_one_dies", "case_one_dies_before_a_graph"):
-        run_cases("cases_diagnosis", 2, case)
+    for case in ("one_dies", "one_dies_before_a_graph", "one_dies_before_backward"):
+        run_cases("cases_diagnosis", 2, f"case_{case}")

@@ -16,7 +16,7 @@ from sync.launch import run_cases
 EVERY = "cases_functional+cases_replay+cases_backend+cases_when+cases_order+cases_inductor"
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("world", [2, 3, pytest.param(4, marks=pytest.mark.heavy)])
 def test_ranks(world: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     cache = tmp_path_factory.getbasetemp() / "inductor"
     run_cases(EVERY, world, timeout=1200, TORCHINDUCTOR_CACHE_DIR=str(cache))

@@ -36,7 +36,6 @@ from bnfx.sync.graphs.compiled_call import current_call, path_of
 from bnfx.sync.graphs.state import current_state
 from bnfx.sync.group import Peers, is_recomputing, peers_of
 from bnfx.sync.module import SyncBatchNorm, tracked
-from bnfx.sync.waiting import naming_layers
 
 log = logging.getLogger("bnfx")
 
@@ -170,7 +169,7 @@ def _outside(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> torch.Tensor:
-    with naming_layers(functools.partial(path_of, module)), _Sharing(module, peers):
+    with _Sharing(module, peers):
         output: torch.Tensor = original(module, *args, **kwargs)
     return output
 
@@ -207,7 +206,7 @@ class _Sharing(TorchFunctionMode):
             )
         if is_recomputing() and running_mean is not None and running_var is not None:
             running_mean, running_var = running_mean.clone(), running_var.clone()
-        name = path_of(self._module) if self._peers.debug else ""
+        name = path_of(self._module)
         layer = Layer(input, running_mean, running_var, weight, bias, momentum, eps, name)
         # With a token, as in graphs: a peer may still run this layer in one.
         return synchronise([layer], self._peers, input.new_zeros(1, dtype=layer.dtype))[0]
