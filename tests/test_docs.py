@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run
 
 from bnfx.passes.refusals import MEANINGS, Code
 from bnfx.report.refusals_page import markdown
@@ -24,10 +23,8 @@ def test_snippets_run(page: Path, tmp_path: Path) -> None:
     """All Python snippets of a page, one after the other, as a reader would type them."""
     script = tmp_path / "snippets.py"
     script.write_text("\n".join(SNIPPET.findall(page.read_text())))
-    run = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    status, printed = run([str(script)], tmp_path)
+    assert status == 0, printed
 
 
 # Those of Relay run in its own environment, by tests/relay.
@@ -36,10 +33,8 @@ EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.py")) if "relay"
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    status, printed = run([str(example)], tmp_path)
+    assert status == 0, printed
 
 
 def test_every_code_has_a_meaning() -> None:

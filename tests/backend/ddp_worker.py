@@ -1,4 +1,4 @@
-"""Two gloo processes train and evaluate one DDP model through the backend; run by test_ddp.py."""
+"""One of two gloo processes that train and evaluate a DDP model; run by test_ddp.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from support import randomise, relative
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -28,8 +27,8 @@ class Net(nn.Module):
         return self.head(self.second_norm(self.second(x)).flatten(1))
 
 
-def work(rank: int, world: int, file: str, inner: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
+def work(rank: int, file: str, inner: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = randomise(Net())
     ddp = DistributedDataParallel(model, bucket_cap_mb=1)
@@ -55,4 +54,4 @@ def work(rank: int, world: int, file: str, inner: str) -> None:
 
 
 if __name__ == "__main__":
-    mp.spawn(work, args=(2, sys.argv[1], sys.argv[2]), nprocs=2)
+    work(int(sys.argv[1]), *sys.argv[2:])

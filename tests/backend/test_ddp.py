@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import start
 
-TESTS = Path(__file__).parents[1]
+ENV = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
 @pytest.mark.parametrize("inner", ["inductor", "aot_eager"])
 def test_train_and_evaluate_under_ddp(tmp_path: Path, inner: str) -> None:
-    worker = TESTS / "backend" / "ddp_worker.py"
-    run = subprocess.run(
-        [sys.executable, str(worker), str(tmp_path / "rendezvous"), inner],
-        env={**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    worker = str(Path(__file__).with_name("ddp_worker.py"))
+    outputs = [tmp_path / f"output{rank}" for rank in range(2)]
+    ranks = [
+        start([worker, str(rank), str(tmp_path / "rendezvous"), inner], output, environment=ENV)
+        for rank, output in enumerate(outputs)
+    ]
+    for rank in ranks:
+        rank.join(300)
+        rank.kill()
+    printed = "".join(output.read_text()[-3000:] for output in outputs)
+    assert [rank.exitcode for rank in ranks] == [0, 0], printed

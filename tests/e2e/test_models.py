@@ -11,6 +11,12 @@ from torch import nn
 from bnfx.passes.fx.calls.modules import is_batch_norm
 
 MODELS = SPINE | OTHERS
+# Each kind of network once; the others are built of the same blocks.
+FAST = (
+    *("resnet18", "mobilenet_v3_large", "googlenet", "shufflenet_v2_x1_0", "convnext_tiny"),
+    *("densenet121", "deeplabv3_resnet50", "r3d_18", "timm-efficientnet_lite0", "timm-repvgg_a0"),
+    "smp-unet-resnet18",
+)
 
 
 def executed_batch_norms(model: nn.Module, x: torch.Tensor) -> int:
@@ -32,7 +38,9 @@ def answer(output: object) -> torch.Tensor:
     return output["out"] if isinstance(output, dict) else output
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else HEAVY) for name in MODELS]
+)
 @pytest.mark.parametrize(
     ("dtype", "bound"),
     [(torch.float64, 1e-10), pytest.param(torch.float32, 1e-4, marks=HEAVY)],

@@ -1,6 +1,6 @@
 """Random programs compiled with TVM as the inner compiler: their answers are the eager ones.
 
-``BNFX_FUZZ`` sets the number of programs, 500 at most; the suite runs 60.
+``BNFX_FUZZ`` sets the number of programs, 500 at most; the suite runs 30.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bnfx.errors import InnerWarning
 
 pytest.importorskip("tvm")
 
-COUNT = min(int(os.environ.get("BNFX_FUZZ", "60")), 500)
+COUNT = min(int(os.environ.get("BNFX_FUZZ", "30")), 500)
 GROUP = 10
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
+from processes import start
 
 
 def run_cases(
@@ -28,42 +25,30 @@ def run_cases(
         What each rank printed: how long each case took, among other things.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-W",
-            "error::UserWarning:bnfx",
-            "-m",
-            "sync.rank",
-            module,
-            str(world),
-        ]
+        command = ["-m", "sync.rank", module, str(world)]
         # Inductor's pool of workers would import torch once more for each rank.
-        own = {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", **environment}
-        own["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+        own = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1", **environment}
         own["SYNC_RENDEZVOUS"] = str(Path(folder) / "again")
-        outputs = [(Path(folder) / f"output{rank}").open("w+") for rank in range(world)]
+        outputs = [Path(folder) / f"output{rank}" for rank in range(world)]
         processes = [
-            subprocess.Popen(
+            start(
                 [*command, str(rank), str(Path(folder) / "rendezvous"), *names],
-                env={**os.environ, **own},
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                output,
+                environment=own,
             )
             for rank, output in enumerate(outputs)
         ]
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            codes = [process.poll() for process in processes]
+            codes = [process.exitcode for process in processes]
             if None not in codes:
                 break
             time.sleep(0.05)
         said = []
         for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
             process.kill()
-            process.wait()
-            output.seek(0)
-            said.append(f"rank {rank}: {output.read()[-6000:]}")
-            output.close()
+            process.join()
+            said.append(f"rank {rank}: {output.read_text()[-6000:]}")
         # A rank that fails takes the others along: what they say is no news.
         telling = [
             text for text in said if "closed by peer" not in text and "Error" in text

@@ -13,13 +13,22 @@ import torch.nn.functional as F
 import bnfx
 from sync.launch import run_cases
 
-EVERY = "cases_functional+cases_replay+cases_backend+cases_when+cases_order+cases_inductor"
+EAGER = "cases_functional+cases_replay"
+COMPILED = "cases_backend+cases_when+cases_order+cases_inductor"
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
-def test_ranks(world: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    cache = tmp_path_factory.getbasetemp() / "inductor"
-    run_cases(EVERY, world, timeout=1200, TORCHINDUCTOR_CACHE_DIR=str(cache))
+@pytest.mark.parametrize(
+    ("world", "modules"),
+    [
+        (2, f"{EAGER}+{COMPILED}"),
+        (3, EAGER),
+        pytest.param(3, COMPILED, marks=pytest.mark.heavy),
+        pytest.param(4, f"{EAGER}+{COMPILED}", marks=pytest.mark.heavy),
+    ],
+    ids=["2", "3", "3-compiled", "4"],
+)
+def test_ranks(world: int, modules: str) -> None:
+    run_cases(modules, world, timeout=1200)
 
 
 def test_a_world_of_one_costs_nothing() -> None:

@@ -2,7 +2,8 @@
 
 Sequences of 7 steps: 20 in each mode with the inner compiler ``eager``, and 4 in each with
 Inductor, where packed and frozen bodies are real; five times as many with ``BNFX_FUZZ`` in the
-environment. Every sequence has two instances that share one graph.
+environment. The fast suite runs the first few. Every sequence has two instances that share one
+graph.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from writes import CHEAP, DEAR, Broadcast, Net, Step
 
 STEPS = 7
 MORE = 5 if os.environ.get("BNFX_FUZZ") else 1
-SEQUENCES = 20 * MORE
-INDUCTOR_SEQUENCES = 4 * MORE
+SEEDS = [range(5), pytest.param(range(5, 20 * MORE), marks=pytest.mark.heavy)]
+INDUCTOR_SEEDS = [
+    range(1000, 1001),
+    pytest.param(range(1001, 1000 + 4 * MORE), marks=pytest.mark.heavy),
+]
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +92,19 @@ def sequence(compiled: Any, seed: int, steps: Sequence[Step], with_gradients: bo
                 check(compiled, model, gradients, where)
 
 
+@pytest.mark.parametrize("seeds", SEEDS, ids=str)
 @pytest.mark.parametrize("weights", ["auto", "live", "frozen", "traced"])
-def test_whatever_happens(weights: str, broadcast: Broadcast) -> None:
+def test_whatever_happens(weights: str, seeds: range, broadcast: Broadcast) -> None:
     options = {"weights": weights, "inner": "eager"}
     compiled = torch.compile(forward, backend="bnfx", options=options)
-    for seed in range(SEQUENCES):
+    for seed in seeds:
         sequence(compiled, seed, (*CHEAP, *DEAR, broadcast), with_gradients=True)
 
 
+@pytest.mark.parametrize("seeds", INDUCTOR_SEEDS, ids=str)
 @pytest.mark.parametrize("weights", ["auto", "live", "frozen"])
-def test_whatever_happens_under_inductor(weights: str, broadcast: Broadcast) -> None:
+def test_whatever_happens_under_inductor(weights: str, seeds: range, broadcast: Broadcast) -> None:
     options = {"weights": weights}
     compiled = torch.compile(forward, backend="bnfx", options=options)
-    for seed in range(1000, 1000 + INDUCTOR_SEQUENCES):
+    for seed in seeds:
         sequence(compiled, seed, (*CHEAP, broadcast), with_gradients=False)

@@ -172,7 +172,7 @@ SCRIPT = """
 
     children = []
     for _ in range(CHILDREN):
-        end = time.monotonic() + 2
+        end = time.monotonic() + 30
         while time.monotonic() < end:  # until a refresh is under way, for most of them
             if not all(map(is_free, LOCKS)):
                 held += 1
@@ -187,7 +187,7 @@ SCRIPT = """
                         os._exit(1)
             os._exit(0)
         children.append(child)
-    deadline, failed = time.monotonic() + 60, []
+    deadline, failed = time.monotonic() + 300, []
     for child in children:
         while True:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -214,7 +214,7 @@ def test_children_of_a_busy_parent() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=900,
     )
     print(result.stdout)
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
