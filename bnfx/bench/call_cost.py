@@ -63,6 +63,7 @@ class Recorded:
 
 def measure(make: Callable[[], tuple[nn.Module, torch.Tensor]], inner: str) -> dict[str, Any]:
     """Pieces of a call, each a function without arguments."""
+    torch._dynamo.reset()  # compiled code is found by the code of a function
     model, x = make()
     graphs: list[Recorded] = []
 

@@ -107,7 +107,7 @@ def _native_check() -> Finding:
         if find_compiler() is None:
             return found(False, "install g++, or set CXX; Python checks weights until then")
         return found(False, "built in the background when a model is first called")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         return found(False, str(error))
 
 
