@@ -23,10 +23,10 @@ from torch import nn
 
 from bnfx.backend import bnfx
 from bnfx.native import loader
-from bnfx.weights.content import Content
+from bnfx.weights.changes.content import Content
+from bnfx.weights.changes.native_check import NativeCheck
+from bnfx.weights.changes.snapshot import Snapshot
 from bnfx.weights.function import FoldedFunction
-from bnfx.weights.native_check import NativeCheck
-from bnfx.weights.snapshot import Snapshot
 
 REPEATS = 100
 _OTHER_MEMORY = np.zeros(64 << 20, dtype=np.uint8)

@@ -5,7 +5,7 @@ one writes by eight kinds of write, to two instances each of two nets, which sha
 with inputs of four sizes; in turn for ``live``, ``frozen`` and ``auto``, or for one ``--form``.
 Writes come in bursts, with quiet between, so that weights are frozen again; and now and then
 everything is compiled anew. Every answer of a folded graph is held against the promise
-(:mod:`bnfx.bench.soak_answers`); memory and file descriptors must not grow. Prints counts, and
+(:mod:`bnfx.bench.soaking.soak_answers`); memory and file descriptors must not grow. Prints counts, and
 exits with status 1 if anything is wrong.
 """
 
@@ -26,9 +26,9 @@ import torch
 from torch import fx, nn
 
 from bnfx.backend import bnfx
-from bnfx.bench.soak_answers import Subject
-from bnfx.bench.soak_outcome import Outcome
-from bnfx.bench.soak_writes import SIGNED, WRITES, Matrix, Vector
+from bnfx.bench.soaking.soak_answers import Subject
+from bnfx.bench.soaking.soak_outcome import Outcome
+from bnfx.bench.soaking.soak_writes import SIGNED, WRITES, Matrix, Vector
 from bnfx.weights.folded import FoldedState
 
 FORMS = ("live", "frozen", "auto")

@@ -1,4 +1,4 @@
-// The look at the parameters before each call: bnfx/weights/snapshot.py, in one pass.
+// The look at the parameters before each call: bnfx/weights/changes/snapshot.py, in one pass.
 //
 // What is compared lies side by side in arrays of this object, and what the tensors themselves hold is fetched ahead: a
 // call finds cold caches, and then it is the misses that cost, not the comparisons.

@@ -16,8 +16,8 @@ from bnfx.passes.fx.lowering.recipe import Recipe
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments
+from bnfx.weights.changes.snapshot import Numbers
 from bnfx.weights.late import Inputs, captured_as, fresh
-from bnfx.weights.snapshot import Numbers
 from bnfx.weights.ways import Body, Fits, PackedBody, PlainBody, Way, always
 
 log = logging.getLogger("bnfx")

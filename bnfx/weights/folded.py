@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnfx.weights.body import Program
+from bnfx.weights.changes.snapshot import Moment
 from bnfx.weights.freezing import Quiet
-from bnfx.weights.snapshot import Moment
 from bnfx.weights.ways import Way
 
 # Sets of parameters whose folded weights are kept. More instances of one class than that, called in

@@ -28,11 +28,11 @@ from bnfx.passes.report import RewriteWarning
 from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor, RestartAnalysis
 from bnfx.weights.arguments import Arguments
+from bnfx.weights.changes.snapshot import Numbers
 from bnfx.weights.choice import described, forms
 from bnfx.weights.folded import FoldedSets, FoldedState
 from bnfx.weights.freezing import Patience
 from bnfx.weights.programs import Programs
-from bnfx.weights.snapshot import Numbers
 
 log = logging.getLogger("bnfx")
 

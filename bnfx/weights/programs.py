@@ -21,7 +21,7 @@ from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.body import Program
-from bnfx.weights.snapshot import Numbers
+from bnfx.weights.changes.snapshot import Numbers
 
 log = logging.getLogger("bnfx")
 

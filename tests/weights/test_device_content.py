@@ -11,8 +11,8 @@ from support import Capture, randomise, relative
 from torch import nn
 
 import bnfx
-from bnfx.weights import content
-from bnfx.weights.content import Content
+from bnfx.weights.changes import content
+from bnfx.weights.changes.content import Content
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_a_change_that_was_seen_stays_one() -> None:
 
 
 def test_nothing_is_asked_while_an_answer_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnfx.weights import device_content
+    from bnfx.weights.changes import device_content
 
     ready: list[bool] = [False]
     monkeypatch.setattr(device_content._Asked, "is_answered", lambda asked: ready[0])
@@ -69,7 +69,7 @@ def test_nothing_is_asked_while_an_answer_is_awaited(monkeypatch: pytest.MonkeyP
 
 
 def test_while_a_stream_is_recorded_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bnfx.weights import device_content
+    from bnfx.weights.changes import device_content
 
     (tensor,) = some = [torch.zeros(5)]
     held = Content(some, everything=False)

@@ -19,7 +19,7 @@ from torch import nn
 from writes import CHEAP, DEAR, Net, everything
 
 from bnfx.native import cxx, loader
-from bnfx.weights.snapshot import Snapshot
+from bnfx.weights.changes.snapshot import Snapshot
 
 SEQUENCES = 300
 STEPS = 5

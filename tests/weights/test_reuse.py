@@ -13,7 +13,7 @@ from support import randomise, relative
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from bnfx.weights.snapshot import MAX_READS, Snapshot
+from bnfx.weights.changes.snapshot import MAX_READS, Snapshot
 
 
 def two_convolutions() -> nn.Sequential:

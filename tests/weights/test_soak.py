@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bnfx.bench.soak import soak
-from bnfx.bench.soak_answers import Subject
-from bnfx.bench.soak_writes import WRITES, Matrix, Vector, weight_of
-from bnfx.weights.snapshot import Snapshot
+from bnfx.bench.soaking.soak_answers import Subject
+from bnfx.bench.soaking.soak_writes import WRITES, Matrix, Vector, weight_of
+from bnfx.weights.changes.snapshot import Snapshot
 
 
 @pytest.mark.parametrize("form", ["live", "frozen", "auto"])

@@ -4,8 +4,8 @@ No single sign shows every write. Identity shows another tensor, ``data_ptr`` sh
 ``_version`` shows in-place writes that autograd sees. Fused optimizers, eager BatchNorm training,
 collectives and ``p.data.mul_()`` move none of these; they show in the *content*: small tensors
 (all BatchNorm vectors) are compared whole, large ones on a sample, and a hook sees each optimizer
-step (:mod:`bnfx.weights.unmarked_writes`). A write that touches a few elements of a large tensor
-through ``.data`` or a foreign library shows nowhere, unless ``BNFX_CHECK_CONTENT=1`` asks for a
+step (:mod:`bnfx.weights.changes.unmarked_writes`). A write that touches a few elements of a large
+tensor through ``.data`` or a foreign library shows nowhere, unless ``BNFX_CHECK_CONTENT=1`` asks for a
 comparison of everything at each call; else :func:`bnfx.refresh` is for that.
 
 A snapshot first takes hold of the parameters and of their memory (by an alias of each, which shares
@@ -27,9 +27,9 @@ from typing import Any
 import torch
 
 from bnfx.native import loader
-from bnfx.weights.content import Content, same_bits
-from bnfx.weights.native_check import NativeCheck
-from bnfx.weights.unmarked_writes import epoch, watch_optimizers, written_since
+from bnfx.weights.changes.content import Content, same_bits
+from bnfx.weights.changes.native_check import NativeCheck
+from bnfx.weights.changes.unmarked_writes import epoch, watch_optimizers, written_since
 
 # Times that parameters are read because something was written while they were. After that they are
 # used as they are, for one call.

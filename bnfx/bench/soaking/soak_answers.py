@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfx.bench.soak_writes import VALUES, Net, Vector, by_element, weight_of
+from bnfx.bench.soaking.soak_writes import VALUES, Net, Vector, by_element, weight_of
 
 BOUND = 1e-4  # of a relative error; two versions differ by more than a hundred times that
 _Counts = tuple[int, ...]

@@ -3,7 +3,7 @@
 A comparison of hundreds of small tensors costs by the call, not by the byte, so there are few
 calls: on the CPU, small tensors are joined as bytes and samples of large ones gathered by NumPy
 (several times as fast as ``torch.equal`` on each, ``bnfx.bench.check_cost``); on any other device
-all are joined there, and one answer comes back (:mod:`bnfx.weights.device_content`).
+all are joined there, and one answer comes back (:mod:`bnfx.weights.changes.device_content`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnfx.weights.device_content import DeviceContent
+from bnfx.weights.changes.device_content import DeviceContent
 
 _WHOLE = 4096  # elements up to which a tensor is compared whole
 _SAMPLE = 128  # elements compared of a larger one

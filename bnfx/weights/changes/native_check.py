@@ -1,7 +1,7 @@
 """The look at a set of parameters, in C++ (``bnfx/native/check.cpp``).
 
-Python's, in :mod:`bnfx.weights.snapshot`, is what it is tested against, and what does its work as
-long as it isn't there.
+Python's, in :mod:`bnfx.weights.changes.snapshot`, is what it is tested against, and what does its
+work as long as it isn't there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bnfx.weights.content import Content
+from bnfx.weights.changes.content import Content
 
 _NO_VERSION = -1
 
