@@ -5,8 +5,8 @@ one writes by eight kinds of write, to two instances each of two nets, which sha
 with inputs of four sizes; in turn for ``live``, ``frozen`` and ``auto``, or for one ``--form``.
 Writes come in bursts, with quiet between, so that weights are frozen again; and now and then
 everything is compiled anew. Every answer of a folded graph is held against the promise
-(:mod:`bnfx.bench.soaking.soak_answers`); memory and file descriptors must not grow. Prints counts, and
-exits with status 1 if anything is wrong.
+(:mod:`bnfx.bench.soaking.soak_answers`); memory and file descriptors must not grow. Prints counts,
+and exits with status 1 if anything is wrong.
 """
 
 from __future__ import annotations
