@@ -5,8 +5,8 @@ No single sign shows every write. Identity shows another tensor, ``data_ptr`` sh
 collectives and ``p.data.mul_()`` move none of these; they show in the *content*: small tensors
 (all BatchNorm vectors) are compared whole, large ones on a sample, and a hook sees each optimizer
 step (:mod:`bnfx.weights.changes.unmarked_writes`). A write that touches a few elements of a large
-tensor through ``.data`` or a foreign library shows nowhere, unless ``BNFX_CHECK_CONTENT=1`` asks for
-a comparison of everything at each call; else :func:`bnfx.refresh` is for that.
+tensor through ``.data`` or a foreign library shows nowhere, unless ``BNFX_CHECK_CONTENT=1`` asks
+for a comparison of everything at each call; else :func:`bnfx.refresh` is for that.
 
 A snapshot first takes hold of the parameters and of their memory (by an alias of each, which shares
 its version counter); the signs, the copies that are folded, and the content that later calls are
