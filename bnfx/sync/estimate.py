@@ -33,8 +33,9 @@ def estimate_statistics(
         running_mean = sum_b(n_b mean_b)/sum_b(n_b)     running_var = sum_b(n_b var_b)/sum_b(n_b)
 
     over batches b of n_b samples, on all ranks together. Each batch's statistics are taken in the
-    dtype of the buffers, and averaged in float64. On batches of one size it is what ``torch.optim.swa_utils.update_bn`` computes. All else is in evaluation: dropout is off.
-    The model runs in eager mode, whatever it was compiled with.
+    dtype of the buffers, and averaged in float64. On batches of one size it is what
+    ``torch.optim.swa_utils.update_bn`` computes. All else is in evaluation: dropout is off. The
+    model runs in eager mode, whatever it was compiled with.
 
     Args:
         model: with BatchNorms; a compiled one, or one under DDP, too. Modes and momenta stay as
