@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-relay soak fuzz fuzz-relay clean
+.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-relay gpu soak fuzz fuzz-relay clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -61,11 +61,16 @@ bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the c
 	$(BIN)/python -m bnfx.bench.rewrite_cost
 	$(BIN)/python -m bnfx.bench.depth
 	$(BIN)/python -m bnfx.bench.check_cost
+	$(BIN)/python -m bnfx.bench.call_cost
 	$(BIN)/python -m bnfx.bench.sync_cost
 	$(BIN)/python -m bnfx.bench.tvm_relax
 
 bench-relay: $(RELAY_STAMP)  ## what folding changes in Relay builds: build time and run time
 	$(RELAY_BIN)/python -m bnfx.bench.tvm_relay
+
+# No environment of its own: a machine with a GPU has its PyTorch. GPU_ARGS="--seconds 800", ...
+gpu:  ## tests and benchmarks on a GPU, with the Python at hand: results in gpu-results (docs/cuda.md)
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m bnfx.bench.gpu $(GPU_ARGS)
 
 SECONDS ?= 1800
 soak: $(STAMP)  ## threads call one model while another writes to it, for SECONDS (1800)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bnfx.sync.estimate import estimate_statistics as estimate_statistics
     from bnfx.sync.functional import sync_batch_norm as sync_batch_norm
     from bnfx.sync.module import SyncBatchNorm as SyncBatchNorm
-    from bnfx.weights.unmarked_writes import refresh as refresh
+    from bnfx.weights.changes.unmarked_writes import refresh as refresh
 
 _HOMES = {
     "BnfxError": "bnfx.errors",
@@ -64,7 +64,7 @@ _HOMES = {
     "revert_sync_batchnorm": "bnfx.sync.convert",
     "sync_batch_norm": "bnfx.sync.functional",
     "estimate_statistics": "bnfx.sync.estimate",
-    "refresh": "bnfx.weights.unmarked_writes",
+    "refresh": "bnfx.weights.changes.unmarked_writes",
 }
 
 __all__ = [*_HOMES, "__version__"]

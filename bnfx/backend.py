@@ -145,7 +145,8 @@ class _Job:
             return rewrite_captured(module, inputs, rules, signs=False)
 
         module = self.module
-        folded = FoldedFunction(module, inputs, rewritten, refold, self.inner)
+        check = self.options.check
+        folded = FoldedFunction(module, inputs, rewritten, refold, self.inner, check)
 
         def compile_() -> tuple[Callable[..., Any], str, str]:
             has_numbers = rewritten.values is not None

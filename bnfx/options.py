@@ -37,6 +37,13 @@ class Options:
             differ; ``True`` allows what rounding explains (:func:`bnfx.folding.verify.allowed`),
             a float sets the bound on the relative error.
         report: where the :class:`bnfx.Report` goes: a callable, or a ``.json`` or ``.txt`` path.
+        check: how a call looks for writes that leave no mark on parameters on a GPU.
+            ``"content"``: it compares them and waits for the answer; ``"deferred"``: it asks the
+            GPU, and a later call reads the answer, so that such a write is noticed late;
+            ``"marks"``: not at all. Parameters on the CPU are compared in any case.
+        cudnn_fusion: whether convolution, bias, sum and ReLU become one call of cuDNN, under
+            Inductor: ``"off"``, ``"trial"`` where that is measured to be faster, ``"always"``.
+        weight_layout: ``"given"``, or ``"channels_last"`` for folded weights that are inputs.
 
     Raises:
         OptionError: naming the nearest valid key or value.
@@ -50,6 +57,9 @@ class Options:
     rules: str | Sequence[str] = "all"
     verify: bool | float = False
     report: Callable[..., Any] | str | os.PathLike[str] | None = None
+    check: str = "content"
+    cudnn_fusion: str = "off"
+    weight_layout: str = "given"
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, str) and not callable(self.inner):
@@ -58,6 +68,13 @@ class Options:
             raise OptionError(f"inner_options must be a dict, not {self.inner_options!r}")
         _one_of("weights", self.weights, ("auto", "live", "frozen", "traced"))
         _one_of("sync", self.sync, ("auto", "off", "require"))
+        _one_of("check", self.check, ("content", "deferred", "marks"))
+        _one_of("cudnn_fusion", self.cudnn_fusion, ("off", "trial", "always"))
+        _one_of("weight_layout", self.weight_layout, ("given", "channels_last"))
+        if self.cudnn_fusion != "off" and self.inner != "inductor":
+            raise OptionError(
+                f"cudnn_fusion={self.cudnn_fusion!r} is for inner='inductor' only; leave it out"
+            )
         check_process_group(self.process_group)
         parse_rules(self.rules)
         check_verify(self.verify)

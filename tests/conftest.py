@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # A worker for each core: more threads would wait for one another, busily. Before torch starts.
-    for name in ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
-        os.environ.setdefault(name, "1")
+# The suite runs as one process a core: more threads would only wait for one another, and each
+# process that compiles would start workers that import torch once more.
+for _variable in ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
+    os.environ.setdefault(_variable, "1")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from torch import fx, nn
 from bnfx.backend import bnfx
 from bnfx.demo.image import image
 from bnfx.demo.measure import interleaved_ms
+from bnfx.native import loader
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.weights import Snapshot
 
@@ -35,7 +36,7 @@ class CheckCost:
     Args:
         tensors: how many are checked.
         identity_us: microseconds for whether they are the same objects.
-        content_us: microseconds for comparing what is compared of their content.
+        content_us: microseconds for comparing what is compared of their content, in Python.
         check_us: microseconds of the whole check.
         call_us: microseconds of one compiled call.
     """
@@ -85,11 +86,11 @@ def main() -> None:
     print(
         f"{MODEL}: checking {cost.tensors} tensors takes {cost.check_us:.0f} us "
         f"({cost.identity_us:.0f} us of it to see that they are the same objects, "
-        f"{cost.content_us:.0f} us to compare content), "
+        f"and {cost.content_us:.0f} us for Python to compare content), "
         f"{cost.check_us / cost.call_us:.1%} of a compiled call at batch 1 "
         f"({cost.call_us / 1e3:.1f} ms).\n"
         f"Medians of {CHECKS} checks and {CALLS} calls; {torch.get_num_threads()} threads; "
-        f"torch {torch.__version__}."
+        f"torch {torch.__version__}. Native check: {loader.state().sentence}."
     )
 
 

@@ -1,85 +1,41 @@
-"""Threads that call one compiled model while another one writes to it, for as long as you like.
+"""Threads that call compiled models while another one writes to them, for as long as you like.
 
 Run as ``python -m bnfx.bench.soak --seconds 1800`` (``make soak SECONDS=1800``): 16 threads read,
-one writes by seven kinds of write, to two instances that share their graphs, with inputs of four
-sizes; in turn for ``live``, ``frozen`` and ``auto``. Every answer must be that of weights that were
-current during its call; memory and file descriptors must not grow. Prints counts, and exits with
-status 1 if anything is wrong.
+one writes by eight kinds of write, to two instances each of two nets, which share their graphs,
+with inputs of four sizes; in turn for ``live``, ``frozen`` and ``auto``, or for one ``--form``.
+Writes come in bursts, with quiet between, so that weights are frozen again; and now and then
+everything is compiled anew. Every answer of a folded graph is held against the promise
+(:mod:`bnfx.bench.soaking.soak_answers`); memory and file descriptors must not grow. Prints counts,
+and exits with status 1 if anything is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
+import contextlib
 import itertools
-import os
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import fx, nn
 
 from bnfx.backend import bnfx
-from bnfx.bench.soak_writes import WRITES, Net
+from bnfx.bench.soaking.soak_answers import Subject
+from bnfx.bench.soaking.soak_outcome import Outcome
+from bnfx.bench.soaking.soak_writes import SIGNED, WRITES, Matrix, Vector
+from bnfx.weights.folded import FoldedState
 
 FORMS = ("live", "frozen", "auto")
-VALUES = (0.9, -1.1, 1.3, -0.7, 0.5)
 SIZES = ((1, 8), (2, 8), (2, 10), (3, 9))
-BOUND = 1e-4  # of a relative error; two versions differ by more than a hundred times that
-GROWTH_MIB = 64
-
-
-@dataclass
-class Outcome:
-    """What was seen in one form.
-
-    Args:
-        calls, folded, wrong: answers, those of folded graphs, those of these that no current
-            version gives.
-        writes: by kind.
-        errors: what threads raised.
-        memory: MiB of the process, and descriptors: its open files, from the end of the first fifth
-            to the end.
-    """
-
-    form: str
-    calls: int = 0
-    folded: int = 0
-    wrong: int = 0
-    writes: Counter[str] = field(default_factory=Counter)
-    errors: list[str] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)
-    descriptors: list[int] = field(default_factory=list)
-
-    @property
-    def is_right(self) -> bool:
-        """Whether every promise was kept."""
-        return not (self.wrong or self.errors) and self.growth < GROWTH_MIB and not self.leaked
-
-    @property
-    def growth(self) -> float:
-        """MiB by which memory grew."""
-        return max(self.memory[-3:]) - max(self.memory[:3]) if self.memory else 0.0
-
-    @property
-    def leaked(self) -> int:
-        """Descriptors that were opened and not closed."""
-        return max(0, self.descriptors[-1] - max(self.descriptors[:3])) if self.descriptors else 0
-
-    def __str__(self) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.writes.items()))
-        ends = f"{self.memory[0]:.0f} -> {self.memory[-1]:.0f}" if self.memory else "not measured"
-        return (
-            f"{self.form}: {self.wrong} of {self.calls} answers wrong ({self.folded} by folded "
-            f"graphs), {len(self.errors)} errors {self.errors[:2]}, "
-            f"{sum(self.writes.values())} writes ({kinds}), memory {ends} MiB, "
-            f"{self.leaked} descriptors leaked"
-        )
+# One round: so many calls of each model with each size, without a write, then so many writes to
+# each. Weights are frozen before the first two writes; what follows leaves them live.
+FREEZING, LIVE = ((200, 1), (200, 1)), (20, 24)
 
 
 def soak(
@@ -88,134 +44,185 @@ def soak(
     threads: int = 16,
     sizes: Sequence[tuple[int, int]] = SIZES,
     inner: str = "inductor",
+    cycles: int = 20,
 ) -> Outcome:
-    """One form for so many seconds, not counting what is compiled first."""
-    torch._dynamo.reset()  # graphs of another form count against Dynamo's limit
-    models = [Net(0), Net(1)]
-    values = [torch.full((4,), value) for value in VALUES]
-    inputs = [torch.randn(batch, 4, size, size) for batch, size in sizes]
-    outcome = Outcome(form)
+    """One form, in rounds, for so many seconds; the last round is whole in any case.
 
+    Args:
+        cycles: of calls and writes in one round, besides those in which weights are frozen.
+    """
+    outcome, start = Outcome(form), time.monotonic()
+    while not outcome.memory or time.monotonic() - start < seconds:
+        outcome.memory.append([])
+        outcome.descriptors.append([])
+        with _ways_noted() as here:
+            _Round(outcome, here, threads, sizes, inner).run(cycles)
+    return outcome
+
+
+@contextlib.contextmanager
+def _ways_noted() -> Iterator[threading.local]:
+    """Each thread's latest call: what answered it."""
+    here, original = threading.local(), FoldedState.way
+
+    def way(state: FoldedState, args: Sequence[Any]) -> Any:
+        found = original(state, args)
+        folded = "constants" if state.frozen and found is state.ways[0] else "inputs"
+        here.way = folded if state.program.slots else "unfolded"
+        return found
+
+    with mock.patch.object(FoldedState, "way", way):
+        yield here
+
+
+class _Round:
+    """Everything compiled once, then read and written to."""
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        here: threading.local,
+        threads: int,
+        sizes: Sequence[tuple[int, int]],
+        inner: str,
+    ) -> None:
+        self.outcome, self.here, self.threads = outcome, here, threads
+        seed = 2 * len(outcome.memory)
+        vectors = [torch.rand(batch, 4, size, size) - 0.5 for batch, size in sizes]
+        self.subjects = [
+            *(Subject(Vector(seed + each), vectors) for each in range(2)),
+            *(Subject(Matrix(seed + each), [torch.rand(2, 64, 4, 4) + 0.1]) for each in range(2)),
+        ]
+        self.cases = [
+            (subject, at) for subject in self.subjects for at in range(len(subject.inputs))
+        ]
+        self.kinds = {subject: itertools.cycle(_kinds(subject)) for subject in self.subjects}
+        torch._dynamo.reset()  # graphs of another round count against Dynamo's limit
+        self.compiled = torch.compile(
+            _forward(), backend=_backend(outcome.form, inner), dynamic=False
+        )
+        self.stop, self.lock = threading.Event(), threading.Lock()
+        self.served = [0] * threads  # calls, of each thread
+        self.pause = 0.0  # of each reader after each call
+        self.recent: deque[str] = deque(maxlen=100)  # what answered
+
+    def run(self, cycles: int) -> None:
+        with torch.no_grad():
+            for subject, at in self.cases:
+                self.compiled(subject.model, subject.inputs[at])
+            # Dynamo's guards fail now and then when threads meet; such a call runs eagerly, and no
+            # graph is compiled anew for it.
+            torch.compiler.set_stance("eager_on_recompile")
+            try:
+                readers = [
+                    threading.Thread(target=self._read, args=(n,)) for n in range(self.threads)
+                ]
+                for reader in readers:
+                    reader.start()
+                for quiet, burst in FREEZING:
+                    self._wait(quiet, self.outcome.form == "frozen")
+                    self._write(burst)
+                for _ in range(cycles):
+                    self._wait(LIVE[0], False)
+                    self._write(LIVE[1])
+                    self.outcome.look()
+                self.stop.set()
+                for reader in readers:
+                    reader.join(120)
+                    if reader.is_alive():
+                        self.outcome.errors.append("a reader hangs")
+                for case in self.cases:  # what was written last is what is answered from now on
+                    self.outcome.answers[self._call(*case)[0]] += 1
+            finally:
+                torch.compiler.set_stance("default")
+
+    def _wait(self, calls: int, freezes: bool) -> None:
+        """Until weights are frozen, if they are to be, and so many calls were answered; not for
+        ever, on a busy machine.
+        """
+        self.pause = 0.1 if freezes else 0.0  # a compiler needs some time for itself
+        self._wait_for(lambda: not freezes or self._mostly_constants())
+        self.pause, goal = 0.0, sum(self.served) + calls * len(self.cases)
+        self._wait_for(lambda: sum(self.served) >= goal)
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not self.outcome.errors and not condition():
+            time.sleep(0.01)
+
+    def _mostly_constants(self) -> bool:
+        return self.recent.count("constants") > 80
+
+    def _write(self, writes: int) -> None:
+        for turn in range(writes * len(self.subjects)):
+            subject = self.subjects[turn % len(self.subjects)]
+            kind = next(self.kinds[subject])
+            if kind == "by element":
+                subject.write_by_element()
+            else:
+                subject.write(WRITES[kind])
+            self.outcome.writes[kind] += 1
+            # Mostly rare enough for a call to see one version; at times in a burst.
+            time.sleep(0.0005 if turn % 50 < 10 else 0.02)
+
+    def _call(self, subject: Subject, at: int) -> tuple[str, str]:
+        done, self.here.way = subject.done(), "eager"
+        answer = self.compiled(subject.model, subject.inputs[at])
+        way, begun = self.here.way, subject.begun()
+        # Eager PyTorch reads a vector once for each layer: no promise of bnfx's.
+        return ("eager" if way == "eager" else subject.judge(answer, at, done, begun)), way
+
+    def _read(self, number: int) -> None:
+        calls, answers = Counter[str](), Counter[str]()
+        try:
+            with torch.no_grad():
+                while not self.stop.is_set():
+                    case = self.cases[(number + self.served[number]) % len(self.cases)]
+                    answer, way = self._call(*case)
+                    self.served[number] += 1
+                    time.sleep(self.pause)
+                    self.recent.append(way)
+                    calls[way] += 1
+                    answers[answer] += answer != "eager"
+        except BaseException as error:
+            self.outcome.errors.append(repr(error)[:200])
+        with self.lock:
+            self.outcome.calls += calls
+            self.outcome.answers += answers
+
+
+def _kinds(subject: Subject) -> list[str]:
+    """The kinds of write that are promised to be seen, whatever runs meanwhile."""
+    return [*WRITES, "by element"] if isinstance(subject.model, Vector) else [*SIGNED]
+
+
+def _forward() -> Callable[[nn.Module, torch.Tensor], torch.Tensor]:
     def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         answer: torch.Tensor = model(x)
         return answer
 
+    return forward
+
+
+def _backend(form: str, inner: str) -> Callable[..., Any]:
     options: dict[str, Any] = {"weights": form, "inner": inner}
-    folded, here = itertools.count(), threading.local()
 
-    def backend(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        function = bnfx(graph, example_inputs, options=options)
+    def backend(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        return bnfx(graph, example_inputs, options=options)
 
-        def call(*args: Any) -> Any:
-            next(folded)
-            here.folded = True
-            return function(*args)
-
-        return call
-
-    compiled = torch.compile(forward, backend=backend, dynamic=False)
-    expected: list[list[list[torch.Tensor]]] = []
-    with torch.no_grad():
-        for model in models:
-            expected.append([])
-            for value in values:
-                model.norm.weight.copy_(value)
-                expected[-1].append([model(x) for x in inputs])
-                for x in inputs:
-                    compiled(model, x)
-            model.norm.weight.copy_(values[0])
-    # Dynamo's guards fail now and then when threads meet; such a call runs eagerly, and no graph is
-    # compiled anew for it.
-    torch.compiler.set_stance("eager_on_recompile")
-    before = next(folded)
-    begun, done = [0, 0], [0, 0]  # of each model: writes that began, and that ended
-    stop, lock = threading.Event(), threading.Lock()
-
-    def is_of(answer: torch.Tensor, versions: range, which: int, at: int) -> bool:
-        for version in versions:
-            wanted = expected[which][version % len(values)][at]
-            if float((answer - wanted).abs().max()) <= BOUND * float(wanted.abs().max()):
-                return True
-        return False
-
-    def read(number: int) -> None:
-        calls = wrong = 0
-        try:
-            with torch.no_grad():
-                while not stop.is_set():
-                    which, at = (number + calls) % 2, (number + calls // 2) % len(inputs)
-                    low, here.folded = done[which], False
-                    answer = compiled(models[which], inputs[at])
-                    high = begun[which]
-                    calls += 1
-                    # Where Dynamo left the call to eager PyTorch, which reads the vector once for
-                    # each layer, a write in its middle makes a mixture.
-                    wrong += here.folded and not is_of(answer, range(low, high + 1), which, at)
-        except BaseException as error:
-            outcome.errors.append(repr(error)[:200])
-        with lock:
-            outcome.calls += calls
-            outcome.wrong += wrong
-
-    readers = [threading.Thread(target=read, args=(number,)) for number in range(threads)]
-    for reader in readers:
-        reader.start()
-    start, turn, next_look = time.monotonic(), 0, seconds / 5
-    kinds = list(WRITES)
-    with torch.no_grad():
-        while (now := time.monotonic() - start) < seconds:
-            turn += 1
-            which, kind = turn % 2, kinds[turn // 2 % len(kinds)]
-            begun[which] += 1
-            WRITES[kind](models[which], values[begun[which] % len(values)])
-            done[which] += 1
-            outcome.writes[kind] += 1
-            # Mostly rare enough for a call to see one version; at times in a burst.
-            time.sleep(0.0005 if turn % 50 < 10 else 0.02)
-            if now > next_look:
-                next_look += seconds / 20
-                gc.collect()
-                outcome.memory.append(_memory_mib())
-                outcome.descriptors.append(_descriptors())
-    stop.set()
-    for reader in readers:
-        reader.join(120)
-        if reader.is_alive():
-            outcome.errors.append("a reader hangs")
-    with torch.no_grad():
-        for which, model in enumerate(models):
-            for at, x in enumerate(inputs):
-                latest = range(done[which], done[which] + 1)
-                outcome.wrong += not is_of(compiled(model, x), latest, which, at)
-    outcome.folded = next(folded) - before
-    torch.compiler.set_stance("default")
-    return outcome
-
-
-def _memory_mib() -> float:
-    """Resident memory; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except OSError:
-        return 0.0
-
-
-def _descriptors() -> int:
-    try:
-        return len(os.listdir("/proc/self/fd"))
-    except OSError:
-        return 0
+    return backend
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="of all forms together")
     parser.add_argument("--threads", type=int, default=16)
+    parser.add_argument("--form", choices=FORMS, help="one form alone")
     given = parser.parse_args()
+    forms = [given.form] if given.form else FORMS
     outcomes = []
-    for form in FORMS:
-        outcomes.append(soak(form, given.seconds / len(FORMS), given.threads))
+    for form in forms:
+        outcomes.append(soak(form, given.seconds / len(forms), given.threads))
         print(outcomes[-1], flush=True)
     sys.exit(not all(outcome.is_right for outcome in outcomes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,34 @@ def check_file(path: Path) -> None:
         raise SourceError(f"{path} is not a file")
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict, alone or under the key ``"state_dict"`` of a checkpoint.
+# Under which training scripts keep a state dict beside an epoch, an optimizer, ...
+_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Where a state dict is.
+
+    Args:
+        path: ``.safetensors``, or what ``torch.save`` wrote.
+        key: of the checkpoint that holds it; one of the usual ones if ``None``.
+    """
+
+    path: Path
+    key: str | None = None
+
+
+def load_weights(model: nn.Module, weights: WeightsFile) -> None:
+    """Load a state dict, alone or under a key of a checkpoint.
 
     A prefix that DistributedDataParallel or torch.compile gave every key is left out.
 
     Raises:
         SourceError: one line on what is wrong, and the way out.
     """
+    path = weights.path
     check_file(path)
-    state = _read_state(path)
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise SourceError(f"{path} holds no state dict; save model.state_dict()")
+    state = _state_dict(_read_state(path), path, weights.key)
     if wrong := [key for key in state if not isinstance(key, str)]:
         raise SourceError(
             f"{path} has the key {shown(wrong[0])}, which is not a name; save model.state_dict()"
@@ -47,10 +63,48 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 "would be lost"
             )
     try:
-        model.load_state_dict(state)
+        misfits = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         first = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise SourceError(f"{path} does not fit {type(model).__name__}: {first}") from None
+    lists = {"misses": misfits.missing_keys, "holds besides": misfits.unexpected_keys}
+    why = "; it ".join(f"{verb} {_named(names)}" for verb, names in lists.items() if names)
+    if why:
+        raise SourceError(f"{path} does not fit {type(model).__name__}: it {why}")
+
+
+def _state_dict(found: Any, path: Path, key: str | None) -> dict[str, torch.Tensor]:
+    """The state dict of a checkpoint."""
+    if _is_state_dict(found) and key is None:
+        return found  # type: ignore[no-any-return]
+    entries = found if isinstance(found, dict) else {}
+    if key is not None and not _is_state_dict(entries.get(key)):
+        raise SourceError(f"{path} has no state dict under {shown(key)}{_keys_of(entries)}")
+    usual = [each for each in _KEYS if _is_state_dict(entries.get(each))]
+    if key is None and len(usual) != 1:
+        raise SourceError(f"{path} holds no state dict{_keys_of(entries)}")
+    return entries[key or usual[0]]  # type: ignore[no-any-return]
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(each, torch.Tensor) for each in value.values())
+    )
+
+
+def _keys_of(entries: dict[Any, Any]) -> str:
+    """The way out: keys under which there is one, or to save another file."""
+    keys = [shown(each) for each, value in entries.items() if _is_state_dict(value)]
+    if keys:
+        return f" that is known by its name; --weights-key takes one of {', '.join(keys)}"
+    kinds = ", ".join(shown(each) for each in list(entries)[:6])
+    return f"{f' (its keys are {kinds})' if kinds else ''}; save model.state_dict()"
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _read_state(path: Path) -> Any:

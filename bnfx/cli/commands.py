@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from bnfx.cli.checkpoints import WeightsFile
 from bnfx.cli.inputs import make_inputs
 from bnfx.cli.models import load_model
 from bnfx.errors import BnfxError, CaptureError, SourceError, VerificationError
@@ -29,7 +30,7 @@ from bnfx.report.progress import progress
 
 def explain_source(
     source: str,
-    weights: Path | None,
+    weights: WeightsFile | None,
     shapes: Sequence[str],
     dtype: str,
     as_json: bool,
@@ -57,7 +58,7 @@ def explain_source(
 def fold_source(
     source: str,
     output: Path,
-    weights: Path | None,
+    weights: WeightsFile | None,
     shapes: Sequence[str],
     dtype: str,
     as_json: bool,

@@ -83,9 +83,32 @@ def _compilers() -> list[Finding]:
     compiler = shutil.which(wanted) or shutil.which("clang++")
     remedy = compiler or "install g++, or set CXX"
     found.append(Finding("Compilers", "inductor (CPU)", compiler is not None, remedy))
+    found.append(_native_check())
     for name in ("eager", "aot_eager"):
         found.append(Finding("Compilers", name, name in names, "part of torch"))
     return found
+
+
+def _native_check() -> Finding:
+    """Whether the look at the parameters before each call is C++ here; Python does it else."""
+    from bnfx.native.cxx import cached_library, find_compiler
+    from bnfx.native.loader import refusal
+
+    def found(works: bool, note: str) -> Finding:
+        return Finding("Compilers", "native check", works, note)
+
+    try:
+        why_not = refusal()
+        if why_not:
+            return found(False, why_not)
+        library = cached_library()
+        if library.exists():
+            return found(True, str(library))
+        if find_compiler() is None:
+            return found(False, "install g++, or set CXX; Python checks weights until then")
+        return found(False, "built in the background when a model is first called")
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        return found(False, str(error))
 
 
 def _groups() -> list[Finding]:

@@ -131,6 +131,10 @@ _Weights = Annotated[
     Path | None,
     typer.Option(help="A state dict, .pt or .safetensors. Pickled code is never run."),
 ]
+_WeightsKey = Annotated[
+    str | None,
+    typer.Option(help="The checkpoint's key that holds the state dict, if it is no usual one."),
+]
 _Input = Annotated[
     list[str] | None,
     typer.Option(
@@ -148,6 +152,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")
 def explain(
     model: _Source,
     weights: _Weights = None,
+    weights_key: _WeightsKey = None,
     shapes: _Input = None,
     dtype: _Dtype = "float32",
     as_json: _Json = False,
@@ -162,9 +167,12 @@ def explain(
     """
     with errors("explain"):
         require("explain", "torch")
+        from bnfx.cli.checkpoints import WeightsFile
         from bnfx.cli.commands import explain_source
 
-        typer.echo(explain_source(model, weights, shapes or [], dtype, as_json, every))
+        held = WeightsFile(weights, weights_key) if weights else None
+
+        typer.echo(explain_source(model, held, shapes or [], dtype, as_json, every))
 
 
 @app.command(epilog="Example: bnfx fold torchvision:resnet18 folded.pt2 --input 1x3x224x224")
@@ -172,9 +180,10 @@ def fold(
     model: _Source,
     output: Annotated[
         Path,
-        typer.Argument(help="net.pt2: an exported program; net.onnx: ONNX.", dir_okay=False),
+        typer.Argument(help="net.pt2: an exported program; net.onnx: ONNX."),
     ],
     weights: _Weights = None,
+    weights_key: _WeightsKey = None,
     shapes: _Input = None,
     dtype: _Dtype = "float32",
     as_json: _Json = False,
@@ -192,9 +201,12 @@ def fold(
     """
     with errors("fold"):
         require("fold", "torch")
+        from bnfx.cli.checkpoints import WeightsFile
         from bnfx.cli.commands import fold_source
 
-        typer.echo(fold_source(model, output, weights, shapes or [], dtype, as_json, aot, verify))
+        held = WeightsFile(weights, weights_key) if weights else None
+
+        typer.echo(fold_source(model, output, held, shapes or [], dtype, as_json, aot, verify))
 
 
 @app.command(epilog="Example: bnfx doctor --json")

@@ -13,14 +13,14 @@ from torch.export import ExportedProgram
 
 from bnfx.archives.pt2 import PackageError, load_program
 from bnfx.archives.refused import RefusedError
-from bnfx.cli.checkpoints import check_file, load_weights
+from bnfx.cli.checkpoints import WeightsFile, check_file, load_weights
 from bnfx.cli.inputs import DTYPES
 from bnfx.errors import SourceError
 from bnfx.options import nearest
 
 
 def load_model(
-    source: str, weights: Path | None = None, dtype: str = "float32"
+    source: str, weights: WeightsFile | None = None, dtype: str = "float32"
 ) -> nn.Module | ExportedProgram:
     """The model that ``source`` names, in evaluation mode.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import cProfile
 import linecache
 import sys
 from collections.abc import Iterator
@@ -61,12 +62,15 @@ class Decisions:
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
         """Note each Python function that this thread runs."""
-        before = sys.getprofile()
+        before: Any = sys.getprofile()
         sys.setprofile(self._note)
         try:
             yield
         finally:
-            sys.setprofile(before)
+            if isinstance(before, cProfile.Profile):
+                before.enable()  # sys.setprofile refuses it
+            else:
+                sys.setprofile(before)
 
     def _note(self, frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code

@@ -12,6 +12,7 @@ from bnfx.folding.argument_checks import without_checks, write_checks
 from bnfx.folding.capture import capture
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
 from bnfx.folding.given import Inputs, check_scripted, check_traceable, copied
+from bnfx.folding.state_changes import check_no_state
 from bnfx.folding.symbolic import trace
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.call import Call, read_call
@@ -39,6 +40,7 @@ def fold_graph(
     # A copy first: whatever capture and shape propagation leave behind, they leave it there.
     model = copied(model)
     if inputs and not isinstance(model, fx.GraphModule):
+        check_no_state(model, inputs)
         args, kwargs = inputs.copied()
         traced = capture(model, args, kwargs)
         bare, checks = without_checks(traced)
@@ -85,6 +87,7 @@ def survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphRepo
     except CaptureError:
         if not inputs:
             raise
+        check_no_state(model, inputs)
         args, kwargs = inputs.copied()
         traced = capture(copied(model), args, kwargs)
     else:

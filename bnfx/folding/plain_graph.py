@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -212,6 +213,14 @@ def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: A
             say(graph, proxies.run(expression).node, f"inputs with {proxies.words(expression)}")
 
 
+class _Arithmetic(PythonReferenceAnalysis):
+    @staticmethod
+    def trunc_to_int(x: Any, dtype: torch.dtype) -> Any:
+        if isinstance(x, fx.Proxy):
+            return x.tracer.create_proxy("call_function", math.trunc, (x,), {})
+        return math.trunc(x)
+
+
 class _Sizes:
     """Expressions of sizes, computed in the graph."""
 
@@ -225,7 +234,7 @@ class _Sizes:
             if symbol not in self._proxies:
                 node, axis, _ = self._sizes[symbol]
                 self._proxies[symbol] = fx.Proxy(self._graph.call_method("size", (node, axis)))
-        return sympy_interp(PythonReferenceAnalysis, self._proxies, expression)
+        return sympy_interp(_Arithmetic, self._proxies, expression)
 
     def words(self, expression: Any) -> str:
         return str(

@@ -15,6 +15,7 @@ from torch import fx, nn
 from bnfx.errors import CaptureError
 from bnfx.folding.decisions import Decisions
 from bnfx.folding.plain_graph import assert_constant
+from bnfx.folding.state_changes import Watch
 from bnfx.passes.fx.calls.modules import is_registered
 
 _IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
@@ -85,7 +86,7 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     kind = type(model).__name__
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    decisions = Decisions()
+    decisions, state = Decisions(), Watch(model)
     try:
         with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast), decisions.watch():
             graph = tracer.trace(model, defaults or None)
@@ -99,6 +100,7 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
             f"{kind} cannot be captured without example inputs: {why}. Pass inputs as you would "
             "call the model with them, bnfx.fold(model, *args, **kwargs)"
         )
+    state.check()
     graph._tracer_cls = fx.Tracer  # ours would ask for bnfx where a graph is unpickled
     _bind(graph, defaults)
     return fx.GraphModule(model, graph, kind)

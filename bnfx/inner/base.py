@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Inner:
         is_inductor: whether it is Inductor.
         with_pass: the same compiler, with a pass over the graphs that AOTAutograd makes for
             backward; ``None`` where that is not known how.
+        weight_layout: lays a folded weight out for it; ``None`` leaves it as it is.
     """
 
     compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
@@ -37,3 +39,12 @@ class Inner:
     unpackable: str = "only Inductor takes packed weights"
     is_inductor: bool = False
     with_pass: Callable[[GraphPass], Inner] | None = None
+    weight_layout: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+
+def channels_last(weight: torch.Tensor) -> torch.Tensor:
+    """The same numbers with channels last: the weight of a 2-D or 3-D convolution; others as is."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if weight.dim() not in formats:
+        return weight
+    return weight.contiguous(memory_format=formats[weight.dim()])

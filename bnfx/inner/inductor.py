@@ -19,7 +19,7 @@ from bnfx.inner.packing import Packed
 from bnfx.options import nearest
 
 
-def inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
+def inductor(given: Mapping[str, Any], mode: str | None, cudnn_fusion: str = "off") -> Inner:
     import torch._inductor
 
     known = torch._inductor.list_options()
@@ -36,6 +36,10 @@ def inductor(given: Mapping[str, Any], mode: str | None) -> Inner:
         if mode not in modes:
             raise OptionError(f"unknown mode {mode!r}{nearest(mode, list(modes))}")
         patches = {**modes[mode], **patches}
+    if cudnn_fusion != "off":
+        from bnfx.inner.cudnn_fusion import with_fusion
+
+        patches = with_fusion(patches, always=cudnn_fusion == "always")
     compile_ = functools.partial(_compile_inductor, patches=patches)
     with_pass = functools.partial(_inductor_with, patches=patches)
     plain = functools.partial(Inner, compile_, is_inductor=True, with_pass=with_pass)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
 
 from bnfx.errors import BuildError, OptionError
-from bnfx.inner.base import Compiled, GraphPass, Inner
+from bnfx.inner.base import Compiled, GraphPass, Inner, channels_last
 from bnfx.options import Options, nearest
 
 
 def resolve(options: Options, mode: str | None) -> Inner:
-    """The inner compiler that the options name.
+    """The inner compiler that the options name, and the layout that it gets weights in.
 
     Args:
         mode: of ``torch.compile(mode=...)``; for Inductor only.
@@ -23,10 +24,17 @@ def resolve(options: Options, mode: str | None) -> Inner:
     Raises:
         OptionError: if there is no such backend, or Inductor has no such option or mode.
     """
+    inner = _named(options, mode)
+    if options.weight_layout == "channels_last":
+        inner = replace(inner, weight_layout=channels_last)
+    return inner
+
+
+def _named(options: Options, mode: str | None) -> Inner:
     if options.inner == "inductor":
         from bnfx.inner.inductor import inductor
 
-        return inductor(options.inner_options, mode)
+        return inductor(options.inner_options, mode, options.cudnn_fusion)
     if mode is not None:
         raise OptionError(f"mode={mode!r} is for inner='inductor' only; use inner_options")
     if options.inner == "tvm":

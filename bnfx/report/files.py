@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import shutil
+import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+import threading
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, BinaryIO
 
 
@@ -18,8 +23,8 @@ from typing import Any, BinaryIO
 def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
     """A path to write to in the place of ``path``, which it becomes if nothing is raised.
 
-    A symbolic link stays one, and what it points to is replaced. What a process that was killed
-    left in the folder is removed.
+    A symbolic link stays one, and what it points to is replaced. A device, a pipe or a folder is
+    not. What a process that was killed left in the folder is removed.
 
     Args:
         path: in a folder that exists.
@@ -31,6 +36,8 @@ def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EEXIST, "it is there, and is not a plain file", str(path))
     _remove_abandoned(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=_prefix(os.getpid())) as folder:
         temporary = Path(folder) / (target.with_suffix(suffix) if suffix else target).name
@@ -44,24 +51,29 @@ def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
 def whole_stream(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, for writers in C++, which end the process where a disk is full.
 
-    It takes everything, and what went wrong is raised at the end; otherwise as :func:`whole`.
+    It takes everything, and what went wrong is raised at the end, an interrupt too; otherwise as
+    :func:`whole`.
 
     Raises:
         OSError: as of :func:`whole`.
     """
     with whole(path) as temporary, temporary.open("wb", buffering=0) as file:
         stream = _Patient(file)
-        yield stream  # type: ignore[misc]
+        with _interrupts_kept():
+            yield stream  # type: ignore[misc]
         if stream.failure is not None:
             raise stream.failure
 
 
 class _Patient(io.RawIOBase):
-    """A file that keeps its first failure for later."""
+    """A file that keeps its first failure for later, and is nothing to fail at from then on: not
+    even once it is closed, as a writer in C++ may live on in a traceback, and write its end then.
+    """
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
-        self.failure: OSError | None = None
+        self._at = 0
+        self.failure: BaseException | None = None
 
     def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")
@@ -69,21 +81,68 @@ class _Patient(io.RawIOBase):
         try:
             while self.failure is None and len(rest):
                 rest = rest[self._file.write(rest) :]
-        except OSError as error:
+        except Exception as error:
             self.failure = error
+        self._at += size
         return size
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        try:
+            self._at = self._file.seek(offset, whence)
+        except Exception as error:
+            self.failure = self.failure or error
+        return self._at
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._at
 
     def seekable(self) -> bool:
         return True
 
     def writable(self) -> bool:
         return True
+
+
+_CALLED_FROM_C = frozenset(
+    method.__code__
+    for method in (
+        _Patient.write,
+        _Patient.seek,
+        _Patient.tell,
+        _Patient.seekable,
+        _Patient.writable,
+    )
+)
+
+
+@contextlib.contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Keep an interrupt for later where it would be raised into a writer in C++."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # no interrupt is raised here
+        return
+    try:
+        signal.signal(signal.SIGINT, functools.partial(_interrupted, before))
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted(
+    handler: Callable[[int, FrameType | None], Any], number: int, frame: FrameType | None
+) -> None:
+    """Where a stream is called, it is not for the closure of a handler to know which one: an
+    interrupt may have kept an older handler from being put back.
+    """
+    frames = (each for each, _ in traceback.walk_stack(frame))
+    stream = next((each.f_locals["self"] for each in frames if each.f_code in _CALLED_FROM_C), None)
+    try:
+        handler(number, frame)
+    except BaseException as error:
+        if stream is None:
+            raise
+        stream.failure = stream.failure or error
 
 
 def _prefix(process: int | str) -> str:

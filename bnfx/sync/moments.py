@@ -55,7 +55,8 @@ def local_moments(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     axes = reduced_axes(x)
     count: Any = math.prod([x.shape[axis] for axis in axes])  # Dynamo takes no generator
-    divisor = torch.sym_max(count, 1)
+    # Dynamo makes a sym_max of the first; that of torch 2.11 takes no sym_max of plain numbers.
+    divisor = max(count, 1) if isinstance(count, int) else torch.sym_max(count, 1)
     x = x.to(dtype)
     start = x.sum(axes) / divisor
     centred = x - along_channels(start, x)

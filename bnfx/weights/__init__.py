@@ -1,8 +1,8 @@
 """Folded weights that are never stale.
 
 A graph whose weights are folded ahead of time answers with them until a parameter changes, so each
-call looks whether one did: :class:`~bnfx.weights.snapshot.Snapshot` is that look. What then happens
-depends on the form that the weights have in the compiled body:
+call looks whether one did: :class:`~bnfx.weights.changes.snapshot.Snapshot` is that look. What
+then happens depends on the form that the weights have in the compiled body:
 
 - *live*: inputs, filled anew; the body stays. On CPU under Inductor they are inputs in the layout
   that oneDNN packs weights into (:mod:`bnfx.inner.packing`), elsewhere plain tensors.
@@ -12,7 +12,7 @@ depends on the form that the weights have in the compiled body:
   (:mod:`bnfx.weights.traced`).
 """
 
-from bnfx.weights.snapshot import Snapshot
-from bnfx.weights.unmarked_writes import refresh
+from bnfx.weights.changes.snapshot import Snapshot
+from bnfx.weights.changes.unmarked_writes import refresh
 
 __all__ = ["Snapshot", "refresh"]

@@ -16,8 +16,8 @@ from bnfx.passes.fx.lowering.recipe import Recipe
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments
+from bnfx.weights.changes.snapshot import Numbers
 from bnfx.weights.late import Inputs, captured_as, fresh
-from bnfx.weights.snapshot import Numbers
 from bnfx.weights.ways import Body, Fits, PackedBody, PlainBody, Way, always
 
 log = logging.getLogger("bnfx")
@@ -37,6 +37,9 @@ class Program:
         arguments: of the captured graph.
         inner: the inner compiler.
         packs: whether bodies that are yet to come take packed weights.
+
+    Attributes:
+        weight_layout: that folded weights are given; ``None`` for that of the parameters.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Program:
         self.recipe = recipe
         self.packs = packs and bool(slots)
         self.bodies: tuple[Body, ...] = ()
+        self.weight_layout = inner.weight_layout
         self._arguments = arguments
         self._inner = inner
         self._taken = arguments.not_bound(arguments.floats)
@@ -66,7 +70,10 @@ class Program:
         """What the slots hold; ``None`` where this is not the right form for the numbers."""
         if self.recipe is None:
             return None if self.slots else []
-        return self.recipe.fill(self._arguments.tensors(numbers.args, numbers.watched))
+        filled = self.recipe.fill(self._arguments.tensors(numbers.args, numbers.watched))
+        if filled is None or self.weight_layout is None:
+            return filled
+        return [self.weight_layout(weight) for weight in filled]
 
     def is_form_of(self, rewritten: Rewritten) -> bool:
         """Whether ``rewritten`` is this very form, of other numbers."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bnfx.weights.body import Program
-from bnfx.weights.snapshot import Moment
+from bnfx.weights.changes.snapshot import Moment
+from bnfx.weights.freezing import Quiet
 from bnfx.weights.ways import Way
 
-
-@dataclass(eq=False)
-class Quiet:
-    """Calls since the last change. Threads may lose count, which delays a freeze by as many."""
-
-    calls: int = 0
+# Sets of parameters whose folded weights are kept. More instances of one class than that, called in
+# turn, are folded again each time: slow, and right.
+MAX_PARAMETER_SETS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +45,51 @@ class FoldedState:
         return None
 
 
-def same_set(
-    states: Sequence[FoldedState], tensors: Sequence[Any], scalars: tuple[float, ...]
-) -> FoldedState | None:
-    """The state of this very set of parameters, if there is one."""
-    for state in states:
-        if state.moment.is_of(tensors, scalars):
-            return state
-    return None
+class FoldedSets:
+    """The states of one graph, of different sets of parameters, the latest first.
+
+    An object of its own, as Dynamo copies the attributes of what it is to call, and keeps them.
+    """
+
+    def __init__(self) -> None:
+        self.states: tuple[FoldedState, ...] = ()
+
+    def of(self, tensors: Sequence[Any], scalars: tuple[float, ...]) -> FoldedState | None:
+        """The state of this very set of parameters, if there is one."""
+        for state in self.states:
+            if state.moment.is_of(tensors, scalars):
+                return state
+        return None
+
+    def publish(self, state: FoldedState) -> None:
+        """Let this state answer calls from now on, in place of the one of its set."""
+        if not state.moment.settled:
+            return  # what no sign would show may have been under way: it serves one call
+        others = [other for other in self.states if not other.moment.is_like(state.moment)]
+        self.states = (state, *_still_reachable(others)[: MAX_PARAMETER_SETS - 1])
+
+
+def _still_reachable(states: Sequence[FoldedState]) -> list[FoldedState]:
+    """Those whose parameters somebody else holds: the others can't be called with any more, and
+    would keep them alive.
+    """
+    sets = [state.moment.snapshot.tensors for state in states]
+    ours = Counter(id(tensor) for tensors in sets for tensor in tensors)
+    return [
+        state
+        for state, tensors in zip(states, sets, strict=True)
+        if all(
+            count > ours[id(tensor)]
+            for tensor, count in zip(tensors, _references(tensors), strict=True)
+        )
+    ]
+
+
+def _references(objects: tuple[Any, ...]) -> list[int]:
+    """How many references there are to each, this tuple's included."""
+    return [sys.getrefcount(each) - _UNCOUNTED for each in objects]
+
+
+# The references that asking makes, which depend on the version of Python.
+_UNCOUNTED = 0
+_UNCOUNTED = _references((object(),))[0] - 1

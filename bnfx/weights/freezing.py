@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 # Calls without a change after which weights count as settled, the first time; four times as many
 # after each freeze that a change made worthless.
 QUIET_CALLS = 4
 # Times that one graph is frozen again. Each is a compilation; after that, the live body serves.
 MAX_REFREEZES = 4
+
+
+@dataclass(eq=False)
+class Quiet:
+    """What one state of the weights has seen.
+
+    Args:
+        calls: since the change that it came of. Threads may lose count, which delays a freeze by as
+            many.
+        frozen: whether some thread freezes it, or did.
+    """
+
+    calls: int = 0
+    frozen: bool = False
 
 
 class Patience:
@@ -18,16 +33,18 @@ class Patience:
         self._lock = threading.Lock()
         self._frozen = 0
 
-    def take(self, quiet: int) -> bool:
-        """Whether to freeze now, after ``quiet`` calls without a change; uses up one of the times.
+    def take(self, quiet: Quiet) -> bool:
+        """Whether to freeze that state now; uses up one of the times.
 
-        Of threads that ask at once, one is told so.
+        Of threads that ask at once, and while the first of them freezes, one is told so.
         """
-        if quiet < QUIET_CALLS or self._frozen >= MAX_REFREEZES:  # usual, and no lock
-            return False
+        if quiet.frozen or quiet.calls < QUIET_CALLS or self._frozen >= MAX_REFREEZES:
+            return False  # usual, and no lock
         with self._lock:
-            if self._frozen >= MAX_REFREEZES or quiet < QUIET_CALLS * 4**self._frozen:
+            times = self._frozen
+            if quiet.frozen or times >= MAX_REFREEZES or quiet.calls < QUIET_CALLS * 4**times:
                 return False
+            quiet.frozen = True
             self._frozen += 1
             return True
 

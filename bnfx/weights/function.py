@@ -28,20 +28,13 @@ from bnfx.passes.report import RewriteWarning
 from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor, RestartAnalysis
 from bnfx.weights.arguments import Arguments
+from bnfx.weights.changes.snapshot import Numbers
 from bnfx.weights.choice import described, forms
-from bnfx.weights.folded import FoldedState, same_set
+from bnfx.weights.folded import FoldedSets, FoldedState
 from bnfx.weights.freezing import Patience
 from bnfx.weights.programs import Programs
-from bnfx.weights.snapshot import Numbers
 
 log = logging.getLogger("bnfx")
-
-# Sets of parameters whose folded weights are kept. More instances of one class than that, called in
-# turn, are folded again each time: slow, and right.
-MAX_PARAMETER_SETS = 8
-# Times that parameters are read because something was written while they were. After that they are
-# used as they are, and folded anew by the next call.
-MAX_READS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +55,7 @@ class FoldedFunction:
         rewritten: its folded form, with the slots as extra placeholders at the end.
         refold: rewrites ``original`` anew for other inputs of the same shapes, never by signs.
         inner: the inner compiler.
+        check: how content on other devices than the CPU is compared: the option ``check``.
     """
 
     def __init__(
@@ -71,12 +65,14 @@ class FoldedFunction:
         rewritten: Rewritten,
         refold: Callable[[GraphInputs], Rewritten],
         inner: Inner,
+        check: str = "content",
     ) -> None:
+        self._check = check
         self._arguments = Arguments.of(original, inputs)
         self._inner = inner
         self._programs = Programs(original, rewritten, self._arguments, inner, refold)
         self._lock = Lock()
-        self._states: tuple[FoldedState, ...] = ()
+        self._sets = FoldedSets()
         self._patience: Patience | None = None
         self._without_numbers: tuple[Compiled, list[torch.Tensor]] | None = None
 
@@ -95,6 +91,7 @@ class FoldedFunction:
         """
         program, why = self._programs.first, list[str]()
         if not has_numbers:
+            program.weight_layout = None  # that of the examples
             extra = describe_slots(program.module, program.slots, None, example_inputs)
             self._without_numbers = program.compile(example_inputs, extra), extra
             return "live", "its parameters had no numbers yet when it was compiled"
@@ -130,7 +127,7 @@ class FoldedFunction:
         if form == "frozen":
             way = program.freeze(example_inputs, numbers, weights)
             self._patience = Patience()
-            self._states = (FoldedState(numbers.moment, program, (way,), frozen=True),)
+            self._sets.publish(FoldedState(numbers.moment, program, (way,), frozen=True))
             return
         if form == "packed":
             program.pack(example_inputs, numbers, weights)
@@ -138,7 +135,7 @@ class FoldedFunction:
             extra = describe_slots(program.module, program.slots, weights, example_inputs)
             program.compile(example_inputs, extra)
         ways = program.ways(numbers, weights)
-        self._states = (FoldedState(numbers.moment, program, ways),)
+        self._sets.publish(FoldedState(numbers.moment, program, ways))
 
     def __call__(self, *args: Any) -> Any:
         if self._without_numbers is not None:
@@ -153,7 +150,7 @@ class FoldedFunction:
         state = self._current(args) or self._renew(args)
         if self._patience is not None and not state.frozen and state.program.slots:
             state.quiet.calls += 1
-            if self._patience.take(state.quiet.calls):
+            if self._patience.take(state.quiet):
                 state = self._freeze_again(state, args)
         way = state.way(args)
         assert way is not None, "a state is chosen by whether it can answer"
@@ -161,9 +158,9 @@ class FoldedFunction:
 
     def _current(self, args: Sequence[Any]) -> FoldedState | None:
         """The state that is right for these arguments as they are, if there is one."""
-        tensors = [args[at] for at in self._programs.watched]
+        tensors = self._programs.watched_of(args)
         scalars = self._arguments.scalar_values(args)
-        state = same_set(self._states, tensors, scalars)
+        state = self._sets.of(tensors, scalars)
         if state is None or not state.moment.still_holds(tensors) or state.way(args) is None:
             return None
         return state
@@ -180,7 +177,7 @@ class FoldedFunction:
 
         def publish() -> None:
             if self._current(args) is None:
-                self._publish(state)
+                self._sets.publish(state)
 
         self._lock.run(publish)
         return state
@@ -203,27 +200,20 @@ class FoldedFunction:
             ways = program.ways(numbers, weights)
         state = FoldedState(numbers.moment, program, ways)
         if state.way(args) is not None:
-            self._publish(state)
+            self._sets.publish(state)
         return _Folded(state, numbers, weights)
-
-    def _publish(self, state: FoldedState) -> None:
-        others = [other for other in self._states if not other.moment.is_like(state.moment)]
-        self._states = (state, *others[: MAX_PARAMETER_SETS - 1])
 
     def _read(self, args: Sequence[Any]) -> Numbers:
         watched, scalars = self._programs.watched, self._arguments.scalar_values(args)
-        for _ in range(MAX_READS):
-            numbers = Numbers.of(args, watched, scalars)
-            if numbers.moment.still_holds([args[at] for at in watched]):
-                break  # nothing was written meanwhile
-        return numbers
+        return Numbers.of(args, watched, scalars, self._check)
 
     def _freeze_again(self, state: FoldedState, args: Sequence[Any]) -> FoldedState:
         """Freeze weights that have settled."""
         assert self._patience is not None
         numbers = self._read(args)
         weights = state.program.fill(numbers)
-        if weights is None:
+        if weights is None or not numbers.moment.settled:
+            state.quiet.frozen = False
             return state  # something was written; the next call sees to it
         try:
             way = state.program.freeze_late(numbers, weights)
@@ -233,7 +223,7 @@ class FoldedFunction:
             return state
         ways = (way, *state.program.ways(numbers, weights))  # all of one moment
         frozen = replace(state, moment=numbers.moment, ways=ways, frozen=True)
-        self._lock.run(lambda: self._publish(frozen) if state in self._states else None)
+        self._lock.run(lambda: self._sets.publish(frozen) if state in self._sets.states else None)
         return frozen
 
     def _run_original(self, args: Sequence[Any]) -> Any:

@@ -8,6 +8,7 @@ times.
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.body import Program
-from bnfx.weights.snapshot import Numbers
+from bnfx.weights.changes.snapshot import Numbers
 
 log = logging.getLogger("bnfx")
 
@@ -42,6 +43,7 @@ class Programs:
         packs: whether forms that are yet to come take packed weights.
         watched: the positions of the parameters that any form reads. More of them after
             :meth:`fill` wrote a form that reads others.
+        watched_of: those of the arguments of a call.
     """
 
     def __init__(
@@ -59,6 +61,15 @@ class Programs:
         self._refold = refold
         self._programs: tuple[Program, ...] = (self._program(first),)
         self.watched = self._read_by(first)
+
+    @property
+    def watched(self) -> tuple[int, ...]:
+        return self._watched
+
+    @watched.setter
+    def watched(self, positions: tuple[int, ...]) -> None:
+        self._watched = positions
+        self.watched_of = _picker(positions)
 
     @property
     def first(self) -> Program:
@@ -123,6 +134,12 @@ class Programs:
         return tuple(parameters[name] for name in names if name in parameters)
 
 
+def _picker(positions: tuple[int, ...]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    if len(positions) < 2:
+        return lambda args: tuple(args[at] for at in positions)
+    return operator.itemgetter(*positions)
+
+
 def _sources(rewritten: Rewritten) -> Iterator[Source]:
     yield from rewritten.sources
     if rewritten.recipe is None:
@@ -130,8 +147,8 @@ def _sources(rewritten: Rewritten) -> Iterator[Source]:
     conditions = rewritten.recipe.conditions
     for affine, _ in conditions.affines:
         yield from affine.sources()
-    for operator, _ in conditions.operators:
-        for expression in (operator.weight, operator.bias):
+    for linear, _ in conditions.operators:
+        for expression in (linear.weight, linear.bias):
             if expression is not None:
                 yield from expression.sources()
     for expression in conditions.nonnegative:

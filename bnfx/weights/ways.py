@@ -13,7 +13,7 @@ import torch
 
 from bnfx.inner.base import Compiled
 from bnfx.inner.packing import Packed, serve
-from bnfx.weights.snapshot import Numbers
+from bnfx.weights.changes.snapshot import Numbers
 
 Fits = Callable[[Sequence[Any]], bool]
 

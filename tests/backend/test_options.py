@@ -66,6 +66,13 @@ def test_found_without_importing_bnfx() -> None:
         ({"report": "no/such/folder/report.json"}, ["folder", "does not exist"]),
         ({"sync": "on"}, ["sync='on'"]),
         ({"process_group": 3}, ["process_group must be", "3"]),
+        ({"check": "mark"}, ["check='mark'", "did you mean 'marks'"]),
+        ({"cudnn_fusion": "on"}, ["cudnn_fusion='on'"]),
+        (
+            {"cudnn_fusion": "trial", "inner": "eager"},
+            ["cudnn_fusion", "for inner='inductor' only"],
+        ),
+        ({"weight_layout": "channels"}, ["did you mean 'channels_last'"]),
     ],
 )
 def test_bad_option(options: dict[str, Any], words: list[str]) -> None:
@@ -136,6 +143,9 @@ def test_defaults_are_what_the_design_says() -> None:
         rules="all",
         verify=False,
         report=None,
+        check="content",
+        cudnn_fusion="off",
+        weight_layout="given",
     )
 
 

@@ -95,13 +95,13 @@ def _padded() -> list[Case]:
     before = Code.NO_LINEAR_BEFORE
     return [
         *cases,
-        Case("bn-conv2d-same-even", even, shape, rules=NEXT, ops=2),
+        Case("bn-conv2d-same-even", even, shape, rules=NEXT, ops=2, border=True),
         Case(
             "bn-conv2d-border-costs-more", wide, shape, **lowered, codes=(before, Code.COSTS_MORE)
         ),
         Case("scale-conv2d-padded", scale, shape, 0, ops=1),
-        Case("bn-pad-conv2d", pad, shape, rules=MOVE, ops=3),
-        Case("bn-pad-conv2d-padded", both, shape, rules=MOVE, ops=3),
+        Case("bn-pad-conv2d", pad, shape, rules=MOVE, ops=3, border=True),
+        Case("bn-pad-conv2d-padded", both, shape, rules=MOVE, ops=3, border=True),
         Case(
             "bn-pad-ones-conv2d",
             ones,

@@ -147,8 +147,11 @@ def test_weights(folder: Path) -> None:
     x = torch.randn(2, 3, 8, 8)
     wrapped = {f"module.{key}": value for key, value in other.state_dict().items()}
     torch.save({"state_dict": wrapped}, "ddp.pt")
-    for weights in ("w.pt", "w.safetensors", "ddp.pt"):
-        result = bnfx("fold", "net.py:make", "out.pt2", "--weights", weights, *SHAPE)
+    torch.save({"model": other.state_dict(), "epoch": 3}, "epoch.pt")
+    torch.save({"teacher": make().state_dict(), "ema": other.state_dict()}, "two.pt")
+    key = ("--weights-key", "ema")
+    for weights in (("w.pt",), ("w.safetensors",), ("ddp.pt",), ("epoch.pt",), ("two.pt", *key)):
+        result = bnfx("fold", "net.py:make", "out.pt2", "--weights", *weights, *SHAPE)
         assert result.exit_code == 0, result.output
         with torch.no_grad():
             assert relative(torch.export.load("out.pt2").module()(x), other.eval()(x)) < 1e-5
@@ -194,6 +197,10 @@ def spoil(name: str) -> None:
         torch.save([1, 2], name)
     elif name == "other.pt":
         torch.save({"a": torch.ones(2)}, name)
+    elif name == "two.pt":
+        torch.save({"teacher": make().state_dict(), "ema": make().state_dict(), "epoch": 3}, name)
+    elif name == "epoch.pt":
+        torch.save({"epoch": 3, "seed": 7}, name)
     elif name.startswith("text"):
         Path(name).write_text("hello")
 
@@ -204,7 +211,20 @@ BAD = {
     "cut safetensors": (("net.py:make", "--weights", "cut.safetensors"), "cut off"),
     "pickled code": (("net.py:make", "--weights", "code.pt"), "pickled code, which is not run"),
     "a list": (("net.py:make", "--weights", "list.pt"), "holds no state dict"),
-    "another model's": (("net.py:make", "--weights", "other.pt"), "does not fit Sequential"),
+    "another model's": (
+        ("net.py:make", "--weights", "other.pt"),
+        "does not fit Sequential: it misses 0.weight, 1.weight, 1.bias and 2 more; it holds "
+        "besides a",
+    ),
+    "unusual keys": (
+        ("net.py:make", "--weights", "two.pt"),
+        "--weights-key takes one of 'teacher', 'ema'",
+    ),
+    "no such key": (
+        ("net.py:make", "--weights", "two.pt", "--weights-key", "student"),
+        "has no state dict under 'student'",
+    ),
+    "no weights": (("net.py:make", "--weights", "epoch.pt"), "(its keys are 'epoch', 'seed')"),
     "text": (("net.py:make", "--weights", "text.pt"), "text.pt"),
     "cut program": (("cut.pt2",), "not an exported program, or is damaged"),
     "text program": (("text.pt2",), "not an exported program"),

@@ -20,6 +20,14 @@ from torch import nn
 def make():
     return nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3))
 """
+# A package that is larger than what compilers write to temporary files, on the way to it.
+LARGE_NET = """
+from torch import nn
+from torch._inductor import config
+config.aot_inductor.precompile_headers = False
+def make():
+    return nn.Sequential(nn.Conv2d(3, 512, 3), nn.BatchNorm2d(512), nn.Conv2d(512, 1024, 3))
+"""
 # Several calls in one process, as importing torch takes most of the time of one.
 CALLS = """
 import resource, shlex, sys
@@ -36,8 +44,10 @@ for line in sys.argv[1:]:
 """
 
 
-def calls(folder: Path, *lines: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    (folder / "net.py").write_text(NET)
+def calls(
+    folder: Path, *lines: str, net: str = NET, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    (folder / "net.py").write_text(net)
     return subprocess.run(
         [sys.executable, "-c", CALLS, *lines],
         cwd=folder,
@@ -71,20 +81,17 @@ def test_a_package_on_a_full_disk(tmp_path: Path) -> None:
     """Whether the package does not fit, or not even what the compiler writes before it."""
     fold = "fold net.py:make {}.pt2 --aot --input 1x3x8x8"
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    whole_one = calls(tmp_path, f"-1 {fold.format('whole')}", **caches)
+    whole_one = calls(tmp_path, f"-1 {fold.format('whole')}", net=LARGE_NET, **caches)
     assert "status 0" in whole_one.stderr, whole_one.stderr
     size = (tmp_path / "whole.pt2").stat().st_size
-    for limit, cache, why in (
-        (size - 512, "cache", "File too large"),
-        (2048, "empty", "C++ compile error"),
-    ):
+    for limit, cache in ((size - 512, "cache"), (2048, "empty")):
         caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / cache)}
-        run = calls(tmp_path, f"{limit} {fold.format('new')}", **caches)
+        run = calls(tmp_path, f"{limit} {fold.format('new')}", net=LARGE_NET, **caches)
         assert run.stdout == ""
         line, status = run.stderr.strip().splitlines()
         assert status == "status 2", run.stderr
         assert line.startswith("bnfx fold: ")
-        assert why in line
+        assert "File too large" in line or (limit == 2048 and "C++ compile error" in line)
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__", "cache", "empty"}
     assert left == {"net.py", "whole.pt2"}
 
@@ -94,6 +101,70 @@ def test_a_folder_that_takes_no_files(tmp_path: Path) -> None:
     line, status = run.stderr.strip().splitlines()
     assert status == "status 2"
     assert "/proc/out.pt2 cannot be written" in line
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """As ``/dev/null`` could be, by root, at the end of a symbolic link."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to_pipe.pt2").symlink_to("pipe")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "folder.pt2").mkdir()
+    names = ("to_pipe.pt2", "pipe.onnx", "folder.pt2")
+    run = calls(tmp_path, *(f"-1 fold net.py:make {name} --input 1x3x8x8" for name in names))
+    lines = run.stderr.strip().splitlines()
+    assert lines[1::2] == ["status 2"] * 3, run.stderr
+    for line in lines[:4:2]:
+        assert "cannot be written, and is as it was: it is there, and is not a plain file" in line
+    assert "folder.pt2 is a folder" in lines[4]
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "pipe.onnx").is_fifo()
+
+
+INTERRUPTED = """
+import itertools, os, signal, sys, torch
+from pathlib import Path
+from bnfx.report.files import whole_stream
+
+def trace(frame, event, _):
+    global left
+    if not frame.f_code.co_filename.endswith("report/files.py"):
+        return None
+    frame.f_trace_opcodes = True
+    left -= event == "opcode"
+    if left == 0 and event == "opcode":
+        os.kill(os.getpid(), signal.SIGINT)
+    return trace
+
+out, interrupts, left = Path("out"), 0, 0
+for number in itertools.count(1, 5):
+    out.write_text("old")
+    left = number
+    try:
+        sys.settrace(trace)
+        with whole_stream(out) as stream:
+            torch.save(torch.ones(3), stream)
+        sys.settrace(None)
+    except KeyboardInterrupt:
+        sys.settrace(None)
+        interrupts += 1
+    assert out.read_bytes() == b"old" or torch.load(out).sum() == 3
+    if left > 0:
+        break
+assert torch.load(out).sum() == 3
+print(interrupts, "interrupts")
+assert interrupts == number // 5 > 300
+"""
+
+
+def test_an_interrupt_at_each_step_of_writing(tmp_path: Path) -> None:
+    """In the functions that the writer in C++ calls, an exception would end the process."""
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    print(run.stdout)
+    left = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".bnfx-")]
+    assert left == ["out"]
 
 
 def test_a_full_terminal(tmp_path: Path) -> None:

@@ -178,8 +178,9 @@ def test_autocast_inside_is_captured_on_inputs_alone() -> None:
     with pytest.raises(bnfx.CaptureError, match=r"enters torch\.autocast"):
         bnfx.fold(Half().eval(), keep="graph")
     model = randomise(Half()).eval()
-    with torch.no_grad():
-        assert relative(bnfx.fold(model, X, keep="graph")(X), model(X)) < 1e-6
+    folded = bnfx.fold(model, X, keep="graph")
+    with torch.no_grad():  # rounded in bfloat16 as often, but elsewhere
+        assert relative(folded(X), model(X)) < 2 * torch.finfo(torch.bfloat16).eps
 
 
 def test_in_place_operators_are_writes() -> None:

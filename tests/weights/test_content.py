@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bnfx.weights import content
-from bnfx.weights.content import Content
+from bnfx.weights.changes import content
+from bnfx.weights.changes.content import Content
 
 DTYPES = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn),

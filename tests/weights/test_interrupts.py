@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import bnfx.weights
 from bnfx.inner import locks
 from bnfx.passes.fx.lowering import recipe
-from bnfx.weights.snapshot import Snapshot
+from bnfx.weights.changes.snapshot import Snapshot
 
 FILES = (bnfx.weights.__path__[0], locks.__file__, recipe.__file__)
 

@@ -171,7 +171,7 @@ def test_two_instances_share_a_graph_but_not_weights() -> None:
 
 
 def test_more_instances_than_are_kept() -> None:
-    from bnfx.weights.function import MAX_PARAMETER_SETS
+    from bnfx.weights.folded import MAX_PARAMETER_SETS
 
     def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return model(x)

@@ -12,7 +12,7 @@ from support import relative
 from torch import nn
 
 import bnfx
-from bnfx.weights import unmarked_writes
+from bnfx.weights.changes import unmarked_writes
 
 
 def deaf(model: nn.Sequential) -> None:

@@ -11,6 +11,7 @@ from torch import fx, nn
 from bnfx.folding.capture import capture
 from bnfx.folding.given import Inputs, copied
 from bnfx.folding.modules.succession import Pair
+from bnfx.passes.fx.metadata import readable_path
 
 
 def seen_inputs(
@@ -86,4 +87,4 @@ def seen_pairs(model: nn.Module, inputs: Inputs) -> list[Pair]:
 
 def _scopes(node: fx.Node) -> set[str]:
     stack = node.meta.get("nn_module_stack") or {}
-    return {str(path) for path, _ in stack.values()}
+    return {readable_path(str(path)) for path, _ in stack.values()}

@@ -14,7 +14,7 @@ from bnfx.passes.fx.lowering.bind import attribute
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.parameters.computed import ComputedConstants
 from bnfx.passes.fx.parameters.sources import ATTRIBUTE_PREFIX
-from bnfx.passes.values import SMALL, Conditions, Values
+from bnfx.passes.values import Conditions, Values
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Recipe:
     def fill(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor] | None:
         """What the slots hold for these parameters and scalars, by placeholder name.
 
+        They are read several times, so nobody may write to them meanwhile.
+
         ``None`` where the graph is not the right one for their numbers.
         """
         with torch.inference_mode(False), torch.no_grad():
@@ -62,11 +64,7 @@ class Recipe:
             return [values.stored(slot.expression, slot.dtype) for slot in self.slots]
 
     def _values(self, tensors: Mapping[str, torch.Tensor]) -> Values:
-        # Read once, and all at once: another thread may be writing.
-        tensors = {
-            name: tensor.detach().clone() if tensor.numel() <= SMALL else tensor.detach()
-            for name, tensor in tensors.items()
-        }
+        tensors = {name: tensor.detach() for name, tensor in tensors.items()}
         constants = self.constants.again(lambda node: _leaf(node, tensors, self.module))
 
         def read(source: Source) -> torch.Tensor:

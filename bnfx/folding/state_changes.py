@@ -1,0 +1,146 @@
+"""Whether a model's answer rests on what an earlier call of it left behind.
+
+A graph holds no Python state: what ``forward`` writes to objects (``self.calls += 1``, a list, a
+global) would be done once, while it is captured, and its value then would be part of the graph.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnfx.errors import CaptureError
+from bnfx.folding.given import WAY_OUT, Inputs, copied
+from bnfx.folding.verify import allowed, relative_error
+
+_TABLES = ("_parameters", "_buffers", "_modules")
+_Place = tuple[str, str, str]  # path of a module, table in it or "", name
+# How Dynamo names what forward wrote to: an object reached from the model, or from its globals.
+_LIST = re.compile(r"side effects happened.*double check: (\[.*\])\s*$", re.DOTALL)
+_MODULE = re.compile(r"L\['self'\](\._modules\['[^']*'\])*(\._buffers|\._parameters)?")
+
+
+def check_no_state(model: nn.Module, inputs: Inputs) -> None:
+    """Run a copy; what that changed in it must be of no use to the next call.
+
+    That is tried out: without the attributes that a call rebinds, a call still answers the same.
+
+    Raises:
+        CaptureError: if a call reads what an earlier one left, or exchanges a parameter or buffer.
+    """
+    used = copied(model)
+    before = _held(used)
+    answer = _answer(used, inputs)
+    changed = _changed(before, _held(used))
+    if not changed:
+        return
+    table = next((place for place in changed if place[1]), None)
+    if table is not None:
+        raise CaptureError(_refusal(model, table))
+    bare = copied(model)
+    for path, _, name in changed:
+        vars(bare.get_submodule(path)).pop(name, None)
+    try:
+        again = _answer(bare, inputs)
+    except Exception as error:
+        raise CaptureError(_refusal(model, changed[0])) from error
+    if not relative_error(again, answer) <= allowed(True, answer):
+        raise CaptureError(_refusal(model, changed[0]))
+
+
+class Watch:
+    """What a model holds before ``forward`` runs once with symbols."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._before = _held(model)
+
+    def check(self) -> None:
+        """Raise :class:`CaptureError` if that changed an attribute of the model."""
+        changed = _changed(self._before, _held(self._model))
+        if changed:
+            raise CaptureError(
+                f"{_refusal(self._model, changed[0])}. Pass example inputs: then it is tried out "
+                "whether that matters"
+            )
+
+
+def check_side_effects(model: nn.Module, messages: Sequence[str]) -> None:
+    """Refuse what Dynamo says that forward writes to besides the attributes of modules.
+
+    Raises:
+        CaptureError: naming it.
+    """
+    for message in messages:
+        found = _LIST.search(message)
+        for source in ast.literal_eval(found[1]) if found else ():
+            if not _MODULE.fullmatch(source):
+                what = re.sub(r"^[LG]\['\w+'\](\._modules\['_export_root'\])?\.?", "", source)
+                raise CaptureError(
+                    f"forward of {type(model).__name__} writes to {what}, which a graph cannot: "
+                    f"later calls could read it. {WAY_OUT}"
+                )
+
+
+def _refusal(model: nn.Module, place: _Place) -> str:
+    path, _, name = place
+    where = f"{path}.{name}" if path else name
+    return (
+        f"forward of {type(model).__name__} writes to {where}, which a graph cannot, and later "
+        f"calls read it. {WAY_OUT}"
+    )
+
+
+def _answer(model: nn.Module, inputs: Inputs) -> Any:
+    args, kwargs = inputs.copied()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model(*args, **kwargs)
+
+
+def _held(model: nn.Module) -> dict[_Place, Any]:
+    """What each attribute of each module is bound to, and what a container holds."""
+    held: dict[_Place, Any] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name in _TABLES:
+                held.update({(path, name, key): _Seen(entry) for key, entry in value.items()})
+            else:
+                held[path, "", name] = _Seen(value)
+    return held
+
+
+class _Seen:
+    """An object, kept alive so that its identity is its own, and what it held."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.items: tuple[Any, ...] = ()
+        if isinstance(value, (list, set, frozenset)) and not isinstance(value, nn.Module):
+            self.items = tuple(value)
+        elif isinstance(value, Mapping) and not isinstance(value, nn.Module):
+            self.items = (*value.keys(), *value.values())
+
+    def is_still(self, other: _Seen | None) -> bool:
+        if other is None:
+            return False
+        if self.value is not other.value:
+            plain = isinstance(self.value, (bool, int, float, complex, str, bytes, type(None)))
+            same = type(self.value) is type(other.value) and self.value == other.value
+            return plain and same
+        pairs = zip(self.items, other.items, strict=False)
+        return len(self.items) == len(other.items) and all(a is b for a, b in pairs)
+
+
+def _changed(before: Mapping[_Place, _Seen], after: Mapping[_Place, _Seen]) -> list[_Place]:
+    places = dict.fromkeys((*before, *after))
+    return [
+        place
+        for place in places
+        if place not in before or not before[place].is_still(after.get(place))
+    ]

@@ -1,0 +1,1 @@
+"""Whether the numbers that folded weights came of are still the same."""
