@@ -30,6 +30,7 @@ class Net(nn.Module):
 def work(rank: int, file: str, inner: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     model = randomise(Net())
     ddp = DistributedDataParallel(model, bucket_cap_mb=1)
     reports: list[bnfx.Report] = []
