@@ -36,6 +36,7 @@ __all__ = [
     "TracingContext",
     "deepcopy_to_fake_tensor",
     "detect_fake_mode",
+    "export_to_torch_ir",
     "tracing",
     "without_autocast",
 ]
@@ -79,6 +80,7 @@ FakeTensorMode: Any = find("torch._subclasses.fake_tensor:FakeTensorMode") or _m
 deepcopy_to_fake_tensor: Any = find("torch._dynamo.utils:deepcopy_to_fake_tensor") or _copied
 # Without these, the shapes of a graph are those of the example inputs.
 _SHAPES = "torch.fx.experimental.symbolic_shapes"
+export_to_torch_ir: Any = find("torch.export._trace:_export_to_torch_ir")
 ShapeEnv: Any = find(f"{_SHAPES}:ShapeEnv") or _missing("ShapeEnv")
 DimDynamic: Any = find(f"{_SHAPES}:DimDynamic")
 StatelessSymbolicContext: Any = find(f"{_SHAPES}:StatelessSymbolicContext") or _missing(

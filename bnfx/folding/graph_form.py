@@ -36,17 +36,15 @@ def fold_graph(
     """
     check_scripted(model)
     check_traceable(model)
-    # A copy first: whatever capture and shape propagation leave behind, they leave it there.
-    model = copied(model)
     if inputs and not isinstance(model, fx.GraphModule):
-        args, kwargs = inputs.copied()
-        traced = capture(model, args, kwargs)
+        traced = _captured(model, inputs)
         bare, checks = without_checks(traced)
         rewritten = rewrite(bare, {}, form="attributes", rules=rules)
         values: tuple[object, ...] = ()
         shapeless, fixed = None, frozenset[tuple[int, int]]()
     else:
-        traced = trace(model)
+        # A copy: whatever tracing and shape propagation leave behind, they leave it there.
+        traced = trace(copied(model))
         values = _positional(traced, inputs)
         shapeless, fixed = _describe(traced, values, rules) if values else (None, frozenset())
         checks = ()
@@ -85,8 +83,7 @@ def survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphRepo
     except CaptureError:
         if not inputs:
             raise
-        args, kwargs = inputs.copied()
-        traced = capture(copied(model), args, kwargs)
+        traced, _ = without_checks(_captured(model, inputs))
     else:
         if not inputs:
             shapeless = survey_shapeless(traced, rules)
@@ -97,6 +94,21 @@ def survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphRepo
             )
         _describe(traced, _positional(traced, inputs), rules)
     return rewrite(traced, {}, form="attributes", rules=rules).report
+
+
+def _captured(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+    """The graph of the model on the inputs, which is captured once for all who ask."""
+    known = inputs.captures.get(id(model))
+    if known is None:
+        args, kwargs = inputs.copied()
+        try:
+            known = capture(copied(model), args, kwargs)
+        except CaptureError as error:
+            known = error
+        inputs.captures[id(model)] = known
+    if isinstance(known, CaptureError):
+        raise known
+    return known
 
 
 def _describe(

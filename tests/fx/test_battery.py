@@ -19,25 +19,6 @@ import bnfx
 EXACT = 1e-10
 
 
-# Ops of what ``fold`` gives where torch.export's graph, with sizes left open, is not Dynamo's: a
-# write in place is an op of its own, an adaptive max pool stays between, a pad asks for sizes.
-CAPTURED = {
-    "alias-of-what-is-written": 3,
-    "bn-conv-other-written": 4,
-    "bn-conv2d-same-even": 3,
-    "bn-flatten-linear": 4,
-    "bn-pad-conv2d": 4,
-    "bn-pad-conv2d-padded": 4,
-    "conv-adaptive-max-positive": 6,
-    "conv-adaptive-max-signed": 6,
-    "conv-in-place": 4,
-    "conv-in-place-operators": 5,
-    "positive-adaptive-max-conv": 6,
-    "reciprocal": 4,
-    "signed-adaptive-max-conv": 6,
-}
-
-
 def test_the_battery_is_large_and_names_are_unique() -> None:
     assert len(CASES) >= 150
     assert len({case.name for case in CASES}) == len(CASES)
@@ -97,7 +78,7 @@ def test_fold_is_exact(case: Case) -> None:
         assert relative(folded(x), case.model(x)) < EXACT
     assert count_batch_norms(folded) == case.left
     if case.ops is not None:  # a border fits one size, and what fold returns takes any
-        assert _ops(folded) == CAPTURED.get(case.name, case.ops + case.border)
+        assert _ops(folded) == case.ops + case.border
     for name, tensor in case.model.state_dict().items():
         assert torch.equal(tensor, before[name])
 
