@@ -80,6 +80,7 @@ FakeTensorMode: Any = find("torch._subclasses.fake_tensor:FakeTensorMode") or _m
 deepcopy_to_fake_tensor: Any = find("torch._dynamo.utils:deepcopy_to_fake_tensor") or _copied
 # Without these, the shapes of a graph are those of the example inputs.
 _SHAPES = "torch.fx.experimental.symbolic_shapes"
+export_to_torch_ir: Any = find("torch.export._trace:_export_to_torch_ir")
 ShapeEnv: Any = find(f"{_SHAPES}:ShapeEnv") or _missing("ShapeEnv")
 DimDynamic: Any = find(f"{_SHAPES}:DimDynamic")
 StatelessSymbolicContext: Any = find(f"{_SHAPES}:StatelessSymbolicContext") or _missing(
@@ -95,19 +96,3 @@ CODE_NAMES = frozenset(
 
 TracingContext: Any = find("torch._guards:TracingContext") or _missing("TracingContext")
 tracing: Any = find("torch._guards:tracing") or contextlib.nullcontext
-
-_to_torch_ir: Any = find("torch.export._trace:_export_to_torch_ir")
-
-
-def export_to_torch_ir(model: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> tuple[Any, Any]:
-    """Dynamo's graph of a call, with flat inputs and outputs, and the structure of the outputs.
-
-    Without that function, the one of ATen ops that ``torch.export`` makes of it, in twice the time.
-    """
-    if _to_torch_ir is not None:
-        module = _to_torch_ir(model, args, kwargs, dynamic_shapes)
-        info = getattr(module.graph._codegen, "pytree_info", None)
-        if info is not None:
-            return module, info.out_spec
-    program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=True)
-    return program.module(check_guards=False), program.call_spec.out_spec

@@ -24,7 +24,7 @@ from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from bnfx.folding.symbolic import trace
+from bnfx.folding.capturing.symbolic import trace
 from bnfx.passes import pipeline
 from bnfx.passes.fx.lift import lift
 from bnfx.passes.fx.lowering.lower import lower

@@ -1,9 +1,11 @@
-"""A graph of what a model does on example inputs, as Dynamo captures it."""
+"""A graph of what a model does on example inputs, as ``torch.export`` captures it."""
 
 from __future__ import annotations
 
 import inspect
 import logging
+import operator
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,22 +19,24 @@ from torch.fx.experimental import _config as _found_config
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
+from bnfx.folding.capturing.plain_graph import plain_graph
+from bnfx.folding.capturing.recurrent_shapes import recurrent_shapes
+from bnfx.folding.capturing.state_changes import StateError, check_side_effects
 from bnfx.folding.given import WAY_OUT
-from bnfx.folding.plain_graph import plain_graph
-from bnfx.folding.state_changes import check_side_effects
 from bnfx.passes.fx.metadata import value_of
 from bnfx.torch_private import export_to_torch_ir
 
+_MODES = ("_enter_", "_exit_", "_set_")
 _CONFIG: Any = _found_config
 
 
 def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> fx.GraphModule:
     """The graph of ``model(*args, **kwargs)``, with sizes left open where the model leaves them.
 
-    It is captured by Dynamo, as ``torch.compile`` does it and the first half of
-    ``torch.export(strict=True)``: the code is followed on the inputs at hand, so ``x is None``,
-    ``isinstance`` and ``try`` go where they go in a call. If sizes cannot be left open, all are
-    those of the example, and asserted.
+    It is captured by Dynamo, which follows the code on the inputs at hand: ``x is None``,
+    ``isinstance``, ``try`` go where they go in a call. That is the first half of
+    ``torch.export(strict=True)``; where the graph holds graphs of its own, or ``vmap``, the second
+    half takes them apart. If sizes cannot be left open, all are those of the example, and asserted.
 
     Args:
         model: a copy; it takes these inputs.
@@ -46,12 +50,8 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     first: Exception | None = None
     for sizes in (_open(bound, {}), None):
         try:
-            module, spec, messages = _captured(model, bound, sizes)
-            check_side_effects(model, messages)
-            if sizes is not None and (tied := _tied(module, bound)):
-                module, spec, _ = _captured(model, bound, _open(bound, tied))
-            return plain_graph(module, spec, bound, type(model).__name__)
-        except CaptureError:
+            return _captured(model, bound, sizes)
+        except StateError:
             raise
         except Exception as error:
             first = first or error
@@ -64,9 +64,92 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
 
 def _captured(
-    model: nn.Module, bound: inspect.BoundArguments, sizes: Any
-) -> tuple[fx.GraphModule, pytree.TreeSpec, list[str]]:
-    """A graph of flat inputs and outputs, the structure of the outputs, and torch's warnings."""
+    model: nn.Module, bound: inspect.BoundArguments, sizes: Any, tied: bool = False
+) -> fx.GraphModule:
+    kind = type(model).__name__
+    if export_to_torch_ir is None:
+        return _whole_export(model, bound, sizes)
+    with _capturing() as caught, recurrent_shapes():
+        graph = export_to_torch_ir(
+            model, bound.args, bound.kwargs, dynamic_shapes=sizes, restore_fqn=False
+        )
+    check_side_effects(model, [str(each.message) for each in caught])
+    if sizes is not None and not tied and (axes := _tied(graph, bound)):
+        return _captured(model, bound, _open(bound, axes), tied=True)
+    info = graph.graph._codegen.pytree_info
+    places = graph.graph.find_nodes(op="placeholder")
+    leaves = pytree.tree_leaves((bound.args, bound.kwargs))
+    if (
+        info.out_spec is not None
+        and len(places) == len(leaves)
+        and all(map(_is_described, places, leaves))
+        and _is_flat(graph)
+    ):
+        return plain_graph(_with_paths(graph, model), info.out_spec, bound, kind)
+    return _whole_export(model, bound, sizes)
+
+
+def _whole_export(model: nn.Module, bound: inspect.BoundArguments, sizes: Any) -> fx.GraphModule:
+    with _capturing() as caught:
+        program = torch.export.export(
+            model, bound.args, bound.kwargs, dynamic_shapes=sizes, strict=True
+        )
+    check_side_effects(model, [str(each.message) for each in caught])
+    spec = program.call_spec.out_spec
+    assert spec is not None
+    module = program.module(check_guards=False)
+    return plain_graph(module, spec, bound, type(model).__name__)
+
+
+def _is_described(place: fx.Node, value: Any) -> bool:
+    """Whether it is known what was decided about a tensor: not so of those not computed with."""
+    return not isinstance(value, torch.Tensor) or "val" in place.meta
+
+
+def _is_flat(module: fx.GraphModule) -> bool:
+    """Whether each node computes what it says; no graph of its own, and no ``vmap`` around it."""
+    for node in module.graph.nodes:
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            return False
+        if "functorch" in str(getattr(node.target, "__module__", "")):
+            return False
+        if getattr(node.target, "__name__", "").startswith(_MODES):
+            return False  # autocast, gradients: a GraphModule that is unpickled would lose it
+    return True
+
+
+def _with_paths(module: fx.GraphModule, model: nn.Module) -> fx.GraphModule:
+    """The graph with parameters and modules named as the model names them."""
+    named = (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+        *model.named_modules(),
+    )
+    paths = {id(value): path for path, value in reversed(named)}
+    root: dict[str, Any] = {}
+    for node in module.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            node.meta["nn_module_stack"] = {
+                key: (_own_path(path), kind) for key, (path, kind) in stack.items()
+            }
+        if node.op in ("get_attr", "call_module"):
+            value = operator.attrgetter(str(node.target))(module)
+            node.target = paths.get(id(value), node.target)
+            root[node.target] = value
+    module.graph.set_codegen(fx.graph.CodeGen())
+    return fx.GraphModule(root, module.graph, "Captured")
+
+
+def _own_path(path: str) -> str:
+    """``L['self']._modules['a'].b`` and ``L['self'].a.b`` -> ``a.b``."""
+    path = re.sub(r"(\._modules)?\[['\"]?([^'\"\]]*)['\"]?\]", r".\2", path)
+    return path.removeprefix("L.self").removeprefix("._export_root").lstrip(".")
+
+
+@contextmanager
+def _capturing() -> Iterator[list[warnings.WarningMessage]]:
+    """Quietly; the warnings, which tell of side effects, are handed over."""
     with (
         torch.no_grad(),
         torch.random.fork_rng(),
@@ -75,8 +158,7 @@ def _captured(
         _CONFIG.patch(backed_size_oblivious=True),  # else a batch of 1 would be one for good
     ):
         warnings.simplefilter("always")
-        module, spec = export_to_torch_ir(model, bound.args, bound.kwargs, sizes)
-    return module, spec, [str(warning.message) for warning in caught]
+        yield caught
 
 
 _Axes = Mapping[int, set[int]]  # of a tensor, by its id

@@ -17,6 +17,7 @@ from torch import fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from bnfx.errors import CaptureError
+from bnfx.folding.capturing.argument_checks import assert_constant
 from bnfx.torch_private import (
     ConstantSource,
     DimDynamic,
@@ -125,9 +126,10 @@ def check_shapes(module: fx.GraphModule, example_inputs: Sequence[Any], fixed: F
     placeholders = module.graph.find_nodes(op="placeholder")
     last = placeholders[-1]
     for position, (node, example) in enumerate(zip(placeholders, example_inputs, strict=False)):
-        what = f"this graph was folded for an input {node.name} of"
+        what = f"this graph was folded for {node.name} of"
         if isinstance(example, (bool, int, float, str)):
-            _assert_equal(last, node, example, f"{what} {example!r}")
+            with node.graph.inserting_after(last):
+                assert_constant(node.graph, node, example, str(node.name))
         if not isinstance(example, torch.Tensor):
             continue
         # What is written last comes first: the rank is checked before any size is asked for.

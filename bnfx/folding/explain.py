@@ -10,9 +10,9 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from bnfx.folding.given import Inputs, check_scripted, copied, unwrap
+from bnfx.folding.capturing.symbolic import trace
+from bnfx.folding.given import ASSUMES, Inputs, check_scripted, copied, unwrap
 from bnfx.folding.programs.exported import survey_exported
-from bnfx.folding.symbolic import trace
 from bnfx.folding.verify import run_once
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.modules import is_batch_norm
@@ -57,7 +57,7 @@ def explain(
     module: nn.Module = copied(unwrap(model))
     inputs = Inputs(example_args, example_kwargs)
     if not inputs:
-        return Report((rewrite(trace(module), {}, form="attributes").report,))
+        return Report((rewrite(trace(module), {}, form="attributes").report, *_assumed(module)))
     run_once(module, inputs)
     args, kwargs = inputs.copied()
     collected: list[GraphReport] = []
@@ -71,7 +71,7 @@ def explain(
             torch.compile(module, backend=_explaining)(*args, **kwargs)
     finally:
         _collected.reset(token)
-    return Report((*collected, *_unseen(module, collected)))
+    return Report((*collected, *_unseen(module, collected), *_assumed(module)))
 
 
 def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
@@ -85,6 +85,17 @@ def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callab
         return module(*args)
 
     return run
+
+
+def _assumed(model: nn.Module) -> Iterator[GraphReport]:
+    """A note on folds that rest on the user's word."""
+    if ASSUMES in vars(model):
+        yield GraphReport(
+            notes=(
+                f'folded with assume="{vars(model)[ASSUMES]}": right where the model is called as '
+                "in that example, not proved elsewhere",
+            )
+        )
 
 
 def _unseen(model: nn.Module, graphs: Sequence[GraphReport]) -> Iterator[GraphReport]:

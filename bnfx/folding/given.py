@@ -15,16 +15,22 @@ from bnfx.errors import CaptureError
 WAY_OUT = 'keep="module" needs no graph, and torch.compile(model, backend="bnfx") no whole one'
 
 
+ASSUMES = "_bnfx_assumes"  # an attribute of a folded model: what its user vouched for
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Example inputs, as the user gave them.
 
     Args:
         args, kwargs: what the model is called with.
+        captures: graphs of models on them, or why there is none, by the id of the model, which
+            lives as long as these inputs.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    captures: dict[int, fx.GraphModule | CaptureError] = field(default_factory=dict, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.args or self.kwargs)
@@ -77,7 +83,10 @@ def check_own_forward(model: nn.Module) -> None:
     """Raise :class:`CaptureError` unless calling ``model`` runs the forward of its class."""
     kind = type(model).__name__
     if type(model).__call__ is not nn.Module.__call__ or "forward" in vars(model):
-        raise CaptureError(f"{kind} replaces __call__ or its own forward. {WAY_OUT}")
+        raise CaptureError(
+            f"{kind} replaces __call__ or its own forward, so that its class does not say what it "
+            'computes; torch.compile(model, backend="bnfx") folds what it runs'
+        )
 
 
 def copied(value: Any) -> Any:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from bnfx.errors import CaptureError
-from bnfx.folding.argument_checks import without_checks, write_checks
-from bnfx.folding.capture import capture
+from bnfx.folding.capturing.argument_checks import without_checks, write_checks
+from bnfx.folding.capturing.capture import capture
+from bnfx.folding.capturing.state_changes import check_no_state
+from bnfx.folding.capturing.symbolic import trace
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
 from bnfx.folding.given import Inputs, check_scripted, check_traceable, copied
-from bnfx.folding.state_changes import check_no_state
-from bnfx.folding.symbolic import trace
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.bind import fill
@@ -37,18 +37,15 @@ def fold_graph(
     """
     check_scripted(model)
     check_traceable(model)
-    # A copy first: whatever capture and shape propagation leave behind, they leave it there.
-    model = copied(model)
     if inputs and not isinstance(model, fx.GraphModule):
-        check_no_state(model, inputs)
-        args, kwargs = inputs.copied()
-        traced = capture(model, args, kwargs)
+        traced = _captured(model, inputs)
         bare, checks = without_checks(traced)
         rewritten = rewrite(bare, {}, form="attributes", rules=rules)
         values: tuple[object, ...] = ()
         shapeless, fixed = None, frozenset[tuple[int, int]]()
     else:
-        traced = trace(model)
+        # A copy: whatever tracing and shape propagation leave behind, they leave it there.
+        traced = trace(copied(model))
         values = _positional(traced, inputs)
         shapeless, fixed = _describe(traced, values, rules) if values else (None, frozenset())
         checks = ()
@@ -87,9 +84,7 @@ def survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphRepo
     except CaptureError:
         if not inputs:
             raise
-        check_no_state(model, inputs)
-        args, kwargs = inputs.copied()
-        traced = capture(copied(model), args, kwargs)
+        traced, _ = without_checks(_captured(model, inputs))
     else:
         if not inputs:
             shapeless = survey_shapeless(traced, rules)
@@ -100,6 +95,22 @@ def survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphRepo
             )
         _describe(traced, _positional(traced, inputs), rules)
     return rewrite(traced, {}, form="attributes", rules=rules).report
+
+
+def _captured(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+    """The graph of the model on the inputs, which is captured once for all who ask."""
+    known = inputs.captures.get(id(model))
+    if known is None:
+        args, kwargs = inputs.copied()
+        try:
+            check_no_state(model, inputs)
+            known = capture(copied(model), args, kwargs)
+        except CaptureError as error:
+            known = error
+        inputs.captures[id(model)] = known
+    if isinstance(known, CaptureError):
+        raise known
+    return known
 
 
 def _describe(

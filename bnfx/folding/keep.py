@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from bnfx.errors import CaptureError, FoldWarning
-from bnfx.folding.given import Inputs, check_own_forward
+from bnfx.folding.given import ASSUMES, Inputs, check_own_forward
 from bnfx.folding.graph_form import fold_graph, survey
 from bnfx.folding.modules.same_class import SameClass, fold_modules, graph_only
 from bnfx.folding.modules.seen import seen_running
@@ -51,6 +51,8 @@ def _fold(
     if keep == "module":
         same = fold_modules(model, inputs, rules, assume)
         _warn_of_left(model, same, inputs, rules)
+        if assume is not None:
+            vars(same.model)[ASSUMES] = assume
         return same.model, None if inputs else _survey(model, inputs, rules)
     check_own_forward(model)
     same = fold_modules(model, inputs, rules)

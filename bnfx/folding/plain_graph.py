@@ -1,4 +1,4 @@
-"""A captured graph as a ``GraphModule`` with the model's own signature, which asserts what the
+"""An exported program as a ``GraphModule`` with the model's own signature, which asserts what the
 capture rests on.
 
 It was captured for some arguments: their structure, those that are no tensors, ranks, and what
@@ -15,30 +15,35 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from sympy import Symbol  # type: ignore[import-untyped]
+from sympy import Ne, Symbol  # type: ignore[import-untyped]
 from torch import fx
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from bnfx.errors import CaptureError
-from bnfx.folding.state_reads import is_idle
-from bnfx.passes.fx.metadata import value_of
+from bnfx.folding.capturing.argument_checks import (
+    NATIVE,
+    WRITTEN,
+    assert_constant,
+    counted_axes,
+    is_written,
+    say,
+)
+from bnfx.folding.programs.state_reads import is_idle
 
 _STARS: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
     inspect.Parameter.VAR_KEYWORD: "**",
 }
-_WRITTEN, _NATIVE = (bool, int, float, str, type(None)), (tuple, list, dict)
 
 
 def plain_graph(
     module: fx.GraphModule, spec: pytree.TreeSpec, bound: inspect.BoundArguments, kind: str
 ) -> fx.GraphModule:
-    """The graph, captured on ``bound``, as a module named ``kind``, called as the model was.
+    """What was captured on ``bound``, as a module named ``kind``, called as the model was.
 
-    Args:
-        module: its inputs are the leaves of ``bound``, its outputs those of ``spec``.
+    The captured ``module`` takes the leaves of the arguments, and gives those of ``spec``.
     """
     graph = fx.Graph()
     leaves = _Arguments(graph, bound).leaves()
@@ -52,7 +57,7 @@ def plain_graph(
     _check(
         graph,
         [
-            (node, name, value_of(place))
+            (node, name, place.meta.get("val"))
             for place, (node, name, _) in zip(places, leaves, strict=True)
         ],
         leaves,
@@ -90,7 +95,11 @@ class _Arguments:
         for name, parameter in bound.signature.parameters.items():
             stars = _STARS.get(parameter.kind, "")
             default: tuple[Any, ...] = ()
-            if not stars and isinstance(parameter.default, _WRITTEN):
+            if (
+                not stars
+                and parameter.default is not parameter.empty
+                and is_written(parameter.default)
+            ):
                 default, optional = (parameter.default,), True
             elif optional and not stars:
                 default = (None,)
@@ -110,7 +119,7 @@ class _Arguments:
         for key in where[1:]:
             held = held[key]
         for key in path[2:]:
-            if not isinstance(held, _NATIVE):
+            if not isinstance(held, NATIVE):
                 raise CaptureError(
                     f"{where[0]} holds a {type(held).__name__}, which no graph takes apart"
                 )
@@ -137,7 +146,7 @@ class _Arguments:
             self._known[where] = self._graph.call_function(operator.getitem, (source, where[-1]))
         elif len(where) > 1:
             return self._known[where]
-        if isinstance(held, _NATIVE) and (where, "length") not in self._known:
+        if isinstance(held, NATIVE) and (where, "length") not in self._known:
             self._known[where, "length"] = self._known[where]
             self._assert_length(self._known[where], _named(where), held)
         return self._known[where]
@@ -154,18 +163,6 @@ def _named(where: tuple[Any, ...]) -> str:
     return str(where[0]) + "".join(f"[{key!r}]" for key in where[1:])
 
 
-def assert_constant(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> None:
-    """Write an assertion that an argument is still ``value``."""
-    same = graph.call_function(operator.eq, (node, value))
-    with graph.inserting_after(same):
-        say(graph, same, f"{name}={value!r}")
-
-
-def say(graph: fx.Graph, holds: Any, what: str) -> None:
-    """Write an assertion, in the words of all of them."""
-    graph.call_function(torch._assert, (holds, f"this graph was folded for {what}"))
-
-
 def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: Any) -> None:
     """Assert constants, ranks, fixed sizes, and what was decided about sizes."""
     sizes: dict[Symbol, tuple[fx.Node, int, str]] = {}
@@ -173,19 +170,19 @@ def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: A
     env: Any = None
     for (node, name, shown), (_, _, value) in zip(described, leaves, strict=True):
         if not isinstance(value, torch.Tensor):
-            if isinstance(value, (*_WRITTEN, torch.dtype)):
+            if isinstance(value, (*WRITTEN, torch.dtype, torch.device)):
                 assert_constant(graph, node, value, name)
             continue
         given = graph.call_function(operator.ne, (node, None))
         say(graph, given, f"a tensor as {name}")
         rank = graph.call_method("dim", (node,))
         same = graph.call_function(operator.eq, (rank, value.dim()))
-        say(graph, same, f"an input {name} of {value.dim()} dimensions")
+        say(graph, same, f"{name} of {counted_axes(value.dim())}")
         if not value.is_floating_point():
             kind = graph.call_function(builtins.getattr, (node, "dtype"))
             same = graph.call_function(operator.eq, (kind, value.dtype))
-            say(graph, same, f"an input {name} of {value.dtype}")
-        for axis, size in enumerate(shown.shape if isinstance(shown, torch.Tensor) else ()):
+            say(graph, same, f"{name} of {value.dtype}")
+        for axis, size in enumerate(shown.shape):
             expression = size.node.expr if isinstance(size, torch.SymInt) else int(size)
             env = size.node.shape_env if isinstance(size, torch.SymInt) else env
             if isinstance(expression, Symbol) and expression not in sizes:
@@ -199,7 +196,7 @@ def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: A
             say(
                 graph,
                 (found == expression).node,
-                f"an input {name} of size {expression} on axis {axis}",
+                f"{name} of size {expression} on axis {axis}",
             )
         else:
             say(
@@ -230,6 +227,8 @@ class _Sizes:
         self._proxies: dict[Symbol, fx.Proxy] = {}
 
     def run(self, expression: Any) -> Any:
+        if isinstance(expression, Ne):  # it would become torch.sym_not, which cannot be compiled
+            return operator.ne(*map(self.run, expression.args))
         for symbol in expression.free_symbols:
             if symbol not in self._proxies:
                 node, axis, _ = self._sizes[symbol]
@@ -257,4 +256,4 @@ def _is_native(value: Any) -> bool:
         return all(isinstance(key, str) for key in value) and all(map(_is_native, value.values()))
     if type(value) in (tuple, list):
         return all(map(_is_native, value))
-    return isinstance(value, (fx.Node, *_WRITTEN))
+    return isinstance(value, (fx.Node, *WRITTEN))

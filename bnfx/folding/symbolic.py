@@ -13,9 +13,9 @@ import torch
 from torch import fx, nn
 
 from bnfx.errors import CaptureError
-from bnfx.folding.decisions import Decisions
-from bnfx.folding.plain_graph import assert_constant
-from bnfx.folding.state_changes import Watch
+from bnfx.folding.capturing.argument_checks import assert_constant
+from bnfx.folding.capturing.decisions import Decisions
+from bnfx.folding.capturing.state_changes import Watch
 from bnfx.passes.fx.calls.modules import is_registered
 
 _IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
@@ -103,7 +103,12 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     state.check()
     graph._tracer_cls = fx.Tracer  # ours would ask for bnfx where a graph is unpickled
     _bind(graph, defaults)
-    return fx.GraphModule(model, graph, kind)
+    try:
+        return fx.GraphModule(model, graph, kind)
+    except SyntaxError as error:  # of a default that is a container, torch.fx writes no code
+        raise CaptureError(
+            f"torch.fx cannot write the arguments of {kind} down. Pass example inputs"
+        ) from error
 
 
 def _bind(graph: fx.Graph, defaults: dict[str, Any]) -> None:
@@ -112,15 +117,20 @@ def _bind(graph: fx.Graph, defaults: dict[str, Any]) -> None:
     for node in places:
         name = str(node.target).removesuffix("_1")
         if name in defaults and node.target != name:
-            for user in reversed([user for user in graph.nodes if _rests_on(user, node)]):
+            for user in reversed(_resting_on(graph, node)):
                 graph.erase_node(user)
             node.target = name
             with graph.inserting_after(places[-1]):
                 assert_constant(graph, node, defaults[name], name)
 
 
-def _rests_on(node: fx.Node, other: fx.Node) -> bool:
-    return any(n is other or _rests_on(n, other) for n in node.all_input_nodes)
+def _resting_on(graph: fx.Graph, node: fx.Node) -> list[fx.Node]:
+    """What is computed from a node, in the order of the graph."""
+    found = {node: None}
+    for each in graph.nodes:
+        if not found.keys().isdisjoint(each.all_input_nodes):
+            found[each] = None
+    return list(found)[1:]
 
 
 def _refuse_autocast(self: torch.autocast) -> None:

@@ -242,7 +242,7 @@ def test_other_ranks_are_an_error_where_ranks_mattered() -> None:
     with torch.no_grad():
         x = torch.randn(4, 6)
         assert relative(folded(x), model(x)) < 1e-5
-    with pytest.raises(AssertionError, match="folded for an input input of 2 dimensions"):
+    with pytest.raises(AssertionError, match="folded for input of 2 dimensions"):
         folded(torch.randn(4, 6, 6))
 
 

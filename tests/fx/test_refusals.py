@@ -12,7 +12,7 @@ from torch import fx, nn
 
 import bnfx
 from bnfx import Code
-from bnfx.folding.symbolic import Tracer
+from bnfx.folding.capturing.symbolic import Tracer
 from bnfx.passes.fx.rewrite import rewrite
 from bnfx.passes.report import GraphReport
 

@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from bnfx.errors import CaptureError
-from bnfx.folding.symbolic import Tracer, trace
+from bnfx.folding.capturing.symbolic import Tracer, trace
 from bnfx.passes.fx.calls.modules import BATCH_NORM_RANK, known_class
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.graph import Affine

@@ -12,7 +12,8 @@ from torch import nn
 
 from bnfx.folding.modules.computed_names import ANY, bound_names, exactly, is_of, pattern
 from bnfx.folding.modules.reachable import Function, Reachable, resolve_global
-from bnfx.folding.modules.uses import HARMLESS_CALLS, Uses
+from bnfx.folding.modules.uses import HARMLESS_CALLS
+from bnfx.folding.modules.walks import BY_NAME, WEIGHTS, Walks
 
 _WALKS = frozenset(
     [
@@ -20,10 +21,8 @@ _WALKS = frozenset(
         "named_modules",
         "children",
         "named_children",
-        "get_submodule",
         "_modules",
         "__dict__",
-        "apply",
     ]
 )
 # Those that give children only: whatever is below is named anew.
@@ -62,20 +61,19 @@ class Mention:
     below: bool = False  # whether it may be an attribute of what is below it, too
 
 
-class Mentions(Uses):
+class Mentions(Walks):
     """All mentions in the code that a model can reach."""
 
     def __init__(self, reachable: Reachable) -> None:
         self.model = reachable.model
         super().__init__()
         self._all: list[Mention] = []
-        self._functions: dict[ast.AST, Function] = {}
         self._kinds: dict[type, list[nn.Module]] = {}
         for module in self.model.modules():
             for kind in type(module).__mro__:
                 self._kinds.setdefault(kind, []).append(module)
         for function in reachable.functions:
-            self._functions[function.node] = function
+            self.functions[function.node] = function
             for node in ast.walk(function.node):
                 for child in ast.iter_child_nodes(node):
                     self.parents[child] = node
@@ -93,11 +91,14 @@ class Mentions(Uses):
         if isinstance(node, ast.Attribute):
             yield Mention(function, node, exactly(node.attr), node.value)
             if node.attr in _WALKS and not self.is_harmless_walk(node):
-                constant = _constant_argument(self.parents.get(node), 0)
-                if node.attr == "get_submodule" and constant is not None:
-                    return  # the name in it is a mention
                 below = node.attr not in _DIRECT
                 yield Mention(function, self.parents[node], ANY, node.value, below)
+            if node.attr == "apply" and not self.is_harmless_apply(function.name, node):
+                yield Mention(function, node, ANY, node.value, True)
+            if node.attr in WEIGHTS and not self.is_harmless_weights(node):
+                yield Mention(function, node, ANY, node.value, True)
+            if node.attr in BY_NAME and not self.is_named_elsewhere(node):
+                yield Mention(function, node, ANY, node.value, True)
             if node.attr in _COMPUTING - {"compile", "eval"}:
                 yield Mention(function, node, ANY, None)
         elif isinstance(node, ast.Name) and node.id in _COMPUTING | {
@@ -136,14 +137,14 @@ class Mentions(Uses):
     def resolve(self, node: ast.AST) -> Any:
         """What a name of the Python module stands for."""
         above: ast.AST | None = node
-        while above is not None and above not in self._functions:
+        while above is not None and above not in self.functions:
             above = self.parents.get(above)
         root = node
         while isinstance(root, ast.Attribute):
             root = root.value
         if above is None or not isinstance(root, ast.Name) or root.id in bound_names(above):
             return None
-        function = self._functions[above].function
+        function = self.functions[above].function
         if root.id in function.__code__.co_freevars:
             return None
         return resolve_global(function, node)
@@ -153,7 +154,7 @@ class Mentions(Uses):
         if not isinstance(call, ast.Call) or given not in call.args:
             return False
         callee, place = self.resolve(call.func), call.args.index(given)
-        nodes = [n for n, f in self._functions.items() if f.function is callee]
+        nodes = [n for n, f in self.functions.items() if f.function is callee]
         if callee in seen or len(nodes) != 1 or place >= callee.__code__.co_argcount:
             return False
         name = callee.__code__.co_varnames[place]
@@ -193,7 +194,7 @@ class Mentions(Uses):
         if _is_assigned(function, node.id):
             return True
         found: list[nn.Module] = list(self._kinds.get(function.kind, ()))
-        if not issubclass(function.kind, nn.Module):
+        if not issubclass(function.kind, nn.Module) and (names or not found):
             return bool(names)  # what such an object holds itself is refused for being held
         for name in reversed(names):
             held = [_attribute(module, name) for module in found]
@@ -203,13 +204,6 @@ class Mentions(Uses):
         if mention.below:
             return any(owner in set(module.modules()) for module in found)
         return owner in found
-
-
-def _constant_argument(call: ast.AST | None, place: int) -> Any:
-    if isinstance(call, ast.Call) and len(call.args) > place:
-        argument = call.args[place]
-        return argument.value if isinstance(argument, ast.Constant) else None
-    return None
 
 
 def _looked_into(node: ast.AST) -> list[ast.AST]:

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfx.folding.decisions import function_nodes
+from bnfx.folding.capturing.decisions import function_nodes
 from bnfx.folding.modules.whole_runs import runs_in_order
 from bnfx.passes.fx.parameters.sources import memory
 
 _REGISTERS = ("_parameters", "_buffers", "_modules")
 _BY_CLASS = ("__new__", "__init_subclass__", "__class_getitem__")
+_OF_CLASSES = ("__dict__", "__weakref__", "__abstractmethods__", "_abc_impl", "__annotations__")
 _WRAPPED = ("fget", "fset", "func", "__func__", "__wrapped__")
 
 
@@ -62,6 +63,7 @@ class Reachable:
         self._kinds: set[type] = set()
         self._made: set[type] = set()
         self._seen_code: set[CodeType] = set()
+        self._attributes: list[Any] = []  # of classes, yet to be walked
         self._walk()
 
     def _walk(self) -> None:
@@ -79,6 +81,8 @@ class Reachable:
             keep.append(value)
             if isinstance(value, type):
                 self._add_made(value)
+                stack += self._attributes
+                self._attributes.clear()
                 continue
             if isinstance(value, nn.Module) and id(value) in tree:
                 self._add_kind(type(value))
@@ -100,6 +104,8 @@ class Reachable:
             else:
                 self._add_kind(type(value))
                 inside = gc.get_referents(value)
+            inside += self._attributes
+            self._attributes.clear()
             for each in inside:
                 if isinstance(each, nn.Module) and id(each) in tree:
                     self.held.add(id(each))
@@ -111,11 +117,14 @@ class Reachable:
             if base in self._kinds or _is_known(base):
                 continue
             self._kinds.add(base)
+            self._add_kind(type(base))  # its methods are given the class, and may be given a module
             if not issubclass(base, nn.Module) and base.__module__ in sys.stdlib_module_names:
                 continue
             for name, value in list(vars(base).items()):
                 if name == "__init__":
                     continue  # of what is there it has run, and what it kept is seen
+                if not isinstance(value, (FunctionType, type)) and name not in _OF_CLASSES:
+                    self._attributes.append(value)  # a descriptor may do anything
                 for function in _unwrapped(value):
                     by_class = isinstance(value, classmethod) or name in _BY_CLASS
                     static = by_class or isinstance(value, staticmethod)

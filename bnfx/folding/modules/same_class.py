@@ -23,7 +23,8 @@ from bnfx.passes.rules import fold_affine_into_linear, fold_affine_into_next_lin
 from bnfx.passes.rules.rule import Rule
 
 # The others make nodes that no module of the user's could hold, or move work between modules.
-_GRAPH_ONLY = ("merge-parallel-linear", "merge-serial-linear")
+# For branches merged into one, the class is given up; for two layers in series made one, it is not.
+_GRAPH_ONLY = ("merge-parallel-linear",)
 _RULES = (fold_affine_into_linear.RULE, fold_affine_into_next_linear.RULE)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.folding.capture import capture
+from bnfx.folding.capturing.capture import capture
 from bnfx.folding.given import Inputs, copied
 from bnfx.folding.modules.succession import Pair
 from bnfx.passes.fx.metadata import readable_path
@@ -68,21 +68,29 @@ def seen_pairs(model: nn.Module, inputs: Inputs) -> list[Pair]:
     """
     args, kwargs = inputs.copied()
     graph = capture(copied(model), args, kwargs).graph
+    paths = [path for path, _ in model.named_modules() if path]
     scopes = {node: _scopes(node) for node in graph.nodes}
+    inside: dict[str, set[fx.Node]] = {path: set() for path in paths}
+    for node, around in scopes.items():
+        for path in around & inside.keys():
+            inside[path].add(node)
+    given = {path: _given(nodes) for path, nodes in inside.items()}
     pairs = []
-    for path, _ in model.named_modules():
-        inside = [node for node in graph.nodes if path in scopes[node]] if path else []
-        outer = [n for n in inside if any(user not in inside for user in n.users)]
+    for path in paths:
+        nodes = inside[path]
+        outer = [node for node in nodes if not nodes.issuperset(node.users)]
         if len(outer) != 1:
             continue
-        readers = {user for user in outer[0].users if user not in inside}
-        for other, _ in model.named_modules():
-            theirs = {node for node in graph.nodes if other in scopes[node]} if other else set()
-            given = {n for node in theirs for n in node.all_input_nodes if n not in theirs}
-            given = {n for n in given if n.op != "get_attr"}
-            if readers and readers <= theirs and given == {outer[0]}:
-                pairs.append(Pair(path, other))
+        readers = [user for user in outer[0].users if user not in nodes]
+        behind = set.intersection(*(scopes[reader] for reader in readers)) & inside.keys()
+        pairs += [Pair(path, other) for other in paths if other in behind and given[other] == outer]
     return pairs
+
+
+def _given(inside: set[fx.Node]) -> list[fx.Node]:
+    """What a module is given."""
+    sources = {source for node in inside for source in node.all_input_nodes}
+    return [source for source in sources - inside if source.op != "get_attr"]
 
 
 def _scopes(node: fx.Node) -> set[str]:

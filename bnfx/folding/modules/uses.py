@@ -166,23 +166,6 @@ class Uses:
             or (isinstance(parent, ast.Subscript) and parent.slice is use)
         )
 
-    def is_harmless_walk(self, node: ast.Attribute) -> bool:
-        """``for m in self.modules()``, whose ``m`` is neither run nor kept."""
-        call = self.parents.get(node)
-        above = self.parents.get(call) if call is not None else None
-        if isinstance(above, ast.Call) and getattr(above.func, "id", "") == "enumerate":
-            call, above = above, self.parents.get(above)
-        if not isinstance(call, ast.Call) or not isinstance(above, (ast.For, ast.comprehension)):
-            return False
-        names = {n.id for n in ast.walk(above.target) if isinstance(n, ast.Name)}
-        scope = self.scope(node)
-        uses = (
-            [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
-            if scope
-            else []
-        )
-        return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
-
 
 def _is_initialiser(call: ast.Call) -> bool:
     """``nn.init.zeros_(...)``: a fold takes the weights as they are."""

@@ -1,4 +1,4 @@
-"""The assertions of a captured graph on its arguments, taken out while it is rewritten.
+"""The assertions of a captured graph on its arguments: written, taken out, and put back.
 
 They compute with sizes and Python values, and an op that no rule knows may do anything; so a graph
 is rewritten without them, and they are written into the result.
@@ -6,11 +6,54 @@ is rewritten without them, and they are written into the result.
 
 from __future__ import annotations
 
+import builtins
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import fx
+
+WRITTEN, NATIVE = (bool, int, float, str, type(None)), (tuple, list, dict)
+
+
+def counted_axes(rank: int) -> str:
+    """``"2 dimensions"``."""
+    return f"{rank} dimension" + ("" if rank == 1 else "s")
+
+
+def is_written(value: Any) -> bool:
+    """Whether a default can be written into the code of a graph."""
+    if isinstance(value, (tuple, list)):
+        return type(value) in NATIVE and all(map(is_written, value))
+    if type(value) is dict:
+        return all(isinstance(key, str) for key in value) and all(map(is_written, value.values()))
+    return isinstance(value, (*WRITTEN, torch.dtype))
+
+
+def assert_constant(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> None:
+    """Write an assertion that an argument is still ``value``, of the same type.
+
+    ``True == 1`` and ``0.0 == -0.0``, though a model may tell them apart, so that it is how they
+    are written that is compared; by a function that ``torch.fx`` does not look into, as a
+    ``GraphModule`` is unpickled by tracing it.
+    """
+    if value is None or isinstance(value, (bool, torch.dtype)):
+        same = graph.call_function(operator.is_, (node, value))
+        same.meta["is_wrapped"] = True
+        last = same
+    else:
+        written = graph.call_function(builtins.repr, (node,))
+        written.meta["is_wrapped"] = True
+        with graph.inserting_after(written):
+            last = graph.call_function(operator.eq, (written, repr(value)))
+    with graph.inserting_after(last):
+        say(graph, last, f"{name}={value!r}")
+
+
+def say(graph: fx.Graph, holds: Any, what: str) -> None:
+    """Write an assertion, in the words of all of them."""
+    graph.call_function(torch._assert, (holds, f"this graph was folded for {what}"))
 
 
 def without_checks(traced: fx.GraphModule) -> tuple[fx.GraphModule, Sequence[fx.Node]]:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.folding.tainted import Reader, Run
+from bnfx.folding.capturing.tainted import Reader, Run
 
 _BLIND = (
     "torch.fx",

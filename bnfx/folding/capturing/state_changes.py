@@ -18,6 +18,11 @@ from bnfx.errors import CaptureError
 from bnfx.folding.given import WAY_OUT, Inputs, copied
 from bnfx.folding.verify import allowed, relative_error
 
+
+class StateError(CaptureError):
+    """A graph would lose what ``forward`` keeps from call to call."""
+
+
 _TABLES = ("_parameters", "_buffers", "_modules")
 _Place = tuple[str, str, str]  # path of a module, table in it or "", name
 # How Dynamo names what forward wrote to: an object reached from the model, or from its globals.
@@ -41,16 +46,16 @@ def check_no_state(model: nn.Module, inputs: Inputs) -> None:
         return
     table = next((place for place in changed if place[1]), None)
     if table is not None:
-        raise CaptureError(_refusal(model, table))
+        raise StateError(_refusal(model, table))
     bare = copied(model)
     for path, _, name in changed:
         vars(bare.get_submodule(path)).pop(name, None)
     try:
         again = _answer(bare, inputs)
     except Exception as error:
-        raise CaptureError(_refusal(model, changed[0])) from error
+        raise StateError(_refusal(model, changed[0])) from error
     if not relative_error(again, answer) <= allowed(True, answer):
-        raise CaptureError(_refusal(model, changed[0]))
+        raise StateError(_refusal(model, changed[0]))
 
 
 class Watch:
@@ -61,10 +66,10 @@ class Watch:
         self._before = _held(model)
 
     def check(self) -> None:
-        """Raise :class:`CaptureError` if that changed an attribute of the model."""
+        """Raise :class:`StateError` if that changed an attribute of the model."""
         changed = _changed(self._before, _held(self._model))
         if changed:
-            raise CaptureError(
+            raise StateError(
                 f"{_refusal(self._model, changed[0])}. Pass example inputs: then it is tried out "
                 "whether that matters"
             )
@@ -81,7 +86,7 @@ def check_side_effects(model: nn.Module, messages: Sequence[str]) -> None:
         for source in ast.literal_eval(found[1]) if found else ():
             if not _MODULE.fullmatch(source):
                 what = re.sub(r"^[LG]\['\w+'\](\._modules\['_export_root'\])?\.?", "", source)
-                raise CaptureError(
+                raise StateError(
                     f"forward of {type(model).__name__} writes to {what}, which a graph cannot: "
                     f"later calls could read it. {WAY_OUT}"
                 )

@@ -1,0 +1,1 @@
+"""How a model becomes a graph: captured on inputs by Dynamo, or traced symbolically without."""

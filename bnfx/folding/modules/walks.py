@@ -1,0 +1,131 @@
+"""Code that goes through all modules, or all weights, or looks them up by a name."""
+
+from __future__ import annotations
+
+import ast
+
+from bnfx.folding.modules.reachable import Function
+from bnfx.folding.modules.uses import Uses
+
+# What a name computed for them stands for, an attribute by that name does.
+BY_NAME = frozenset(
+    ["get_submodule", "get_parameter", "get_buffer", "__getattr__", "__getattribute__"]
+)
+WEIGHTS = frozenset(["parameters", "named_parameters", "buffers", "named_buffers"])
+_WEIGHT_FACTS = frozenset(
+    ["requires_grad", "requires_grad_", "dtype", "device", "shape", "size", "dim", "ndim", "grad"]
+)
+_WEIGHT_FACTS |= frozenset(
+    ["numel", "nelement", "element_size", "is_floating_point", "is_cuda", "is_meta", "is_complex"]
+)
+_PASSING = frozenset(["next", "iter", "list", "tuple", "enumerate", "len", "reversed"])
+
+
+class Walks(Uses):
+    """What is harmless of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: dict[ast.AST, Function] = {}
+
+    def is_named_elsewhere(self, node: ast.Attribute) -> bool:
+        """Whether what is looked up by name is named in a mention of its own: by a constant, or,
+        as in ``super().__getattr__(name)`` of ``__getattr__(self, name)``, where it is asked for.
+        """
+        scope, call = self.scope(node), self.parents.get(node)
+        if isinstance(call, ast.Call) and call.args and isinstance(call.args[-1], ast.Constant):
+            return call.func is node
+        if not isinstance(scope, ast.FunctionDef) or scope.name != node.attr:
+            return False
+        if not isinstance(call, ast.Call) or call.func is not node or len(scope.args.args) != 2:
+            return False
+        name = scope.args.args[1].arg
+        names = (n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id == name)
+        last = call.args[-1] if call.args else None
+        return (
+            isinstance(last, ast.Name)
+            and last.id == name
+            and all(isinstance(n.ctx, ast.Load) for n in names)
+        )
+
+    def is_harmless_apply(self, inside: str, node: ast.Attribute) -> bool:
+        """Whether ``apply`` hands modules to a function that sets weights up, or looks at them."""
+        call = self.parents.get(node)
+        if not isinstance(call, ast.Call) or call.func is not node or len(call.args) != 1:
+            return not isinstance(call, ast.Call)
+        given = call.args[0]
+        name = getattr(given, "attr", getattr(given, "id", ""))
+        if "init" in name or "init" in inside:
+            return True  # trusted: it is meant for weights that were not learned yet
+        callee = self.resolve(given)
+        nodes: list[ast.AST] = [n for n, f in self.functions.items() if f.function is callee]
+        scope = self.scope(node)
+        if isinstance(given, ast.Lambda):
+            nodes = [given]
+        elif isinstance(given, ast.Name) and scope is not None:
+            inner = (n for n in ast.walk(scope) if isinstance(n, ast.FunctionDef))
+            nodes += [n for n in inner if n.name == name]
+        elif isinstance(given, ast.Attribute):
+            nodes += [n for n in self.functions if getattr(n, "name", "") == name]
+        return bool(nodes) and all(map(self._looks_only, nodes))
+
+    def _looks_only(self, function: ast.AST) -> bool:
+        """Whether a function does nothing but what is harmless with each of its arguments."""
+        assert isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        names = {argument.arg for argument in function.args.args}
+        uses = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id in names]
+        return all(isinstance(n.ctx, ast.Load) and self.is_harmless(n) for n in uses)
+
+    def is_harmless_weights(self, node: ast.Attribute) -> bool:
+        """Whether of ``self.parameters()`` only facts are read, or flags set."""
+        call = self.parents.get(node)
+        if not isinstance(call, ast.Call) or call.func is not node:
+            return False
+        above = self.parents.get(call)
+        while isinstance(above, ast.Call) and getattr(above.func, "id", "") in _PASSING:
+            call, above = above, self.parents.get(above)
+        if isinstance(above, ast.Call) and above.func is not call:
+            path = ast.unparse(above.func)
+            return "optim" in path or "clip_grad" in path  # for training, which a fold is not for
+        if isinstance(above, ast.Attribute):
+            return above.attr in _WEIGHT_FACTS
+        named = node.attr.startswith("named")
+        if isinstance(above, ast.Assign) and len(above.targets) == 1 and _is_next(call):
+            target: ast.AST = above.targets[0]
+        elif isinstance(above, (ast.For, ast.comprehension)) and above.iter is call:
+            target = above.target
+        else:
+            return False
+        weight = target.elts[-1] if isinstance(target, ast.Tuple) and named else target
+        scope = self.scope(node)
+        if not isinstance(weight, ast.Name) or scope is None:
+            return False
+        uses = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id == weight.id]
+        return all(isinstance(n.ctx, ast.Store) or self._is_fact(n) for n in uses)
+
+    def _is_fact(self, node: ast.AST) -> bool:
+        parent = self.parents.get(node)
+        if isinstance(parent, ast.Compare):
+            return all(isinstance(op, (ast.Is, ast.IsNot)) for op in parent.ops)
+        return isinstance(parent, ast.Attribute) and parent.attr in _WEIGHT_FACTS
+
+    def is_harmless_walk(self, node: ast.Attribute) -> bool:
+        """``for m in self.modules()``, whose ``m`` is neither run nor kept."""
+        call = self.parents.get(node)
+        above = self.parents.get(call) if call is not None else None
+        if isinstance(above, ast.Call) and getattr(above.func, "id", "") == "enumerate":
+            call, above = above, self.parents.get(above)
+        if not isinstance(call, ast.Call) or not isinstance(above, (ast.For, ast.comprehension)):
+            return False
+        names = {n.id for n in ast.walk(above.target) if isinstance(n, ast.Name)}
+        scope = self.scope(node)
+        uses = (
+            [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
+            if scope
+            else []
+        )
+        return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
+
+
+def _is_next(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "next"
