@@ -171,7 +171,7 @@ def _tied(module: fx.GraphModule, bound: inspect.BoundArguments) -> _Axes:
     """
     places = module.graph.find_nodes(op="placeholder")
     values = pytree.tree_leaves((bound.args, bound.kwargs))
-    shown = [(id(value), value_of(place)) for place, value in zip(places, values, strict=True)]
+    shown = [(id(value), value_of(place)) for place, value in zip(places, values, strict=False)]
     found: dict[int, set[int]] = {}
     for tensor, axis, size in _open_sizes(shown):
         env: Any = size.node.shape_env

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import builtins
 import inspect
-import math
 import operator
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from sympy import Ne, Symbol  # type: ignore[import-untyped]
+from sympy import Symbol  # type: ignore[import-untyped]
 from torch import fx
 from torch.utils import _pytree as pytree
-from torch.utils._sympy.interp import sympy_interp
-from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import (
@@ -30,6 +26,7 @@ from bnfx.folding.capturing.argument_checks import (
     is_written,
     say,
 )
+from bnfx.folding.capturing.size_expressions import SizeExpressions
 from bnfx.folding.programs.state_reads import is_idle
 
 _STARS: dict[Any, str] = {
@@ -189,7 +186,7 @@ def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: A
                 sizes[expression] = (node, axis, f"{name}.shape[{axis}]")
             else:
                 late.append((node, axis, name, expression))
-    proxies = _Sizes(graph, sizes)
+    proxies = SizeExpressions(graph, sizes)
     for node, axis, name, expression in late:
         found: Any = fx.Proxy(graph.call_method("size", (node, axis)))
         if isinstance(expression, int):
@@ -208,37 +205,6 @@ def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: A
         expression = env.replace(guard.expr)
         if expression.free_symbols and expression.free_symbols <= set(sizes):
             say(graph, proxies.run(expression).node, f"inputs with {proxies.words(expression)}")
-
-
-class _Arithmetic(PythonReferenceAnalysis):
-    @staticmethod
-    def trunc_to_int(x: Any, dtype: torch.dtype) -> Any:
-        if isinstance(x, fx.Proxy):
-            return x.tracer.create_proxy("call_function", math.trunc, (x,), {})
-        return math.trunc(x)
-
-
-class _Sizes:
-    """Expressions of sizes, computed in the graph."""
-
-    def __init__(self, graph: fx.Graph, sizes: Mapping[Symbol, tuple[fx.Node, int, str]]) -> None:
-        self._graph = graph
-        self._sizes = sizes
-        self._proxies: dict[Symbol, fx.Proxy] = {}
-
-    def run(self, expression: Any) -> Any:
-        if isinstance(expression, Ne):  # it would become torch.sym_not, which cannot be compiled
-            return operator.ne(*map(self.run, expression.args))
-        for symbol in expression.free_symbols:
-            if symbol not in self._proxies:
-                node, axis, _ = self._sizes[symbol]
-                self._proxies[symbol] = fx.Proxy(self._graph.call_method("size", (node, axis)))
-        return sympy_interp(_Arithmetic, self._proxies, expression)
-
-    def words(self, expression: Any) -> str:
-        return str(
-            expression.xreplace({s: Symbol(self._sizes[s][2]) for s in expression.free_symbols})
-        )
 
 
 def _write_output(

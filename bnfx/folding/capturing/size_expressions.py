@@ -1,0 +1,45 @@
+"""Expressions of sizes, as a capture found them, computed by nodes of a graph."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from sympy import Ne, Symbol  # type: ignore[import-untyped]
+from torch import fx
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+
+class _Arithmetic(PythonReferenceAnalysis):
+    @staticmethod
+    def trunc_to_int(x: Any, dtype: torch.dtype) -> Any:
+        if isinstance(x, fx.Proxy):
+            return x.tracer.create_proxy("call_function", math.trunc, (x,), {})
+        return math.trunc(x)
+
+
+class SizeExpressions:
+    """Expressions of sizes, computed in the graph."""
+
+    def __init__(self, graph: fx.Graph, sizes: Mapping[Symbol, tuple[fx.Node, int, str]]) -> None:
+        self._graph = graph
+        self._sizes = sizes
+        self._proxies: dict[Symbol, fx.Proxy] = {}
+
+    def run(self, expression: Any) -> Any:
+        if isinstance(expression, Ne):  # it would become torch.sym_not, which cannot be compiled
+            return operator.ne(*map(self.run, expression.args))
+        for symbol in expression.free_symbols:
+            if symbol not in self._proxies:
+                node, axis, _ = self._sizes[symbol]
+                self._proxies[symbol] = fx.Proxy(self._graph.call_method("size", (node, axis)))
+        return sympy_interp(_Arithmetic, self._proxies, expression)
+
+    def words(self, expression: Any) -> str:
+        return str(
+            expression.xreplace({s: Symbol(self._sizes[s][2]) for s in expression.free_symbols})
+        )
