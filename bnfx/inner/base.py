@@ -15,6 +15,10 @@ Compiled = Callable[..., Any]
 GraphPass = Callable[[fx.Graph], Any]  # rewrites a graph in place
 
 
+class EngineRefusal(Exception):  # noqa: N818 (it is no error)
+    """An engine does not take a graph; its text says why."""
+
+
 @dataclass(frozen=True)
 class Inner:
     """A compiler of fx graphs.
@@ -29,6 +33,9 @@ class Inner:
         is_inductor: whether it is Inductor.
         with_pass: the same compiler, with a pass over the graphs that AOTAutograd makes for
             backward; ``None`` where that is not known how.
+        fallback: for an engine, which takes graphs for inference with constants alone, and not all
+            of them: the compiler of the others. ``freeze`` raises :class:`EngineRefusal` for those.
+            Until changed weights have settled, PyTorch runs the folded graph.
     """
 
     compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
@@ -37,3 +44,4 @@ class Inner:
     unpackable: str = "only Inductor takes packed weights"
     is_inductor: bool = False
     with_pass: Callable[[GraphPass], Inner] | None = None
+    fallback: Inner | None = None
