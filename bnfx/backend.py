@@ -14,9 +14,9 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from bnfx.errors import BnfxError, OptionError, SyncError
+from bnfx.errors import BnfxError, InnerWarning, OptionError, SyncError
 from bnfx.folding.verify import disagreement
-from bnfx.inner.base import Inner
+from bnfx.inner.base import EngineRefusal, Inner
 from bnfx.inner.resolve import resolve
 from bnfx.options import Options, parse_rules
 from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
@@ -138,18 +138,27 @@ class _Job:
         """Fold its weights ahead of time."""
         rules = parse_rules(self.options.rules)
         rewritten = rewrite_captured(self.module, inputs, rules)
-        if not rewritten.slots:
+        if not rewritten.slots and self.inner.fallback is None:
             return _Plan(rewritten.report)
 
         def refold(inputs: GraphInputs) -> Rewritten:
             return rewrite_captured(module, inputs, rules, signs=False)
 
         module = self.module
-        check = self.options.check
-        folded = FoldedFunction(module, inputs, rewritten, refold, self.inner, check)
+        has_numbers = rewritten.values is not None or not inputs.parameters
 
         def compile_() -> tuple[Callable[..., Any], str, str]:
-            has_numbers = rewritten.values is not None
+            try:
+                return with_(self.inner)
+            except EngineRefusal as refusal:
+                assert self.inner.fallback is not None
+                warn(f"bnfx: {refusal}; another compiler has the graph", InnerWarning)
+                return with_(self.inner.fallback)
+
+        def with_(inner: Inner) -> tuple[Callable[..., Any], str, str]:
+            if not rewritten.slots and inner.fallback is None:
+                return inner.compile(module, self.example_inputs), "", ""
+            folded = FoldedFunction(module, inputs, rewritten, refold, inner, self.options.check)
             return folded, *folded.compile(self.example_inputs, has_numbers, self.options.weights)
 
         return self._verified(inputs, rewritten, compile_)

@@ -16,6 +16,10 @@ Compiled = Callable[..., Any]
 GraphPass = Callable[[fx.Graph], Any]  # rewrites a graph in place
 
 
+class EngineRefusal(Exception):  # noqa: N818 (it is no error)
+    """An engine does not take a graph; its text says why."""
+
+
 @dataclass(frozen=True)
 class Inner:
     """A compiler of fx graphs.
@@ -30,6 +34,9 @@ class Inner:
         is_inductor: whether it is Inductor.
         with_pass: the same compiler, with a pass over the graphs that AOTAutograd makes for
             backward; ``None`` where that is not known how.
+        fallback: for an engine, which takes graphs for inference with constants alone, and not all
+            of them: the compiler of the others. ``freeze`` raises :class:`EngineRefusal` for those.
+            Until changed weights have settled, PyTorch runs the folded graph.
         weight_layout: lays a folded weight out for it; ``None`` leaves it as it is.
     """
 
@@ -40,6 +47,7 @@ class Inner:
     is_inductor: bool = False
     with_pass: Callable[[GraphPass], Inner] | None = None
     weight_layout: Callable[[torch.Tensor], torch.Tensor] | None = None
+    fallback: Inner | None = None
 
 
 def channels_last(weight: torch.Tensor) -> torch.Tensor:

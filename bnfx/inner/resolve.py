@@ -37,6 +37,11 @@ def _named(options: Options, mode: str | None) -> Inner:
         return inductor(options.inner_options, mode, options.cudnn_fusion)
     if mode is not None:
         raise OptionError(f"mode={mode!r} is for inner='inductor' only; use inner_options")
+    if options.inner == "openvino":
+        from bnfx.inner.inductor import inductor
+        from bnfx.inner.openvino import inner
+
+        return inner(options.inner_options, inductor({}, None))
     if options.inner == "tvm":
         return _tvm(options.inner_options)
     given = {"options": dict(options.inner_options)} if options.inner_options else {}

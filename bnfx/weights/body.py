@@ -115,6 +115,8 @@ class Program:
             self.bodies = (*self.bodies, self._late_body(numbers, weights))
 
     def _late_body(self, numbers: Numbers, weights: Sequence[torch.Tensor]) -> Body:
+        if self._inner.fallback is not None:  # an engine takes constants, once they have settled
+            return PlainBody(always, self.module)
         if len(self.bodies) >= MAX_LATE_BODIES:
             log.warning(
                 "bnfx: the graph was compiled for %d sizes; PyTorch runs others", len(self.bodies)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.inner.base import Compiled, Inner
+from bnfx.inner.base import Compiled, EngineRefusal, Inner
 from bnfx.inner.locks import Lock
 from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
 from bnfx.passes.fx.rewrite import Rewritten
@@ -88,6 +88,9 @@ class FoldedFunction:
 
         Returns:
             The form that serves from now on, ``"live"`` or ``"frozen"``, and why.
+
+        Raises:
+            EngineRefusal: if the inner compiler is an engine that does not take the graph.
         """
         program, why = self._programs.first, list[str]()
         if not has_numbers:
@@ -99,8 +102,8 @@ class FoldedFunction:
         for form in forms(wanted, self._arguments.refusal, self._inner, why):
             try:
                 self._compile_as(form, example_inputs)
-            except RestartAnalysis:
-                raise  # Dynamo traces once more, with what the compiler learnt, and comes back
+            except (RestartAnalysis, EngineRefusal):
+                raise  # Dynamo traces once more, with what the compiler learnt; or see the caller
             except Exception as error:
                 if form == "plain":
                     raise
@@ -147,8 +150,8 @@ class FoldedFunction:
             self._without_numbers = None
         if self._arguments.writes_to(args, self._programs.watched):
             return self._run_original(args)
-        state = self._current(args) or self._renew(args)
-        if self._patience is not None and not state.frozen and state.program.slots:
+        state, original = self._current(args) or self._renew(args), self._programs.original
+        if self._patience is not None and not state.frozen and state.program is not original:
             state.quiet.calls += 1
             if self._patience.take(state.quiet):
                 state = self._freeze_again(state, args)

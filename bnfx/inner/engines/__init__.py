@@ -1,0 +1,1 @@
+"""Engines: compilers for inference that know nothing of torch. ADR 028."""

@@ -1,0 +1,65 @@
+"""The table: what OpenVINO runs, and how a row writes it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from bnfx.inner.base import EngineRefusal
+
+Output = Any  # of an OpenVINO node
+Arguments = Mapping[str, Any]
+Row = Callable[["Writer", fx.Node, Arguments], Any]
+
+aten = torch.ops.aten
+
+
+def opset() -> Any:
+    return importlib.import_module("openvino.opset14")
+
+
+class Writer:
+    """An OpenVINO graph in the making."""
+
+    def __init__(self) -> None:
+        self.ops = opset()
+        self.values: dict[fx.Node, Any] = {}
+
+    def read(self, value: Any) -> Output:
+        """A tensor of the graph, or a number as one."""
+        if isinstance(value, fx.Node):
+            return self.values[value]
+        return self.number(value)
+
+    def number(self, value: float) -> Output:
+        return self.ops.constant(np.asarray(value, dtype=np.float32))
+
+    def integers(self, values: Sequence[int]) -> Output:
+        return self.ops.constant(np.asarray(values, dtype=np.int64))
+
+    def parameter(self, size: Sequence[int]) -> Output:
+        return self.ops.parameter(list(size), np.float32)
+
+    def tensor(self, value: torch.Tensor) -> Output:
+        """A copy of a weight."""
+        return self.ops.constant(value.detach().contiguous().numpy())
+
+
+def shape(node: Any) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+def need(condition: bool, node: fx.Node, what: str) -> None:
+    """Refuse a call unless ``condition`` holds."""
+    if not condition:
+        raise EngineRefusal(f"no tested way to run {node.target} with {what}")
+
+
+def spread(values: Sequence[int], dimensions: int) -> list[int]:
+    """One number for each dimension, as torch reads a list of one."""
+    return list(values) * (dimensions if len(values) == 1 else 1)

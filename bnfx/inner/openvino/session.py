@@ -1,0 +1,144 @@
+"""Compiles models with OpenVINO, and calls them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from bnfx.errors import OptionError
+from bnfx.inner.answers import TOLERANCE
+from bnfx.inner.base import Compiled, EngineRefusal, Inner
+from bnfx.inner.engines.served import Run, Served
+from bnfx.inner.openvino.translate import translated
+from bnfx.options import nearest
+
+_PRECISION = "INFERENCE_PRECISION_HINT"
+# Where the user asks for another precision than float32.
+_COARSE = {torch.float32: 0.1}
+
+
+def inner(given: Mapping[str, Any], fallback: Inner) -> Inner:
+    """The inner compiler.
+
+    Args:
+        given: OpenVINO's properties of a compiled model.
+        fallback: has the graphs that OpenVINO does not take.
+
+    Raises:
+        OptionError: if OpenVINO is not installed, or has no such property.
+    """
+    try:
+        core = _core()
+    except ImportError as error:
+        raise OptionError(
+            f"inner='openvino' needs OpenVINO ({error}): pip install \"bnfx[openvino]\""
+        ) from None
+    known = list(core.get_property("CPU", "SUPPORTED_PROPERTIES"))
+    for key in given:
+        if key not in known:
+            raise OptionError(f"OpenVINO has no property {key!r}{nearest(key, known)}")
+    engine = OpenVino(given)
+
+    def freeze(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
+        if torch.is_autocast_enabled("cpu"):
+            raise EngineRefusal("OpenVINO does not take a graph under autocast")
+        if os.getpid() != _PROCESS:
+            raise EngineRefusal("OpenVINO does not run in a forked process")
+        served = Served(module, engine)
+        examples = [_sized(value) for value in example_inputs]
+        try:
+            served.prepare(examples)
+        except EngineRefusal as refusal:
+            raise EngineRefusal(f"OpenVINO does not take a graph: {refusal}") from None
+        return served
+
+    return dataclasses.replace(
+        fallback,
+        freeze=freeze,
+        pack=None,
+        unpackable="OpenVINO takes weights as constants",
+        is_inductor=False,
+        fallback=fallback,
+    )
+
+
+_PROCESS = os.getpid()
+
+
+@functools.cache
+def _core() -> Any:
+    # Not openvino.torch: it switches a setting of Dynamo's.
+    return importlib.import_module("openvino").Core()
+
+
+def _sized(value: Any) -> Any:
+    """An example with numbers for what Dynamo has as symbols."""
+    if isinstance(value, torch.SymInt):
+        return _hint(value)
+    if isinstance(value, torch.Tensor):
+        size, stride = [*map(_hint, value.shape)], [*map(_hint, value.stride())]
+        return torch.empty_strided(size, stride, dtype=value.dtype, device=value.device)
+    return value
+
+
+def _hint(value: Any) -> int:
+    hint = value.node.hint if isinstance(value, torch.SymInt) else value
+    if hint is None:
+        raise EngineRefusal("OpenVINO does not take a graph whose sizes depend on numbers")
+    return int(hint)
+
+
+class OpenVino:
+    """The engine. Args: properties of its compiled models, which go before those chosen here."""
+
+    name = "OpenVINO"
+
+    def __init__(self, properties: Mapping[str, Any]) -> None:
+        self._properties = {_PRECISION: "f32", "PERFORMANCE_HINT": "LATENCY", **properties}
+        exact = str(self._properties[_PRECISION]).endswith(("f32", "float32'>"))
+        self.allowed = TOLERANCE if exact else _COARSE
+
+    def build(self, graph: fx.GraphModule) -> Run:
+        model, taken = translated(graph)
+        chosen = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), **self._properties}
+        return Requests(_core().compile_model(model, "CPU", chosen), taken)
+
+
+class Requests:
+    """Calls a compiled model; one request a thread."""
+
+    def __init__(self, model: Any, taken: tuple[int, ...]) -> None:
+        self._model = model
+        self._taken = taken
+        self._tensor = importlib.import_module("openvino").Tensor
+        self._local = threading.local()
+        self._sizes = [tuple(each.get_shape()) for each in model.outputs]
+
+    def __call__(self, args: Sequence[Any]) -> list[torch.Tensor]:
+        local = self._local.__dict__
+        request = local.get("request")
+        if request is None:
+            request = local["request"] = self._model.create_infer_request()
+        inputs = [args[at].detach().contiguous() for at in self._taken]
+        outputs = [torch.empty(size) for size in self._sizes]
+        # Memory that the request knows of outlives it, even when an interrupt ends this call.
+        local["memory"] = inputs, outputs
+        share = self._tensor
+        for at, value in enumerate(inputs):
+            request.set_input_tensor(at, share(value.numpy(), shared_memory=True))
+        for at, value in enumerate(outputs):
+            request.set_output_tensor(at, share(value.numpy(), shared_memory=True))
+        try:
+            request.start_async()
+        finally:
+            request.wait()
+        local["memory"] = None
+        return outputs

@@ -1,0 +1,166 @@
+"""OpenVINO behind torch.compile: right, never stale, and what it does not take is named."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from support import randomise
+from torch import nn
+
+pytest.importorskip("openvino")
+import bnfx
+from bnfx.errors import InnerWarning
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """No fall-back goes unnoticed."""
+    torch._dynamo.reset()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("error", InnerWarning)
+        warnings.simplefilter("error", bnfx.RewriteWarning)
+        yield
+
+
+def _model(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    return randomise(model, seed).eval()
+
+
+def _compiled(model: nn.Module, reports: list[Any] | None = None, **more: Any) -> Any:
+    options = {"inner": "openvino", "report": None if reports is None else reports.append}
+    return torch.compile(model, backend="bnfx", options=options, **more)
+
+
+def _agree(run: Any, model: nn.Module, x: torch.Tensor) -> None:
+    ours, theirs = run(x), model(x)
+    assert ours.stride() == theirs.stride()
+    assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+def test_it_folds_and_answers() -> None:
+    reports: list[Any] = []
+    model, x = _model(), torch.randn(2, 3, 9, 9)
+    run = _compiled(model, reports)
+    for _ in range(3):
+        _agree(run, model, x)
+    assert reports[-1].count("folded") == 1
+    assert reports[-1].graphs[0].weights == "frozen"
+
+
+def test_outputs_are_the_callers() -> None:
+    model, x = _model(), torch.randn(2, 3, 9, 9)
+    run = _compiled(model)
+    run(x)
+    kept = run(x)
+    before = kept.clone()
+    run(torch.randn(2, 3, 9, 9))
+    assert torch.equal(kept, before)
+    kept.zero_()
+    _agree(run, model, x)
+
+
+def test_layouts_sizes_and_numbers_that_are_not_finite() -> None:
+    model = _model()
+    run = _compiled(model, dynamic=True)
+    for size in (9, 12, 9):
+        for _ in range(2):
+            x = torch.randn(2, 3, size, size)
+            _agree(run, model, x)
+            _agree(run, model, x.to(memory_format=torch.channels_last))
+            _agree(run, model, torch.randn(2, 3, size, 2 * size)[..., ::2])
+    x[0, 0, 3, 3] = float("nan")
+    assert run(x).isnan().equal(model(x).isnan())
+    x[0, 0, 3, 3] = float("inf")
+    assert run(x).isfinite().equal(model(x).isfinite())
+
+
+@pytest.mark.parametrize("write", ["weight", "statistics", "state", "data", "numpy", "module"])
+def test_a_write_shows_in_the_next_answer(write: str) -> None:
+    model, x = _model(), torch.randn(2, 3, 9, 9)
+    run = _compiled(model)
+    for _ in range(2):
+        _agree(run, model, x)
+    for turn in range(2):
+        if write == "weight":
+            model[3].weight.mul_(1.5)
+        elif write == "statistics":
+            model[1].running_var.mul_(2.5)
+        elif write == "state":
+            model.load_state_dict(_model(turn + 5).state_dict())
+        elif write == "data":
+            model[0].weight.data = model[0].weight * -1.1
+        elif write == "numpy":
+            model[1].running_mean.numpy()[2] += 3
+        else:
+            model[3] = nn.Conv2d(8, 4, 3)
+        for _ in range(8):  # in PyTorch, until they have settled
+            _agree(run, model, x)
+
+
+def test_a_model_without_batch_norm_is_never_stale() -> None:
+    model, x = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 2)).eval(), torch.randn(3, 5)
+    run = _compiled(model)
+    for _ in range(3):
+        _agree(run, model, x)
+    model[0].weight.mul_(-2)
+    for _ in range(8):
+        _agree(run, model, x)
+
+
+def test_threads() -> None:
+    model = _model()
+    run = _compiled(model)
+    run(torch.randn(2, 3, 9, 9))
+    failures: list[BaseException] = []
+
+    def serve(seed: int) -> None:
+        x = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
+        try:
+            with torch.no_grad():
+                for _ in range(20):
+                    _agree(run, model, x)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=serve, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_forked_child_is_answered_by_pytorch() -> None:
+    model, x = _model(), torch.randn(2, 3, 9, 9)
+    run = _compiled(model)
+    run(x), run(x)
+    theirs = model(x)
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        right = float((run(x) - theirs).abs().max()) < 1e-5
+        os._exit(0 if right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_it_does_not_take_is_named_and_compiled_all_the_same() -> None:
+    model = nn.Sequential(_model(), nn.GLU(1)).eval()
+    run, x = _compiled(model), torch.randn(2, 3, 9, 9)
+    with pytest.warns(InnerWarning, match="aten.glu"):
+        run(x)
+    _agree(run, model, x)
+
+
+def test_unknown_properties_are_named() -> None:
+    options = {"inner": "openvino", "inner_options": {"INFERENCE_NUM_THREAD": 1}}
+    run = torch.compile(_model(), backend="bnfx", options=options)
+    with pytest.raises(bnfx.OptionError, match="did you mean 'INFERENCE_NUM_THREADS'"):
+        run(torch.randn(1, 3, 9, 9))
