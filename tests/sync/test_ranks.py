@@ -14,21 +14,28 @@ import bnfx
 from sync.launch import run_cases
 
 EAGER = "cases_functional+cases_replay"
-COMPILED = "cases_backend+cases_when+cases_order+cases_inductor"
+COMPILED = "cases_backend+cases_when+cases_order"
+# What is Inductor's own: the other cases with it are those of cases_replay once more.
+INDUCTOR = (
+    "case_whole_graphs_and_caches",
+    "case_weight_gradients_run_beside_reductions",
+    "case_our_module_in_bfloat16",
+)
 
 
 @pytest.mark.parametrize(
-    ("world", "modules"),
+    ("world", "modules", "names"),
     [
-        (2, f"{EAGER}+{COMPILED}"),
-        (3, EAGER),
-        pytest.param(3, COMPILED, marks=pytest.mark.heavy),
-        pytest.param(4, f"{EAGER}+{COMPILED}", marks=pytest.mark.heavy),
+        pytest.param(2, f"{EAGER}+{COMPILED}", (), id="2"),
+        pytest.param(3, EAGER, (), id="3"),
+        pytest.param(2, "cases_inductor", INDUCTOR, id="2-inductor"),
+        pytest.param(2, "cases_inductor", (), marks=pytest.mark.heavy, id="2-inductor-every"),
+        pytest.param(3, f"{COMPILED}+cases_inductor", (), marks=pytest.mark.heavy, id="3-compiled"),
+        pytest.param(4, f"{EAGER}+{COMPILED}", (), marks=pytest.mark.heavy, id="4"),
     ],
-    ids=["2", "3", "3-compiled", "4"],
 )
-def test_ranks(world: int, modules: str) -> None:
-    run_cases(modules, world, timeout=1200)
+def test_ranks(world: int, modules: str, names: tuple[str, ...]) -> None:
+    run_cases(modules, world, *names, timeout=1200)
 
 
 def test_a_world_of_one_costs_nothing() -> None:
