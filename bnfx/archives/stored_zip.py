@@ -22,7 +22,7 @@ _LOCAL = struct.Struct("<4s5H3I2H")
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredEntry:
     """Where the bytes of a name lie."""
 
     offset: int
@@ -74,7 +74,7 @@ class StoredZip:
             raise RefusedError(
                 f"it is not a zip archive, or is cut off ({_first(error)})"
             ) from None
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, StoredEntry] = {}
         taken = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
             _check(info)
@@ -88,7 +88,7 @@ class StoredZip:
             taken = entry.offset + entry.size
             self.entries[info.filename] = entry
 
-    def _locate(self, info: zipfile.ZipInfo) -> Entry:
+    def _locate(self, info: zipfile.ZipInfo) -> StoredEntry:
         self._file.seek(info.header_offset)
         head = self._file.read(_LOCAL.size)
         if len(head) < _LOCAL.size:
@@ -98,7 +98,7 @@ class StoredZip:
         if magic != b"PK\3\4" or method or flags & ~_FLAGS or name != info.filename.encode():
             raise RefusedError(f"its entry {shown(info.filename)} has a head of another")
         start = info.header_offset + _LOCAL.size + name_length + extra_length
-        return Entry(start, info.file_size, info.CRC)
+        return StoredEntry(start, info.file_size, info.CRC)
 
     def read(self, name: str, limit: int) -> bytes:
         """The bytes of an entry.
@@ -113,7 +113,7 @@ class StoredZip:
         self.read_into(name, buffer)
         return bytes(buffer)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> StoredEntry:
         """Where ``name`` is."""
         try:
             return self.entries[name]

@@ -27,7 +27,7 @@ from torch import fx, nn
 
 from bnfx.backend import bnfx
 from bnfx.bench.soaking.soak_answers import Subject
-from bnfx.bench.soaking.soak_outcome import Outcome
+from bnfx.bench.soaking.soak_outcome import SoakOutcome
 from bnfx.bench.soaking.soak_writes import SIGNED, WRITES, Matrix, Vector
 from bnfx.weights.folded import FoldedState
 
@@ -45,13 +45,13 @@ def soak(
     sizes: Sequence[tuple[int, int]] = SIZES,
     inner: str = "inductor",
     cycles: int = 20,
-) -> Outcome:
+) -> SoakOutcome:
     """One form, in rounds, for so many seconds; the last round is whole in any case.
 
     Args:
         cycles: of calls and writes in one round, besides those in which weights are frozen.
     """
-    outcome, start = Outcome(form), time.monotonic()
+    outcome, start = SoakOutcome(form), time.monotonic()
     while not outcome.memory or time.monotonic() - start < seconds:
         outcome.memory.append([])
         outcome.descriptors.append([])
@@ -80,7 +80,7 @@ class _Round:
 
     def __init__(
         self,
-        outcome: Outcome,
+        outcome: SoakOutcome,
         here: threading.local,
         threads: int,
         sizes: Sequence[tuple[int, int]],

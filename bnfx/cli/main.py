@@ -110,12 +110,12 @@ def bench(
         check_cost.main()
         return
     from bnfx.bench.zoo.catalogue import entries
-    from bnfx.bench.zoo.run import Form, run, select
+    from bnfx.bench.zoo.run import TableFormat, run, select
 
     chosen = select(entries(), only or ())
     if not chosen:
         stop(f"bnfx bench: no model of the zoo has {' or '.join(only or ())} in its name")
-    form: Form = "json" if as_json else "markdown" if as_markdown else "table"
+    form: TableFormat = "json" if as_json else "markdown" if as_markdown else "table"
     raise typer.Exit(run(chosen, form=form, rows=rows))
 
 

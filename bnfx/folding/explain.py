@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from bnfx.folding.capturing.symbolic import trace
-from bnfx.folding.given import ASSUMES, Inputs, check_scripted, copied, unwrap
+from bnfx.folding.given import ASSUMES, ExampleInputs, check_scripted, copied, unwrap
 from bnfx.folding.programs.exported import survey_exported
 from bnfx.folding.verify import run_once
 from bnfx.passes.fx import rewrite
@@ -55,7 +55,7 @@ def explain(
         raise TypeError(f"bnfx.explain takes an nn.Module, not {type(model).__name__}")
     check_scripted(unwrap(model))
     module: nn.Module = copied(unwrap(model))
-    inputs = Inputs(example_args, example_kwargs)
+    inputs = ExampleInputs(example_args, example_kwargs)
     if not inputs:
         return Report((rewrite(trace(module), {}, form="attributes").report, *_assumed(module)))
     run_once(module, inputs)

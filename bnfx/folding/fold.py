@@ -9,7 +9,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from bnfx.errors import CaptureError, OptionError, TrainingModeError
-from bnfx.folding.given import Inputs, check_scripted, is_training, unwrap
+from bnfx.folding.given import ExampleInputs, check_scripted, is_training, unwrap
 from bnfx.folding.keep import fold_kept
 from bnfx.folding.programs.exported import fold_exported
 from bnfx.folding.verify import check_answers, run_once
@@ -101,7 +101,7 @@ def fold(
     if keep not in _KEEPS:
         raise OptionError(f"keep={keep!r} is not valid{nearest(keep, _KEEPS)}")
     chosen = parse_rules(rules)
-    inputs = Inputs(example_args, example_kwargs)
+    inputs = ExampleInputs(example_args, example_kwargs)
     if verify != "auto":
         check_verify(verify)
     if verify not in ("auto", False) and not inputs:

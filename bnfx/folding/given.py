@@ -19,7 +19,7 @@ ASSUMES = "_bnfx_assumes"  # an attribute of a folded model: what its user vouch
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ExampleInputs:
     """Example inputs, as the user gave them.
 
     Args:

@@ -13,7 +13,7 @@ from bnfx.folding.capturing.capture import capture
 from bnfx.folding.capturing.state_changes import check_no_state
 from bnfx.folding.capturing.symbolic import trace
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
-from bnfx.folding.given import Inputs, check_scripted, check_traceable, copied
+from bnfx.folding.given import ExampleInputs, check_scripted, check_traceable, copied
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.bind import fill
@@ -23,7 +23,7 @@ from bnfx.passes.rules.rule import Rule
 
 
 def fold_graph(
-    model: nn.Module, inputs: Inputs, rules: Sequence[Rule]
+    model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule]
 ) -> tuple[fx.GraphModule, GraphReport]:
     """A folded ``GraphModule``, and what became of each BatchNorm.
 
@@ -66,7 +66,7 @@ def fold_graph(
     return folded, rewritten.report
 
 
-def survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphReport:
+def survey(model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule]) -> GraphReport:
     """What :func:`fold_graph` would report; no weights are computed.
 
     A symbolic trace will do, which is quick to have, where nothing decides by an argument.
@@ -97,7 +97,7 @@ def survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphRepo
     return rewrite(traced, {}, form="attributes", rules=rules).report
 
 
-def _captured(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+def _captured(model: nn.Module, inputs: ExampleInputs) -> fx.GraphModule:
     """The graph of the model on the inputs, which is captured once for all who ask."""
     known = inputs.captures.get(id(model))
     if known is None:
@@ -124,7 +124,7 @@ def _describe(
         return None, frozenset()
 
 
-def _positional(module: fx.GraphModule, inputs: Inputs) -> tuple[object, ...]:
+def _positional(module: fx.GraphModule, inputs: ExampleInputs) -> tuple[object, ...]:
     """The examples in the order of the placeholders."""
     if not inputs:
         return ()

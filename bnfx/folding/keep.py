@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from bnfx.errors import CaptureError, FoldWarning
-from bnfx.folding.given import ASSUMES, Inputs, check_own_forward
+from bnfx.folding.given import ASSUMES, ExampleInputs, check_own_forward
 from bnfx.folding.graph_form import fold_graph, survey
 from bnfx.folding.modules.same_class import SameClass, fold_modules, graph_only
 from bnfx.folding.modules.seen import seen_running
@@ -22,7 +22,7 @@ _SHOWN = 3  # reasons in a warning
 
 
 def fold_kept(
-    model: nn.Module, inputs: Inputs, rules: Sequence[Rule], keep: str, assume: str | None
+    model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule], keep: str, assume: str | None
 ) -> nn.Module:
     """The folded model in the form asked for.
 
@@ -43,7 +43,7 @@ def fold_kept(
 
 
 def _fold(
-    model: nn.Module, inputs: Inputs, rules: Sequence[Rule], keep: str, assume: str | None
+    model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule], keep: str, assume: str | None
 ) -> tuple[nn.Module, GraphReport | None]:
     """The model, and the graph's report if there is one."""
     if keep == "graph" or isinstance(model, fx.GraphModule):
@@ -75,13 +75,13 @@ def _fold(
     return folded, report
 
 
-def _merges(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> bool:
+def _merges(model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule]) -> bool:
     """Whether a graph would have layers that the model does not."""
     report = _survey(model, inputs, rules)
     return report is not None and bool(graph_only(report))
 
 
-def _survey(model: nn.Module, inputs: Inputs, rules: Sequence[Rule]) -> GraphReport | None:
+def _survey(model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule]) -> GraphReport | None:
     """What a graph would report, if there can be one."""
     with contextlib.suppress(CaptureError):
         return survey(model, inputs, rules)
@@ -102,7 +102,9 @@ def _warn_of_graph(model: nn.Module, why: str) -> None:
     )
 
 
-def _warn_of_left(model: nn.Module, same: SameClass, inputs: Inputs, rules: Sequence[Rule]) -> None:
+def _warn_of_left(
+    model: nn.Module, same: SameClass, inputs: ExampleInputs, rules: Sequence[Rule]
+) -> None:
     """Name the BatchNorms that the class keeps and a graph would fold."""
     left = same.left()
     if left and rules:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnfx.errors import CaptureError, VerificationError
-from bnfx.folding.given import Inputs, copied
+from bnfx.folding.given import ExampleInputs, copied
 from bnfx.passes.fx import Rewritten
 from bnfx.torch_private import FakeTensor
 
@@ -29,7 +29,7 @@ def allowed(verify: bool | float, answer: Any) -> float:
     return max([1e-3, *(8 * unit for unit in units)])
 
 
-def run_once(model: nn.Module, inputs: Inputs) -> Any:
+def run_once(model: nn.Module, inputs: ExampleInputs) -> Any:
     """The answer of a copy of ``model`` to copies of the inputs.
 
     Raises:
@@ -47,7 +47,7 @@ def run_once(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def check_answers(
-    model: nn.Module, folded: nn.Module, inputs: Inputs, verify: bool | float
+    model: nn.Module, folded: nn.Module, inputs: ExampleInputs, verify: bool | float
 ) -> None:
     """Compare both models on the inputs.
 
@@ -78,7 +78,7 @@ def check_answers(
     )
 
 
-def _answer(model: nn.Module, inputs: Inputs, state: torch.Tensor) -> Any:
+def _answer(model: nn.Module, inputs: ExampleInputs, state: torch.Tensor) -> Any:
     torch.random.set_rng_state(state)
     args, kwargs = inputs.copied()
     with torch.no_grad():

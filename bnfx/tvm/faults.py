@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from bnfx.tvm.ops import Call
+from bnfx.tvm.ops import OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT
 
 
@@ -26,28 +26,28 @@ class Fault:
     """
 
     wrong: str
-    holds: Callable[[Call], bool]
+    holds: Callable[[OpCall], bool]
 
 
-def _has_alpha(call: Call) -> bool:
+def _has_alpha(call: OpCall) -> bool:
     return bool(call["alpha"] != 1)
 
 
-def _is_half(call: Call) -> bool:
+def _is_half(call: OpCall) -> bool:
     return call.output.dtype in (torch.float16, torch.bfloat16)
 
 
-def _has_scale(call: Call) -> bool:
+def _has_scale(call: OpCall) -> bool:
     return bool(call["scale"] != 1 or call["input_scale"] != 1)
 
 
-def _index_may_be_negative(call: Call) -> bool:
+def _index_may_be_negative(call: OpCall) -> bool:
     """An index that is computed cannot be judged."""
     values = [node.meta.get(CONSTANT) for node in call["indices"] if isinstance(node, fx.Node)]
     return any(value is None or bool((value < 0).any()) for value in values)
 
 
-def _may_be_nan_or_crossed(call: Call) -> bool:
+def _may_be_nan_or_crossed(call: OpCall) -> bool:
     bounds = [call.arguments.get(name) for name in ("min", "max")]
     crossed = None not in bounds and bounds[0] > bounds[1]  # type: ignore[operator]
     return call.output.is_floating_point() or crossed
@@ -93,6 +93,6 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 }
 
 
-def fault_of(name: str, call: Call) -> str | None:
+def fault_of(name: str, call: OpCall) -> str | None:
     """What TVM does wrong with a call, if that is known."""
     return next((fault.wrong for fault in FAULTS.get(name, ()) if fault.holds(call)), None)

@@ -19,7 +19,7 @@ from bnfx.errors import BuildError, TrainingModeError
 from bnfx.passes.relax.compat import TensorType, constant, name_of, type_of
 from bnfx.tvm.binding import named
 from bnfx.tvm.faults import fault_of
-from bnfx.tvm.ops import TABLE, Call, Lowering
+from bnfx.tvm.ops import TABLE, Lowering, OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT, mark
 from bnfx.tvm.ops.products import CONVS, TRANSPOSED, spread
 from bnfx.tvm.resizes import decompositions
@@ -145,7 +145,7 @@ def _checked(name: str) -> Any:
             return constant(known.numpy())  # sizes and places; floats are there to be folded
         if name in _CONVERTERS:
             return _CONVERTERS[name](node, importer)
-        call = Call(node) if isinstance(node.target, torch._ops.OpOverload) else None
+        call = OpCall(node) if isinstance(node.target, torch._ops.OpOverload) else None
         if call is not None and torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
             raise ValueError(f"{name} is random, and TVM would draw no numbers, or the same ones")
         theirs = importer.create_convert_map().get(name)

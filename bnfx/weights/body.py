@@ -17,7 +17,7 @@ from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.changes.snapshot import Numbers
-from bnfx.weights.late import Inputs, captured_as, fresh
+from bnfx.weights.late import LateInputs, captured_as, fresh
 from bnfx.weights.ways import Body, Fits, PackedBody, PlainBody, Way, always
 
 log = logging.getLogger("bnfx")
@@ -128,7 +128,7 @@ class Program:
             except Exception as error:
                 log.warning("bnfx: packing failed, folded weights stay plain inputs: %r", error)
                 self.packs = False
-        inputs = Inputs.of([*self._captured], [*numbers.args, *weights])
+        inputs = LateInputs.of([*self._captured], [*numbers.args, *weights])
         try:
             with inputs.context():
                 run = self._inner.compile(fresh(self.module, inputs), inputs.examples)
@@ -165,8 +165,10 @@ class Program:
                 delattr(module, f"{BOUND_PREFIX}{name}")
         return PackedBody(fits, packed, self._taken, self._floats)
 
-    def _inputs(self, taken: Sequence[int], numbers: Numbers) -> Inputs:
-        return Inputs.of([self._captured[at] for at in taken], [numbers.args[at] for at in taken])
+    def _inputs(self, taken: Sequence[int], numbers: Numbers) -> LateInputs:
+        return LateInputs.of(
+            [self._captured[at] for at in taken], [numbers.args[at] for at in taken]
+        )
 
     def _floats(
         self, args: Sequence[Any], weights: Sequence[torch.Tensor]

@@ -29,7 +29,7 @@ from bnfx.torch_private import (
 
 
 @dataclass(frozen=True)
-class Inputs:
+class LateInputs:
     """Example inputs for one late compilation, and what they say about other calls.
 
     Args:
@@ -45,8 +45,8 @@ class Inputs:
     mode: FakeTensorMode
 
     @staticmethod
-    def of(captured: Sequence[Any], args: Sequence[Any]) -> Inputs:
-        """Inputs like ``args``.
+    def of(captured: Sequence[Any], args: Sequence[Any]) -> LateInputs:
+        """LateInputs like ``args``.
 
         Args:
             captured: what Dynamo knew each argument as. What was a symbol there is one again;
@@ -74,7 +74,7 @@ class Inputs:
                 fake = value
             examples.append(value)
             fakes.append(fake)
-        return Inputs(examples, fakes, captured, mode)
+        return LateInputs(examples, fakes, captured, mode)
 
     def context(self) -> AbstractContextManager[Any]:
         """As Dynamo would have it around a backend."""
@@ -138,7 +138,7 @@ def captured_as(module: fx.GraphModule) -> list[Any]:
 
 
 def fresh(
-    module: fx.GraphModule, inputs: Inputs, tensors: Mapping[str, torch.Tensor] | None = None
+    module: fx.GraphModule, inputs: LateInputs, tensors: Mapping[str, torch.Tensor] | None = None
 ) -> fx.GraphModule:
     """A copy for a compiler to keep: it may write to it, and what Dynamo knew of sizes is over.
 

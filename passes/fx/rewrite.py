@@ -13,7 +13,7 @@ from bnfx.passes.algebra import Source
 from bnfx.passes.fx import private
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import lift
-from bnfx.passes.fx.lowering.lower import Form, lower
+from bnfx.passes.fx.lowering.lower import WeightsAs, lower
 from bnfx.passes.fx.lowering.recipe import Recipe
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.lifting.survey import abandoned, kept
@@ -69,7 +69,7 @@ def rewrite(
     module: fx.GraphModule,
     parameters: Mapping[str, torch.Tensor],
     *,
-    form: Form,
+    form: WeightsAs,
     scalars: Mapping[str, torch.Tensor] | None = None,
     others: Mapping[str, torch.Tensor] | None = None,
     rules: Sequence[Rule] = RULES,

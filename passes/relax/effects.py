@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.passes.tvm.dataflow import Dataflow, Form, Value
+from bnfx.passes.tvm.dataflow import Dataflow, Value, ValueForm
 
 # They write to an operand, whatever block they stand in.
 _IN_PLACE = frozenset({"call_tir_inplace", "call_inplace_packed", "call_py_func"})
@@ -51,7 +51,7 @@ def written_to(flow: Dataflow) -> set[Value]:
     stack = [
         arg
         for value in flow.values
-        if flow.must_run(value) and value.form is not Form.COPY
+        if flow.must_run(value) and value.form is not ValueForm.COPY
         for arg in value.args
     ]
     while stack:
@@ -61,8 +61,8 @@ def written_to(flow: Dataflow) -> set[Value]:
         found.add(value)
         stack += _shared(value)
         stack += [reader for reader in value.readers if value in _shared(reader)]
-        if value.form is Form.VARIABLE:
-            stack += [other for other in flow.values if other.form is Form.VARIABLE]
+        if value.form is ValueForm.VARIABLE:
+            stack += [other for other in flow.values if other.form is ValueForm.VARIABLE]
     return found
 
 
@@ -70,6 +70,6 @@ def _shared(value: Value) -> list[Value]:
     """The operands whose memory its result may share."""
     if value.op == "nn.batch_norm":  # in inference it hands its statistics on
         return value.args[3:]
-    if value.form is Form.PART and value.args[0].op == "nn.batch_norm" and value.index == 0:
+    if value.form is ValueForm.PART and value.args[0].op == "nn.batch_norm" and value.index == 0:
         return []
     return [] if value.op in _FRESH else value.args

@@ -13,10 +13,14 @@ from tvm import relax, tirx
 from bnfx.passes.relax.compat import Constant, Expr, Type, call, data_of, name_of, type_of
 from bnfx.passes.relax.effects import is_pure, written_to
 from bnfx.passes.tvm import dataflow
-from bnfx.passes.tvm.dataflow import Form
+from bnfx.passes.tvm.dataflow import ValueForm
 
 _NESTED = (relax.If, relax.Function, relax.SeqExpr)
-_FORMS = {relax.Call: Form.CALL, relax.Tuple: Form.TUPLE, relax.TupleGetItem: Form.PART}
+_FORMS = {
+    relax.Call: ValueForm.CALL,
+    relax.Tuple: ValueForm.TUPLE,
+    relax.TupleGetItem: ValueForm.PART,
+}
 
 
 @dataclass(eq=False)
@@ -42,18 +46,18 @@ class Value(dataflow.Value):
         return type_of(self.expr if self.binding is None else self.binding.var)
 
     @cached_property
-    def form(self) -> Form:
+    def form(self) -> ValueForm:
         if isinstance(self.expr, relax.Var):
-            return Form.VARIABLE if self.binding is None else Form.COPY
+            return ValueForm.VARIABLE if self.binding is None else ValueForm.COPY
         if isinstance(self.expr, Constant):
-            return Form.CONSTANT
+            return ValueForm.CONSTANT
         if isinstance(self.expr, _NESTED):
-            return Form.NESTED
-        return _FORMS.get(type(self.expr), Form.OTHER)
+            return ValueForm.NESTED
+        return _FORMS.get(type(self.expr), ValueForm.OTHER)
 
     @property
     def name(self) -> str:
-        return name_of(self.expr) if self.form is Form.VARIABLE else ""
+        return name_of(self.expr) if self.form is ValueForm.VARIABLE else ""
 
     def array(self) -> Any:
         return data_of(self.expr)

@@ -17,11 +17,11 @@ from bnfx.passes.rules.rule import Rule
 from bnfx.passes.tvm.dataflow import UnreadableFunctionError, Value
 from bnfx.passes.tvm.lift import LiftedFlow
 from bnfx.passes.tvm.lower import lower
-from bnfx.passes.tvm.rewrite import FunctionRewriter, Rewritten
+from bnfx.passes.tvm.rewrite import FunctionRewriter, RewrittenFunction
 from bnfx.passes.values import Values
 
 
-def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewritten:
+def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> RewrittenFunction:
     """Fold what can be folded in each Relax function of ``module``, which is left untouched.
 
     If anything raises, or the result is not well-formed or not of the same type, the original
@@ -47,7 +47,7 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
                 broken = rewriter.abandon(function, prefix, "checking the result", error)
                 rewriter.reports = [broken]
         reports += rewriter.reports
-    return Rewritten(module if result is normal else result, tuple(reports))
+    return RewrittenFunction(module if result is normal else result, tuple(reports))
 
 
 class _RelaxRewriter(FunctionRewriter):

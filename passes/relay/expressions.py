@@ -10,19 +10,19 @@ from typing import Any
 from tvm import relay, tir
 
 from bnfx.passes.tvm import dataflow
-from bnfx.passes.tvm.dataflow import Expr, Form, UnreadableFunctionError
+from bnfx.passes.tvm.dataflow import Expr, UnreadableFunctionError, ValueForm
 
 # Ops whose order is more than the data that they read.
 _STATEFUL = ("memory.", "vm.", "device_copy", "on_device")
 _Op = type(relay.op.get("add"))  # tvm.ir.Op, wherever this version keeps it
 _REFERENCES = (relay.RefCreate, relay.RefRead, relay.RefWrite, relay.Match)
 _FORMS = {
-    relay.Call: Form.CALL,
-    relay.Constant: Form.CONSTANT,
-    relay.Var: Form.VARIABLE,
-    relay.Tuple: Form.TUPLE,
-    relay.TupleGetItem: Form.PART,
-    relay.Function: Form.NESTED,
+    relay.Call: ValueForm.CALL,
+    relay.Constant: ValueForm.CONSTANT,
+    relay.Var: ValueForm.VARIABLE,
+    relay.Tuple: ValueForm.TUPLE,
+    relay.TupleGetItem: ValueForm.PART,
+    relay.Function: ValueForm.NESTED,
 }
 
 
@@ -42,12 +42,12 @@ class Value(dataflow.Value):
             return None
 
     @cached_property
-    def form(self) -> Form:
-        return _FORMS.get(type(self.expr), Form.OTHER)
+    def form(self) -> ValueForm:
+        return _FORMS.get(type(self.expr), ValueForm.OTHER)
 
     @property
     def name(self) -> str:
-        return str(self.expr.name_hint) if self.form is Form.VARIABLE else ""
+        return str(self.expr.name_hint) if self.form is ValueForm.VARIABLE else ""
 
     def array(self) -> Any:
         return self.expr.data.numpy()
@@ -74,7 +74,7 @@ class Expressions(dataflow.Dataflow):
         self.pinned = frozenset[dataflow.Value]()
         self._forget_the_dead()
         for value in self.values:
-            if value.form is Form.NESTED:
+            if value.form is ValueForm.NESTED:
                 self._check_captured(value.expr)
 
     def must_run(self, value: dataflow.Value) -> bool:

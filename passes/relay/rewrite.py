@@ -15,11 +15,11 @@ from bnfx.passes.rules.rule import Rule
 from bnfx.passes.tvm.dataflow import Expr, Value
 from bnfx.passes.tvm.lift import LiftedFlow
 from bnfx.passes.tvm.lower import lower
-from bnfx.passes.tvm.rewrite import FunctionRewriter, Rewritten
+from bnfx.passes.tvm.rewrite import FunctionRewriter, RewrittenFunction
 from bnfx.passes.values import Values
 
 
-def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewritten:
+def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> RewrittenFunction:
     """Fold what can be folded in each function of ``module``, which is left untouched.
 
     If anything raises, or the result is not of the same type, the original function is kept and a
@@ -44,7 +44,7 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
             broken = rewriter.abandon(function, prefix, "checking the types", error)
             rewriter.reports = [broken]
         reports += rewriter.reports
-    return Rewritten(result, tuple(reports))
+    return RewrittenFunction(result, tuple(reports))
 
 
 class _RelayRewriter(FunctionRewriter):

@@ -15,7 +15,7 @@ from typing import Any
 from bnfx.passes.crossing import Dims
 from bnfx.passes.graph import Node
 from bnfx.passes.relay.expressions import op_name, static
-from bnfx.passes.tvm.dataflow import Form, Value, numbers
+from bnfx.passes.tvm.dataflow import Value, ValueForm, numbers
 from bnfx.passes.tvm.layouts import transform_order
 
 # Which axis of the first input an axis of the output is.
@@ -78,9 +78,9 @@ def _in_place_of_tuples(value: Value, inputs: Sequence[Node]) -> tuple[Any, Sequ
     whole = inputs[0] if inputs else None
     maker = None if whole is None else whole.origin
     if whole is not None and isinstance(maker, Value):
-        if value.form is Form.PART and maker.op == "split":
+        if value.form is ValueForm.PART and maker.op == "split":
             return maker.expr, whole.inputs
-        if value.op == "concatenate" and maker.form is Form.TUPLE:
+        if value.op == "concatenate" and maker.form is ValueForm.TUPLE:
             return value.expr, whole.inputs
     return value.expr, inputs
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bnfx.passes.algebra import Source
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.tvm.dataflow import Form, Value
+from bnfx.passes.tvm.dataflow import Value, ValueForm
 from bnfx.passes.tvm.dialect import Computation, Dialect
 from bnfx.passes.values import Values
 
@@ -79,7 +79,7 @@ class Constants:
         shape = self._dialect.fixed_shape(value.kind)
         if shape is None:
             return False
-        if value.form is Form.CONSTANT:
+        if value.form is ValueForm.CONSTANT:
             self._stored[value] = math.prod(shape)
             return True
         read = self._read(value)
@@ -109,7 +109,7 @@ class Constants:
 
     def literal(self, value: Value) -> Array | None:
         """The numbers if a constant in the place of the computation would take no more memory."""
-        if value not in self._stored or value.form is Form.CONSTANT:
+        if value not in self._stored or value.form is ValueForm.CONSTANT:
             return None
         array = self.value(value)
         return array if array is not None and array.size <= self._stored[value] else None
@@ -142,14 +142,14 @@ class Constants:
 
     def _read(self, value: Value) -> list[Value] | None:
         """The values whose elements it reads, ``None`` if it is no function of constants."""
-        if value.form is Form.COPY:
+        if value.form is ValueForm.COPY:
             return value.args
         known = self._dialect.computations.get(value.op or "")
         return None if known is None else value.args[known.reads]
 
     def _step(self, value: Value) -> Array | None:
         shape, dtype = self._dialect.fixed_shape(value.kind), self._dialect.dtype_of(value.kind)
-        if value.form is Form.CONSTANT:
+        if value.form is ValueForm.CONSTANT:
             result = value.array()
         else:
             result = self._computed(value, shape, dtype)
@@ -161,7 +161,7 @@ class Constants:
         operands = [self._values[child] for child in self._read(value) or ()]
         if any(operand is None for operand in operands):
             return None
-        if value.form is Form.COPY:
+        if value.form is ValueForm.COPY:
             return operands[0]
         try:
             with np.errstate(all="ignore"):  # what is not finite is refused later

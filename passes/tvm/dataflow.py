@@ -21,7 +21,7 @@ class UnreadableFunctionError(Exception):
         self.refusal = Refusal(code, why)
 
 
-class Form(Enum):
+class ValueForm(Enum):
     """What kind of an expression computes a value."""
 
     CALL = auto()
@@ -60,7 +60,7 @@ class Value(ABC):
 
     @property
     @abstractmethod
-    def form(self) -> Form: ...
+    def form(self) -> ValueForm: ...
 
     @property
     @abstractmethod

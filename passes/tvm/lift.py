@@ -13,7 +13,7 @@ from bnfx.passes.lifting.slices import split_part
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.tvm.arithmetic_roles import ARITHMETIC, read_arithmetic
 from bnfx.passes.tvm.constant_arrays import Constants
-from bnfx.passes.tvm.dataflow import Dataflow, Form, Value
+from bnfx.passes.tvm.dataflow import Dataflow, Value, ValueForm
 from bnfx.passes.tvm.dialect import Called, Dialect
 from bnfx.passes.tvm.movements import read_movement
 from bnfx.passes.tvm.operators import read_batch_norm, read_operator, with_bias
@@ -89,10 +89,13 @@ class _Lifter:
         """Whether it is that of an earlier node: one part of a tuple, or a sum with a bias."""
         if not value.args or not self._as_needed(value, value.args[0]):
             return False
-        if is_first_part_alone(value.args[0], self.flow) and value.form in (Form.PART, Form.COPY):
+        if is_first_part_alone(value.args[0], self.flow) and value.form in (
+            ValueForm.PART,
+            ValueForm.COPY,
+        ):
             node = self.nodes[value] = self.nodes[value.args[0]]
             node.pinned |= value in self.flow.pinned
-            if value.form is Form.PART:
+            if value.form is ValueForm.PART:
                 node.origin = value
             return True
         return value.op in self.dialect.biases and self._adds_bias(value)
@@ -152,9 +155,9 @@ class _Lifter:
         return self._once[arg]
 
     def _give_role(self, value: Value, node: Node) -> None:
-        if value.form is Form.PART:
+        if value.form is ValueForm.PART:
             self._give_part(value, node)
-        elif value.form is Form.COPY:
+        elif value.form is ValueForm.COPY:
             self._give_copy(node)
         elif value.op == "nn.batch_norm":
             self._give_batch_norm(value, node)
@@ -217,7 +220,7 @@ class _Lifter:
         if value.op == "nn.dropout" and not is_first_part_alone(value, self.flow):
             return
         joined = value.args[0] if value.op == self.dialect.concat else None
-        if joined is not None and joined.form is not Form.TUPLE:
+        if joined is not None and joined.form is not ValueForm.TUPLE:
             return
         before = node.inputs[:1]
         if joined is not None:

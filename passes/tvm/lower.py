@@ -11,7 +11,7 @@ from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
 from bnfx.passes.graph import Affine, Linear, Node
 from bnfx.passes.lifting.affine_arithmetic import aligned
 from bnfx.passes.rules.guards import multiply_add_dtype
-from bnfx.passes.tvm.dataflow import Expr, Form, Value
+from bnfx.passes.tvm.dataflow import Expr, Value, ValueForm
 from bnfx.passes.tvm.emitter import Emitter
 from bnfx.passes.tvm.lift import LiftedFlow
 from bnfx.passes.values import Values
@@ -92,7 +92,7 @@ class _BodyWriter:
             made: dict[Value, Expr] = {}
             for value in self._own(node):
                 made[value] = self._copy(value, node, made)
-            parts = [made[value] for value in made if value.form is Form.PART]
+            parts = [made[value] for value in made if value.form is ValueForm.PART]
             return self._emitter.seen_by_all(parts) if parts else list(made.values())[-1]
         data = self._written[node.inputs[0]]
         place = self._first[self._lifted.nodes[node.origin]]
@@ -106,7 +106,7 @@ class _BodyWriter:
     def _literal(self, arg: Value, value: Value, node: Node) -> Expr | None:
         """A constant to be written in its place, rather than what computes it."""
         constants = self._lifted.constants
-        if value.op is None or arg not in constants or arg.form is Form.CONSTANT:
+        if value.op is None or arg not in constants or arg.form is ValueForm.CONSTANT:
             return None
         # A bias is written right behind its operator, where what computes it may not have run.
         is_bias = self._lifted.calls.get(node) not in (None, value)
@@ -117,7 +117,7 @@ class _BodyWriter:
         """An untouched value over what its operands are now."""
         args: list[Expr] = []
         for arg in value.args:
-            expr = arg.expr if arg.form is Form.CONSTANT else self._literal(arg, value, node)
+            expr = arg.expr if arg.form is ValueForm.CONSTANT else self._literal(arg, value, node)
             if expr is None:
                 expr = made[arg] if arg in made else self._written[self._node(arg)]
             args.append(expr)

@@ -12,7 +12,7 @@ from bnfx.passes.lifting.survey import abandoned, kept
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Site
 from bnfx.passes.rules.rule import Rule
-from bnfx.passes.tvm.dataflow import Dataflow, Expr, Form, UnreadableFunctionError, Value
+from bnfx.passes.tvm.dataflow import Dataflow, Expr, UnreadableFunctionError, Value, ValueForm
 from bnfx.passes.tvm.dialect import Dialect
 from bnfx.passes.tvm.lift import LiftedFlow, lift
 from bnfx.passes.tvm.sites import Names, site_of
@@ -20,7 +20,7 @@ from bnfx.passes.values import Values
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class RewrittenFunction:
     """A rewritten module, and a report for each of its functions."""
 
     module: Any
@@ -116,7 +116,7 @@ class FunctionRewriter(ABC):
     def _inside(self, flow: Dataflow, prefix: str) -> Mapping[Value, Expr]:
         """What stands for each function or pair of branches inside."""
         found: dict[Value, Expr] = {}
-        for count, value in enumerate(v for v in flow.values if v.form is Form.NESTED):
+        for count, value in enumerate(v for v in flow.values if v.form is ValueForm.NESTED):
             branches = self.branches(value.expr)
             if not branches:
                 found[value] = self.function(value.expr, f"{prefix}function_{count}.")

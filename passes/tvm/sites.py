@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bnfx.passes.report import Site
-from bnfx.passes.tvm.dataflow import Expr, Form, Value
+from bnfx.passes.tvm.dataflow import Expr, Value, ValueForm
 
 
 class Names:
@@ -21,7 +21,7 @@ class Names:
         self._counts: dict[str, int] = {}
 
     def of(self, value: Value) -> str:
-        if value.form is Form.CONSTANT:  # one that is shared notes its first reader
+        if value.form is ValueForm.CONSTANT:  # one that is shared notes its first reader
             return self.unique("constant")
         if value.name:
             return self.unique(value.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bnfx.passes.graph import Node, Opaque
-from bnfx.passes.tvm.dataflow import Dataflow, Form, Value
+from bnfx.passes.tvm.dataflow import Dataflow, Value, ValueForm
 
 # They give a tuple, of which one part alone is of interest.
 _FIRST_PART = frozenset({"nn.batch_norm", "nn.dropout"})
@@ -13,7 +13,7 @@ _FIRST_PART = frozenset({"nn.batch_norm", "nn.dropout"})
 
 def is_first_part_alone(value: Value, flow: Dataflow) -> bool:
     """Whether it is a tuple of which nobody reads more than the first part."""
-    while value.form is Form.COPY:
+    while value.form is ValueForm.COPY:
         (value,) = value.args
     if value.op not in _FIRST_PART:
         return False
@@ -23,8 +23,8 @@ def is_first_part_alone(value: Value, flow: Dataflow) -> bool:
         if whole is flow.result:
             return False
         for reader in whole.readers:
-            (wholes if reader.form is Form.COPY else parts).append(reader)
-    firsts = all(reader.form is Form.PART and reader.index == 0 for reader in parts)
+            (wholes if reader.form is ValueForm.COPY else parts).append(reader)
+    firsts = all(reader.form is ValueForm.PART and reader.index == 0 for reader in parts)
     return firsts and bool(parts) and flow.stand_together(parts)
 
 

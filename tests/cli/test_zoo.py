@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from bnfx import cli
 from bnfx.bench.zoo import run as zoo
 from bnfx.bench.zoo.assess import measure
-from bnfx.bench.zoo.catalogue import Entry, entries
+from bnfx.bench.zoo.catalogue import ZooModel, entries
 from bnfx.bench.zoo.page import print_markdown
 from bnfx.bench.zoo.random_norms import randomise
 from bnfx.bench.zoo.row import Counts, Outcomes, ZooRow
@@ -63,8 +63,8 @@ class Tiny(nn.Module):
         return self.lowers(self.folds(self.conv(x)).sin()).cos()
 
 
-def tiny_entry(load: Callable[[], nn.Module] = Tiny) -> Entry:
-    return Entry("tiny", load, SHAPE)
+def tiny_entry(load: Callable[[], nn.Module] = Tiny) -> ZooModel:
+    return ZooModel("tiny", load, SHAPE)
 
 
 def off_by(factor: float) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ GROWTH_MIB = 64
 
 
 @dataclass
-class Outcome:
+class SoakOutcome:
     """What was seen in one form.
 
     Args:

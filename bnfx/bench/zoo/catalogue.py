@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZooModel:
     """A model of the zoo.
 
     Args:
@@ -86,34 +86,34 @@ _ENCODERS = {"DPT": "tu-vit_tiny_patch16_224"}  # where it cannot be resnet18
 _DECODER_SIZES = {"DPT": 224, "PAN": 128}  # where it is not 64
 
 
-def entries() -> Iterator[Entry]:
+def entries() -> Iterator[ZooModel]:
     """All of it, in the order in which it is run."""
     yield from _torchvision()
     for name, size in TIMM.items():
-        yield Entry(f"timm/{name}", _timm(name), _image(size))
+        yield ZooModel(f"timm/{name}", _timm(name), _image(size))
     missing = importlib.util.find_spec("segmentation_models_pytorch") is None
     why = "segmentation_models_pytorch is not installed" if missing else ""
     for decoder in _DECODERS:
-        yield Entry(
+        yield ZooModel(
             f"smp/{decoder}", _smp(decoder), _image(_DECODER_SIZES.get(decoder, _SIZE)), why
         )
 
 
-def _torchvision() -> Iterator[Entry]:
+def _torchvision() -> Iterator[ZooModel]:
     from torchvision import models
 
     for name in models.list_models(module=models):
         options, size = _CLASSIFICATION.get(name, ({}, _SIZE))
-        yield Entry(f"torchvision/{name}", _built(name, **options), _image(size))
+        yield ZooModel(f"torchvision/{name}", _built(name, **options), _image(size))
     for name in models.list_models(module=models.segmentation):
         load = _built(name, weights_backbone=None)
-        yield Entry(f"torchvision/{name}", load, _image(_SIZE))
+        yield ZooModel(f"torchvision/{name}", load, _image(_SIZE))
     for name in models.list_models(module=models.detection):
         size = _BACKBONE_SIZES.get(name, _SIZE)
-        yield Entry(f"torchvision/{name}.backbone", _backbone(name), _image(size))
+        yield ZooModel(f"torchvision/{name}.backbone", _backbone(name), _image(size))
     for name in models.list_models(module=models.video):
         frames, size = _VIDEO.get(name, _CLIP)
-        yield Entry(f"torchvision/{name}", _built(name), (1, 3, frames, size, size))
+        yield ZooModel(f"torchvision/{name}", _built(name), (1, 3, frames, size, size))
 
 
 def _built(name: str, **options: Any) -> Callable[[], nn.Module]:

@@ -15,13 +15,13 @@ from typing import Literal
 import torch
 
 from bnfx.bench.zoo.assess import Inner, as_it_is, measure
-from bnfx.bench.zoo.catalogue import Entry
+from bnfx.bench.zoo.catalogue import ZooModel
 from bnfx.bench.zoo.page import print_markdown
 from bnfx.bench.zoo.row import ZooRow
 from bnfx.bench.zoo.show import print_json, print_table
 from bnfx.report.progress import progress
 
-Form = Literal["table", "json", "markdown"]
+TableFormat = Literal["table", "json", "markdown"]
 
 # Models with more parameters run in float32: in float64 they do not fit beside their folded copies.
 MAX_WIDE = 150e6
@@ -29,9 +29,9 @@ _PRINT = {"table": print_table, "json": print_json, "markdown": print_markdown}
 
 
 def run(
-    entries: Sequence[Entry],
+    entries: Sequence[ZooModel],
     *,
-    form: Form = "table",
+    form: TableFormat = "table",
     rows: Path | None = None,
     inner: Inner = as_it_is,
 ) -> int:
@@ -65,12 +65,12 @@ def run(
     return int(any(row.problems for row in measured))
 
 
-def select(entries: Iterable[Entry], only: Sequence[str]) -> list[Entry]:
+def select(entries: Iterable[ZooModel], only: Sequence[str]) -> list[ZooModel]:
     """The entries with one of ``only`` in their name; all if it is empty."""
     return [entry for entry in entries if not only or any(part in entry.name for part in only)]
 
 
-def _measure(entry: Entry, inner: Inner) -> ZooRow:
+def _measure(entry: ZooModel, inner: Inner) -> ZooRow:
     if entry.left_out:
         return ZooRow(entry.name, left_out=entry.left_out)
     start = time.perf_counter()
@@ -92,7 +92,7 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {message}"
 
 
-def _run(entry: Entry, inner: Inner) -> ZooRow:
+def _run(entry: ZooModel, inner: Inner) -> ZooRow:
     random = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)

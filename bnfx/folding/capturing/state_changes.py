@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bnfx.errors import CaptureError
-from bnfx.folding.given import WAY_OUT, Inputs, copied
+from bnfx.folding.given import WAY_OUT, ExampleInputs, copied
 from bnfx.folding.verify import allowed, relative_error
 
 
@@ -30,7 +30,7 @@ _LIST = re.compile(r"side effects happened.*double check: (\[.*\])\s*$", re.DOTA
 _MODULE = re.compile(r"L\['self'\](\._modules\['[^']*'\])*(\._buffers|\._parameters)?")
 
 
-def check_no_state(model: nn.Module, inputs: Inputs) -> None:
+def check_no_state(model: nn.Module, inputs: ExampleInputs) -> None:
     """Run a copy; what that changed in it must be of no use to the next call.
 
     That is tried out: without the attributes that a call rebinds, a call still answers the same.
@@ -101,7 +101,7 @@ def _refusal(model: nn.Module, place: _Place) -> str:
     )
 
 
-def _answer(model: nn.Module, inputs: Inputs) -> Any:
+def _answer(model: nn.Module, inputs: ExampleInputs) -> Any:
     args, kwargs = inputs.copied()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)

@@ -21,7 +21,7 @@ from bnfx.passes.graph import Affine, Linear, Node, Opaque
 from bnfx.passes.rules.rule import Rule
 
 
-class Chain:
+class ModuleChain:
     """Folds in one chain of modules."""
 
     def __init__(self, model: nn.Module, paths: Sequence[str], rules: Sequence[Rule]) -> None:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from bnfx.errors import CaptureError
-from bnfx.folding.given import Inputs, check_own_forward, copied
-from bnfx.folding.modules.chain import Chain
+from bnfx.folding.given import ExampleInputs, check_own_forward, copied
+from bnfx.folding.modules.chain import ModuleChain
 from bnfx.folding.modules.seen import seen_inputs, seen_pairs
 from bnfx.folding.modules.succession import Pair, Succession
 from bnfx.passes.report import GraphReport, Outcome
@@ -70,7 +70,7 @@ def graph_only(report: GraphReport) -> list[str]:
 
 
 def fold_modules(
-    model: nn.Module, inputs: Inputs, rules: Sequence[Rule], assume: str | None = None
+    model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule], assume: str | None = None
 ) -> SameClass:
     """Fold on a deep copy of ``model`` what maps onto its modules.
 
@@ -102,7 +102,7 @@ def fold_modules(
     chains = [chain for chain in _chains(pairs) if chosen]
     seen = seen_inputs(model, inputs, {chain[0] for chain in chains})
     for paths in chains:
-        chain = Chain(result.model, paths, chosen)
+        chain = ModuleChain(result.model, paths, chosen)
         chain.fold(None)
         if chain.units_left() and (examples := seen.get(paths[0])):
             chain.fold(examples)

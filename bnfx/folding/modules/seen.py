@@ -9,13 +9,13 @@ import torch
 from torch import fx, nn
 
 from bnfx.folding.capturing.capture import capture
-from bnfx.folding.given import Inputs, copied
+from bnfx.folding.given import ExampleInputs, copied
 from bnfx.folding.modules.succession import Pair
 from bnfx.passes.fx.metadata import readable_path
 
 
 def seen_inputs(
-    model: nn.Module, inputs: Inputs, paths: Collection[str]
+    model: nn.Module, inputs: ExampleInputs, paths: Collection[str]
 ) -> dict[str, tuple[Any, ...]]:
     """For each of the modules, a tensor like the one that it was given, if all had one rank."""
     if not inputs or not paths:
@@ -43,7 +43,7 @@ def seen_inputs(
     }
 
 
-def seen_running(model: nn.Module, inputs: Inputs, paths: Collection[str]) -> list[str]:
+def seen_running(model: nn.Module, inputs: ExampleInputs, paths: Collection[str]) -> list[str]:
     """Those of the modules that run on the example; all, if there is none."""
     if not inputs or not paths:
         return list(paths)
@@ -60,7 +60,7 @@ def seen_running(model: nn.Module, inputs: Inputs, paths: Collection[str]) -> li
     return [path for path in paths if model.get_submodule(path) in ran]
 
 
-def seen_pairs(model: nn.Module, inputs: Inputs) -> list[Pair]:
+def seen_pairs(model: nn.Module, inputs: ExampleInputs) -> list[Pair]:
     """Modules that follow one another in the graph of the example, and have no other reader there.
 
     Raises:

@@ -18,7 +18,7 @@ from bnfx.inner.tvm.extract import extracted
 from bnfx.inner.tvm.placement import Placement
 from bnfx.inner.tvm.views import FOR_TORCH, give_views, is_view
 from bnfx.inner.tvm.write import Mismatch
-from bnfx.tvm.ops import TABLE, Call
+from bnfx.tvm.ops import TABLE, OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT
 from bnfx.tvm.settings import Settings
 
@@ -88,7 +88,7 @@ def _refusal(node: fx.Node, device: str) -> str | None:
     row = TABLE.get(name_of(node)) if node.target.namespace == "aten" else None
     if row is None:
         return "not in the table of what TVM gets right"
-    call = Call(node)
+    call = OpCall(node)
     where = {"llvm": "cpu"}.get(device, device)
     if any(tensor.device.type != where for tensor in (call.output, *call.tensors())):
         return f"not on {where}"

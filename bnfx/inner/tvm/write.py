@@ -10,7 +10,7 @@ from torch import fx
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, TensorType, constant, type_of
-from bnfx.tvm.ops import TABLE, Call, Lowering
+from bnfx.tvm.ops import TABLE, Lowering, OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT
 
 
@@ -80,7 +80,7 @@ def _call(node: fx.Node, builder: Any, values: dict[fx.Node, Any]) -> Any:
         assert isinstance(source, fx.Node)
         pieces: Any = values[source]
         return pieces[at]
-    call = Call(node)
+    call = OpCall(node)
     try:
         result = Lowering(call, builder, values).run(TABLE[str(node.target.__name__)])  # type: ignore[union-attr]
     except Exception as error:

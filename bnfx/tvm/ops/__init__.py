@@ -9,9 +9,9 @@ grid, and fails for a row without one.
 from __future__ import annotations
 
 from bnfx.tvm.ops import gather, moves, norms, pointwise, pools, products
-from bnfx.tvm.ops.lowering import Call, Lowering, Row
+from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 
-__all__ = ["TABLE", "Call", "Lowering", "Row"]
+__all__ = ["TABLE", "Lowering", "OpCall", "Row"]
 
 TABLE: dict[str, Row] = {
     row.op: row

@@ -8,10 +8,10 @@ from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, constant
 from bnfx.tvm.ops.constant_nodes import CONSTANT
-from bnfx.tvm.ops.lowering import MOVABLE, Call, Lowering, Row
+from bnfx.tvm.ops.lowering import MOVABLE, Lowering, OpCall, Row
 
 
-def _positions(call: Call) -> list[tuple[int, torch.Tensor]] | str:
+def _positions(call: OpCall) -> list[tuple[int, torch.Tensor]] | str:
     """For each indexed axis the places that are taken along it; or why there are none.
 
     The axes must be neighbours, and each index vary along a dimension of its own, in their order:
@@ -41,7 +41,7 @@ def _positions(call: Call) -> list[tuple[int, torch.Tensor]] | str:
     return [(axis, value.reshape(-1)) for axis, value in taken]
 
 
-def _check(call: Call) -> str | None:
+def _check(call: OpCall) -> str | None:
     positions = _positions(call)
     return positions if isinstance(positions, str) else None
 
@@ -58,7 +58,7 @@ def _index(low: Lowering) -> Expr:
 class _Gather(Row):
     """The indices are of another dtype than what is indexed."""
 
-    def refusal(self, call: Call) -> str | None:
+    def refusal(self, call: OpCall) -> str | None:
         dtype = call.output.dtype
         if dtype not in self.dtypes or call.value("self").dtype != dtype:
             return f"of {str(dtype).removeprefix('torch.')}"

@@ -18,7 +18,7 @@ FLOATS = frozenset({torch.float16, torch.float32, torch.float64})
 MOVABLE = FLOATS | {torch.int32, torch.int64}
 
 
-class Call:
+class OpCall:
     """A call of an ATen operator whose values' shapes and dtypes are known.
 
     Args:
@@ -80,7 +80,7 @@ class Call:
 
 _NONE = object()
 Emit = Callable[["Lowering"], Any]
-Check = Callable[[Call], "str | None"]
+Check = Callable[[OpCall], "str | None"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Row:
     moves: bool = False
     any_size: bool = False
 
-    def refusal(self, call: Call) -> str | None:
+    def refusal(self, call: OpCall) -> str | None:
         """Why this call is not to be written, if it is not."""
         tensors = [call.output, *call.tensors()]
         dtype = tensors[0].dtype
@@ -133,7 +133,7 @@ class Lowering:
         values: of the nodes that it reads.
     """
 
-    call: Call
+    call: OpCall
     builder: Any
     values: Mapping[fx.Node, Any]
     widen: bool = field(init=False, default=False)

@@ -9,7 +9,7 @@ import torch
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.lowering import FLOATS, MOVABLE, Call, Lowering, Row
+from bnfx.tvm.ops.lowering import FLOATS, MOVABLE, Lowering, OpCall, Row
 
 
 def _reshape(low: Lowering) -> Expr:
@@ -17,7 +17,7 @@ def _reshape(low: Lowering) -> Expr:
     return low.reshaped(low.tensor("self"), low.result_shape())
 
 
-def _permute(axes: Callable[[Call], Sequence[int]]) -> Callable[[Lowering], Expr]:
+def _permute(axes: Callable[[OpCall], Sequence[int]]) -> Callable[[Lowering], Expr]:
     def emit(low: Lowering) -> Expr:
         order = list(axes(low.call))
         if order == sorted(order):
@@ -27,7 +27,7 @@ def _permute(axes: Callable[[Call], Sequence[int]]) -> Callable[[Lowering], Expr
     return emit
 
 
-def _swapped(call: Call) -> list[int]:
+def _swapped(call: OpCall) -> list[int]:
     order = list(range(call.value("self").dim()))
     if len(order) < 2:  # torch.t of a vector
         return order
@@ -36,7 +36,7 @@ def _swapped(call: Call) -> list[int]:
     return order
 
 
-def _rank_is_positive(call: Call) -> str | None:
+def _rank_is_positive(call: OpCall) -> str | None:
     return None if call.value("self").dim() else "of no dimension"
 
 
@@ -74,7 +74,7 @@ def _pieces(low: Lowering) -> tuple[Expr, ...]:
     return tuple(pieces)
 
 
-def _no_piece_is_empty(call: Call) -> str | None:
+def _no_piece_is_empty(call: OpCall) -> str | None:
     return None if all(piece.numel() for piece in call.result) else "of no elements"
 
 
@@ -100,7 +100,7 @@ def _pad(low: Lowering) -> Expr:
     return low.emit(relax.op.nn.pad(low.tensor("self"), widths, "constant", float(low["value"])))
 
 
-def _grows(call: Call) -> str | None:
+def _grows(call: OpCall) -> str | None:
     return "with a negative pad" if any(width < 0 for width in call["pad"]) else None
 
 
@@ -108,7 +108,7 @@ def _same(low: Lowering) -> Any:
     return low.tensor("self")
 
 
-def _plain_copy(call: Call) -> str | None:
+def _plain_copy(call: OpCall) -> str | None:
     given = (call.arguments.get("device"), call.arguments.get("layout"))
     if given[0] is not None and torch.device(given[0]) != call.value("self").device:
         return "to another device"

@@ -8,7 +8,7 @@ import torch
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.lowering import Call, Lowering, Row
+from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 
 
 def _sum(low: Lowering) -> Expr:
@@ -30,7 +30,7 @@ def _softmax(low: Lowering) -> Expr:
     return low.emit(relax.op.nn.softmax(low.tensor("self"), low.call.axis("dim")))
 
 
-def _has_dimensions(call: Call) -> str | None:
+def _has_dimensions(call: OpCall) -> str | None:
     return None if call.value("self").dim() else "of no dimension"
 
 
@@ -80,17 +80,17 @@ def _batch_norm(low: Lowering) -> tuple[Expr, ...]:
     return (_scaled(low, low.emit(relax.op.multiply(x, scale)), shape),)
 
 
-def _one_result(call: Call) -> str | None:
+def _one_result(call: OpCall) -> str | None:
     return None if call.only_first() else "with its statistics"
 
 
-def _one_dtype(call: Call) -> str | None:
+def _one_dtype(call: OpCall) -> str | None:
     """Half the inputs of a normalisation may be of float32: then none of it goes to TVM."""
     same = all(tensor.dtype == call.output.dtype for tensor in call.tensors())
     return None if same and call.output.dtype is not torch.float16 else "of float16"
 
 
-def _in_order(call: Call) -> str | None:
+def _in_order(call: OpCall) -> str | None:
     """Of other layouts, torch's fake tensors tell the strides of the answer wrongly."""
     return None if call.value("input").is_contiguous() else "of another layout"
 

@@ -16,19 +16,19 @@ from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
 from bnfx.tvm.ops.constant_nodes import CONSTANT
-from bnfx.tvm.ops.lowering import Call, Lowering, Row
+from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 
 _NAMES = ("multiply", "add", "subtract", "divide")
 _mul, _add, _sub, _div = (getattr(relax.op, name) for name in _NAMES)
 
 
-def _numbers(*names: str) -> Callable[[Call], str | None]:
+def _numbers(*names: str) -> Callable[[OpCall], str | None]:
     """Whether what is no tensor is a plain number, and not 0.
 
     TVM takes ``x * 0`` for 0, whatever x is, and ``x / 0`` for an error.
     """
 
-    def check(call: Call) -> str | None:
+    def check(call: OpCall) -> str | None:
         for name in names:
             value = call[name]
             if isinstance(value, fx.Node):
@@ -44,13 +44,13 @@ def _numbers(*names: str) -> Callable[[Call], str | None]:
     return check
 
 
-def _alpha(call: Call) -> str | None:
+def _alpha(call: OpCall) -> str | None:
     if call["alpha"] != 1 and call.output.dtype is torch.float16:
         return "with alpha, of float16"  # which PyTorch rounds first
     return _numbers("alpha")(call)
 
 
-def _two_operands(call: Call) -> str | None:
+def _two_operands(call: OpCall) -> str | None:
     """``x - x`` and ``x / x`` are known beforehand, TVM takes it, but for NaN and infinity."""
     return "of a tensor and itself" if call["self"] is call["other"] else None
 
@@ -89,7 +89,7 @@ def _clamp(least: str | float | None, most: str | float | None) -> Callable[[Low
     return emit
 
 
-def _bounds_are_numbers(call: Call) -> str | None:
+def _bounds_are_numbers(call: OpCall) -> str | None:
     bounds = [call.arguments.get(name) for name in ("min", "max", "min_val", "max_val")]
     return "with NaN as a bound" if any(b is not None and math.isnan(b) for b in bounds) else None
 
@@ -156,11 +156,11 @@ def _square(low: Lowering) -> Expr:
     return low.emit(_mul(x, x))
 
 
-def _is_square(call: Call) -> str | None:
+def _is_square(call: OpCall) -> str | None:
     return None if call["exponent"] == 2 else f"with exponent={call['exponent']}"
 
 
-def _plain(call: Call) -> str | None:
+def _plain(call: OpCall) -> str | None:
     return "with a number of another kind" if isinstance(call["other"], (bool, complex)) else None
 
 

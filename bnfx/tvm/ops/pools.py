@@ -8,11 +8,11 @@ from typing import Any
 from tvm import relax, te, tirx
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.lowering import Call, Lowering, Row
+from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 from bnfx.tvm.ops.products import spread
 
 
-def _window(call: Call) -> tuple[list[int], list[int], list[int], list[int]]:
+def _window(call: OpCall) -> tuple[list[int], list[int], list[int], list[int]]:
     """Kernel, stride, padding and dilation, one number for each of two dimensions."""
     kernel = spread(call["kernel_size"], 2)
     stride = spread(call["stride"], 2) if call["stride"] else kernel
@@ -20,7 +20,7 @@ def _window(call: Call) -> tuple[list[int], list[int], list[int], list[int]]:
     return kernel, stride, spread(call["padding"], 2), dilation
 
 
-def _max_of(call: Call, dtype: str) -> Callable[[Any], Any]:
+def _max_of(call: OpCall, dtype: str) -> Callable[[Any], Any]:
     """Windows may reach beyond the image, as ``ceil_mode`` lets them: only what is in it counts."""
     kernel, stride, padding, dilation = _window(call)
     *_, height, width = call.shape("self")
@@ -52,7 +52,7 @@ def _max_pool(low: Lowering) -> tuple[Expr, ...]:
     return (low.builder.emit_te(_max_of(low.call, low.dtype), x),)
 
 
-def _indices_are_unread(call: Call) -> str | None:
+def _indices_are_unread(call: OpCall) -> str | None:
     return None if call.only_first() else "with its indices"
 
 
@@ -72,7 +72,7 @@ def _averaged(
     return low.reshaped(pooled, low.result_shape()) if len(shape) == 3 else pooled
 
 
-def _plain_average(call: Call) -> str | None:
+def _plain_average(call: OpCall) -> str | None:
     if call["divisor_override"] is not None:
         return "with divisor_override"
     kernel, stride, padding, _ = _window(call)
@@ -88,7 +88,7 @@ def _adaptive(low: Lowering) -> Expr:
     return _averaged(low, window, window, [0, 0], True)
 
 
-def _even_windows(call: Call) -> str | None:
+def _even_windows(call: OpCall) -> str | None:
     sizes, out = call.shape("self")[-2:], call.output.shape[-2:]
     if any(size % target for size, target in zip(sizes, out, strict=True)):
         return "with windows of several sizes"

@@ -8,7 +8,7 @@ from typing import Any
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.lowering import Call, Lowering, Row
+from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 
 CONVS = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
 TRANSPOSED = {
@@ -42,7 +42,7 @@ def _convolution(low: Lowering) -> Expr:
     return low.emit(relax.op.add(result, bias))
 
 
-def _known_rank(call: Call) -> str | None:
+def _known_rank(call: OpCall) -> str | None:
     spatial = call.value("weight").dim() - 2
     if spatial not in CONVS or call.value("input").dim() != spatial + 2:
         return f"of {spatial} dimensions"
@@ -51,7 +51,7 @@ def _known_rank(call: Call) -> str | None:
     return None
 
 
-def _not_odd(call: Call) -> str | None:
+def _not_odd(call: OpCall) -> str | None:
     """Transposed: what TVM's kernels have in common for one to three dimensions."""
     if not call["transposed"]:
         return None
@@ -81,7 +81,7 @@ def _sum_with_product(low: Lowering) -> Expr:
     return low.emit(relax.op.add(summand, product))
 
 
-def _beta_is_not_zero(call: Call) -> str | None:
+def _beta_is_not_zero(call: OpCall) -> str | None:
     return "with beta=0" if call["beta"] == 0 else None  # NaN in self is not to show then
 
 

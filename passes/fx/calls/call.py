@@ -25,23 +25,23 @@ from bnfx.passes.fx.calls.signatures import (
     NATIVE_BATCH_NORM,
     NORM_OF_ATEN,
     REQUIRED,
-    Form,
+    CallForm,
     Signature,
 )
 from bnfx.passes.fx.facts.spelling import spelling_of
 from bnfx.passes.refusals import Code, Refusal
 
-ALGEBRA: Mapping[str, Form] = {
-    "conv1d": Form("conv", CONV, 1),
-    "conv2d": Form("conv", CONV, 2),
-    "conv3d": Form("conv", CONV, 3),
-    "conv_transpose1d": Form("conv_transpose", CONV_TRANSPOSE, 1),
-    "conv_transpose2d": Form("conv_transpose", CONV_TRANSPOSE, 2),
-    "conv_transpose3d": Form("conv_transpose", CONV_TRANSPOSE, 3),
-    "linear": Form("linear", LINEAR),
-    "batch_norm": Form("batch_norm", BATCH_NORM, native=NORM_OF_ATEN),
-    "instance_norm": Form("instance_norm", INSTANCE_NORM, native=INSTANCE_NORM_OF_ATEN),
-    "native_batch_norm": Form("native_batch_norm", NATIVE_BATCH_NORM),
+ALGEBRA: Mapping[str, CallForm] = {
+    "conv1d": CallForm("conv", CONV, 1),
+    "conv2d": CallForm("conv", CONV, 2),
+    "conv3d": CallForm("conv", CONV, 3),
+    "conv_transpose1d": CallForm("conv_transpose", CONV_TRANSPOSE, 1),
+    "conv_transpose2d": CallForm("conv_transpose", CONV_TRANSPOSE, 2),
+    "conv_transpose3d": CallForm("conv_transpose", CONV_TRANSPOSE, 3),
+    "linear": CallForm("linear", LINEAR),
+    "batch_norm": CallForm("batch_norm", BATCH_NORM, native=NORM_OF_ATEN),
+    "instance_norm": CallForm("instance_norm", INSTANCE_NORM, native=INSTANCE_NORM_OF_ATEN),
+    "native_batch_norm": CallForm("native_batch_norm", NATIVE_BATCH_NORM),
 }
 
 
@@ -75,7 +75,7 @@ def read_call(node: fx.Node) -> Call | Refusal | None:
     return None if form is None else bind(node, form)
 
 
-def bind(node: fx.Node, form: Form) -> Call | Refusal:
+def bind(node: fx.Node, form: CallForm) -> Call | Refusal:
     """A call of this form, its arguments by name."""
     native = form.native is not None and is_native(node.target)
     signature = form.native if native else form.signature

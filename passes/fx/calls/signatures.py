@@ -11,7 +11,7 @@ Signature = Mapping[str, Any]  # name -> default, in positional order
 
 
 @dataclass(frozen=True)
-class Form:
+class CallForm:
     """What a call is to the rules, and its arguments.
 
     Args:

@@ -37,7 +37,7 @@ from bnfx.passes.fx.calls.signatures import (
     SELECT,
     SLICE,
     WEIGHT,
-    Form,
+    CallForm,
     signature,
 )
 from bnfx.passes.fx.facts.spelling import facts_of
@@ -45,21 +45,23 @@ from bnfx.passes.fx.metadata import value_of
 from bnfx.passes.refusals import Refusal
 
 # Same elements, in row-major order: only shapes tell the rest.
-_RESHAPE = Form("reshape", None)
+_RESHAPE = CallForm("reshape", None)
 # The same value, if it was of the dtype and on the device before.
-_CAST = Form("cast", None)
-_DROPOUT = Form("dropout", DROPOUT, native=DROPOUT_OF_ATEN)
+_CAST = CallForm("cast", None)
+_DROPOUT = CallForm("dropout", DROPOUT, native=DROPOUT_OF_ATEN)
 
 
-def _resize(mode: str, *corners: str) -> Form:
-    return Form("interpolate", signature(" ".join(("output_size", *corners, "scales")), mode=mode))
+def _resize(mode: str, *corners: str) -> CallForm:
+    return CallForm(
+        "interpolate", signature(" ".join(("output_size", *corners, "scales")), mode=mode)
+    )
 
 
-STRUCTURE: Mapping[str, Form] = {
-    "alias": Form("identity", PLAIN),
-    "clone": Form("identity", LAYOUT),
-    "contiguous": Form("identity", LAYOUT),
-    "detach": Form("identity", PLAIN),
+STRUCTURE: Mapping[str, CallForm] = {
+    "alias": CallForm("identity", PLAIN),
+    "clone": CallForm("identity", LAYOUT),
+    "contiguous": CallForm("identity", LAYOUT),
+    "detach": CallForm("identity", PLAIN),
     "bfloat16": _CAST,
     "double": _CAST,
     "float": _CAST,
@@ -72,10 +74,10 @@ STRUCTURE: Mapping[str, Form] = {
     "dropout2d": _DROPOUT,
     "dropout3d": _DROPOUT,
     "feature_dropout": _DROPOUT,
-    "alpha_dropout": Form("dropout", ALPHA_DROPOUT, native=DROPOUT_OF_ATEN),
-    "relu": Form("relu", IN_PLACE),
-    "leaky_relu": Form("relu", LEAKY),
-    "prelu": Form("relu", WEIGHT),
+    "alpha_dropout": CallForm("dropout", ALPHA_DROPOUT, native=DROPOUT_OF_ATEN),
+    "relu": CallForm("relu", IN_PLACE),
+    "leaky_relu": CallForm("relu", LEAKY),
+    "prelu": CallForm("relu", WEIGHT),
     "flatten": _RESHAPE,
     "reshape": _RESHAPE,
     "reshape_as": _RESHAPE,
@@ -84,23 +86,23 @@ STRUCTURE: Mapping[str, Form] = {
     "unsqueeze": _RESHAPE,
     "view": _RESHAPE,
     "view_as": _RESHAPE,
-    "permute": Form("permute", DIMS),
-    "transpose": Form("transpose", PAIR),
-    "max_pool1d": Form("max_pool", MAX_POOL, 1),
-    "max_pool2d": Form("max_pool", MAX_POOL, 2),
-    "max_pool3d": Form("max_pool", MAX_POOL, 3),
-    "avg_pool1d": Form("avg_pool", AVG_POOL_1D, 1),
-    "avg_pool2d": Form("avg_pool", AVG_POOL, 2),
-    "avg_pool3d": Form("avg_pool", AVG_POOL, 3),
-    "adaptive_avg_pool1d": Form("adaptive_avg", ADAPTIVE_AVG, 1),
-    "adaptive_avg_pool2d": Form("adaptive_avg", ADAPTIVE_AVG, 2),
-    "adaptive_avg_pool3d": Form("adaptive_avg", ADAPTIVE_AVG, 3),
-    "adaptive_max_pool1d": Form("adaptive_max", ADAPTIVE_MAX, 1),
-    "adaptive_max_pool2d": Form("adaptive_max", ADAPTIVE_MAX, 2),
-    "adaptive_max_pool3d": Form("adaptive_max", ADAPTIVE_MAX, 3),
-    "mean": Form("mean", MEAN),
-    "amax": Form("amax", AMAX),
-    "interpolate": Form("interpolate", INTERPOLATE),
+    "permute": CallForm("permute", DIMS),
+    "transpose": CallForm("transpose", PAIR),
+    "max_pool1d": CallForm("max_pool", MAX_POOL, 1),
+    "max_pool2d": CallForm("max_pool", MAX_POOL, 2),
+    "max_pool3d": CallForm("max_pool", MAX_POOL, 3),
+    "avg_pool1d": CallForm("avg_pool", AVG_POOL_1D, 1),
+    "avg_pool2d": CallForm("avg_pool", AVG_POOL, 2),
+    "avg_pool3d": CallForm("avg_pool", AVG_POOL, 3),
+    "adaptive_avg_pool1d": CallForm("adaptive_avg", ADAPTIVE_AVG, 1),
+    "adaptive_avg_pool2d": CallForm("adaptive_avg", ADAPTIVE_AVG, 2),
+    "adaptive_avg_pool3d": CallForm("adaptive_avg", ADAPTIVE_AVG, 3),
+    "adaptive_max_pool1d": CallForm("adaptive_max", ADAPTIVE_MAX, 1),
+    "adaptive_max_pool2d": CallForm("adaptive_max", ADAPTIVE_MAX, 2),
+    "adaptive_max_pool3d": CallForm("adaptive_max", ADAPTIVE_MAX, 3),
+    "mean": CallForm("mean", MEAN),
+    "amax": CallForm("amax", AMAX),
+    "interpolate": CallForm("interpolate", INTERPOLATE),
     "upsample_nearest1d": _resize("nearest"),
     "upsample_nearest2d": _resize("nearest"),
     "upsample_nearest3d": _resize("nearest"),
@@ -111,15 +113,15 @@ STRUCTURE: Mapping[str, Form] = {
     "upsample_bilinear2d": _resize("bilinear", "corners"),
     "upsample_trilinear3d": _resize("trilinear", "corners"),
     "upsample_bicubic2d": _resize("bicubic", "corners"),
-    "pad": Form("pad", PAD),
-    "pixel_shuffle": Form("pixel_shuffle", FACTOR),
-    "pixel_unshuffle": Form("pixel_unshuffle", FACTOR),
-    "channel_shuffle": Form("channel_shuffle", FACTOR),
-    "cat": Form("cat", CAT),
-    "narrow": Form("narrow", NARROW),
-    "select": Form("select", SELECT),
-    "slice": Form("slice", SLICE),
-    "getitem": Form("getitem", INDEX),
+    "pad": CallForm("pad", PAD),
+    "pixel_shuffle": CallForm("pixel_shuffle", FACTOR),
+    "pixel_unshuffle": CallForm("pixel_unshuffle", FACTOR),
+    "channel_shuffle": CallForm("channel_shuffle", FACTOR),
+    "cat": CallForm("cat", CAT),
+    "narrow": CallForm("narrow", NARROW),
+    "select": CallForm("select", SELECT),
+    "slice": CallForm("slice", SLICE),
+    "getitem": CallForm("getitem", INDEX),
 }
 # What a module calls an argument, where it is not the function's name for it.
 _FACTORS = {"pixel_shuffle": "upscale_factor", "pixel_unshuffle": "downscale_factor"}
@@ -151,7 +153,7 @@ def read_structure(node: fx.Node, module: nn.Module) -> Call | None:
     return None if isinstance(call, Refusal) else call
 
 
-def _of_shape(node: fx.Node, form: Form) -> Call | None:
+def _of_shape(node: fx.Node, form: CallForm) -> Call | None:
     """A call of which only metadata say what it does."""
     source = node.args[0]
     if form.kind != "cast":

@@ -32,7 +32,7 @@ from bnfx.passes.fx.lowering.trace import trace_slots
 from bnfx.passes.fx.memory.aliasing import shares_memory_with
 from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
 
-Form = Literal["attributes", "placeholders", "traced"]
+WeightsAs = Literal["attributes", "placeholders", "traced"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Lowered:
 
 
 def lower(
-    module: fx.GraphModule, lifted: Lifted, form: Form, dtype: torch.dtype = torch.float64
+    module: fx.GraphModule, lifted: Lifted, form: WeightsAs, dtype: torch.dtype = torch.float64
 ) -> Lowered:
     """Write the rewritten neutral graph as a new module; ``module`` is untouched.
 
@@ -82,7 +82,7 @@ class _GraphWriter:
         lifted: Lifted,
         graph: fx.Graph,
         slots: Mapping[Node, Slots],
-        form: Form,
+        form: WeightsAs,
         dtype: torch.dtype,
     ) -> None:
         self.dtype = dtype
