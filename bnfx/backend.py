@@ -1,8 +1,8 @@
 """The ``torch.compile`` backend ``"bnfx"``.
 
-It looks at the graph that Dynamo captured, synchronises what is in training under a process group,
-folds what can be folded, and hands the graph to the inner compiler. Where gradients are needed the
-fold is part of the graph; one with nothing to do goes to the inner compiler as it came.
+It takes the graph that Dynamo captured, synchronises BatchNorms in training under a process group,
+folds what can be folded, and passes the graph to the inner compiler. Where gradients are needed,
+the fold is part of the graph. A graph with nothing to fold goes to the inner compiler unchanged.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def bnfx(
 ) -> Callable[..., Any]:
     """Fold the BatchNorms of a captured graph and compile the rest with the inner compiler.
 
-    Found by ``torch.compile(model, backend="bnfx")`` through its entry point.
+    ``torch.compile(model, backend="bnfx")`` finds it through its entry point.
 
     Args:
-        module: what Dynamo captured; left untouched.
+        module: the graph that Dynamo captured; left untouched.
         example_inputs: its inputs; parameters are the real tensors.
-        mode: as of ``torch.compile``; for the inner compiler Inductor.
+        mode: as for ``torch.compile``; passed on if the inner compiler is Inductor.
         options: see :class:`bnfx.options.Options`.
 
     Raises:
@@ -93,7 +93,7 @@ def bnfx(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What becomes of a graph: its report, and what was compiled; ``None``: nothing yet."""
+    """What becomes of a graph: its report, and what was compiled (``None``: nothing yet)."""
 
     report: GraphReport
     compiled: Callable[..., Any] | None = None
@@ -131,7 +131,7 @@ class _Job:
         return self.trace(inputs, "gradients are needed")
 
     def leave(self, refusal: Refusal, parameters: Mapping[str, torch.Tensor]) -> _Plan:
-        """Compile it as it came."""
+        """Leave the graph as it is, with this reason in the report."""
         return _Plan(survey(self.module, parameters, refusal))
 
     def fold(self, inputs: GraphInputs) -> _Plan:
@@ -164,7 +164,7 @@ class _Job:
         return self._verified(inputs, rewritten, compile_)
 
     def trace(self, inputs: GraphInputs, why: str) -> _Plan:
-        """Put the fold into it."""
+        """Make the fold part of the graph, so that gradients flow."""
         traced = trace(self.module, inputs, parse_rules(self.options.rules))
         if traced is None:
             refusal = Refusal(Code.GRADIENTS_NEEDED, "no BatchNorm folds in the graph")

@@ -31,23 +31,23 @@ _NO_LIMIT = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20, "al
 def explain(
     model: nn.Module | ExportedProgram, *example_args: Any, **example_kwargs: Any
 ) -> Report:
-    """What bnfx would do with each BatchNorm of ``model``: folded where, or left alone why.
+    """Report what bnfx would do with each BatchNorm of ``model``, and why.
 
     With example inputs, a copy of the model runs once, in eager mode under ``torch.no_grad()``, and
-    is captured as ``torch.compile`` captures it: a graph break gives two graphs. Without, it is
-    traced by ``torch.fx``, which knows no shapes. Neither model nor inputs are changed.
+    is captured as ``torch.compile`` captures it: a graph break gives two graphs. Without inputs,
+    it is traced by ``torch.fx``, which knows no shapes. Neither model nor inputs are changed.
 
     Args:
-        model: in evaluation mode, or each BatchNorm's verdict will be ``training-mode``. Of an
-            ``ExportedProgram``, the graph is read as it is, and inputs are not needed.
+        model: in evaluation mode; otherwise each BatchNorm's verdict will be ``training-mode``.
+            The graph of an ``ExportedProgram`` is read as it is, and inputs are not needed.
         example_args, example_kwargs: inputs that ``model`` accepts.
 
     Returns:
-        The report. A BatchNorm module that no captured graph runs is named in its notes.
+        The report. Its notes name each BatchNorm module that no captured graph runs.
 
     Raises:
         CaptureError: if the model cannot be copied, fails on the inputs, or is TorchScript; or,
-            without inputs, if it cannot be traced, or decides by an argument.
+            without inputs, if it cannot be traced, or if a branch in it depends on an argument.
     """
     if isinstance(model, ExportedProgram):
         return Report((survey_exported(model),))
@@ -75,7 +75,7 @@ def explain(
 
 
 def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-    """A backend that looks at the graph each time it runs, so a cached one is explained too."""
+    """A backend that explains a graph each time it runs, so that a cached one is explained too."""
 
     def run(*args: Any) -> Any:
         collected = _collected.get()
@@ -88,7 +88,7 @@ def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callab
 
 
 def _assumed(model: nn.Module) -> Iterator[GraphReport]:
-    """A note on folds that rest on the user's word."""
+    """A note on folds that hold only on the user's assurance."""
     if ASSUMES in vars(model):
         yield GraphReport(
             notes=(
@@ -99,7 +99,7 @@ def _assumed(model: nn.Module) -> Iterator[GraphReport]:
 
 
 def _unseen(model: nn.Module, graphs: Sequence[GraphReport]) -> Iterator[GraphReport]:
-    """A note on the BatchNorm modules that stand in no graph."""
+    """A note on the BatchNorm modules that are in no graph."""
     seen = {verdict.site.name.split(":")[0] for graph in graphs for verdict in graph.verdicts}
     missing = [
         name for name, module in model.named_modules() if is_batch_norm(module) and name not in seen

@@ -58,44 +58,46 @@ def fold(
     assume: str | None = None,
     **example_kwargs: Any,
 ) -> nn.Module | ExportedProgram:
-    """A copy of ``model`` in evaluation with its BatchNorms folded into neighbouring weights.
+    """Copy ``model``, in evaluation mode, with its BatchNorms folded into neighbouring weights.
 
     ``y = gamma * (W x + b - mean) / sqrt(var + eps) + beta`` becomes ``y = W' x + b'``, evaluated
     in float64 and rounded once to the weights' dtype. What cannot be proved exact is left as it is;
     :func:`bnfx.explain` says why.
 
     Args:
-        model: an ``nn.Module``, a ``GraphModule``, both in evaluation mode, or an
-            ``ExportedProgram``. It is not changed, and shares nothing with the result.
-        example_args, example_kwargs: inputs, as the model is called with them. A graph is what the
-            model does on them; without, it is traced symbolically, if nothing in the model decides
-            by an argument. Also needed for the ranks of inputs, where modules do not tell them.
-        keep: ``"module"``: the same class, deep-copied, with those folds of which it is proved
-            that they hold whatever the model's code does: layers get new weights, a BatchNorm
-            becomes an identity. ``"graph"``: a ``GraphModule``, with every fold. ``"auto"``: the
-            former where it holds every BatchNorm that a graph folds, or where no graph can be had;
-            else the latter.
+        model: an ``nn.Module`` or a ``GraphModule`` in evaluation mode, or an ``ExportedProgram``.
+            It is not changed, and shares nothing with the result.
+        example_args, example_kwargs: inputs that the model is called with. A graph captures what
+            the model does on them. Without inputs, the model is traced symbolically, which works
+            if no branch in it depends on an argument. Inputs also give the ranks that modules do
+            not state.
+        keep: ``"module"``: the same class, deep-copied, with the folds that are proved to hold
+            whatever the model's code does: layers get new weights, a BatchNorm becomes an
+            identity. ``"graph"``: a ``GraphModule``, with every fold. ``"auto"``: the class if it
+            can hold every fold of a BatchNorm that a graph has, or if no graph can be made;
+            otherwise the graph.
         rules: ``"all"``, ``"none"`` or rule names.
-        verify: compare both models on the inputs: ``True`` allows what rounding explains, a float
-            sets the bound on the relative error. ``"auto"`` is ``True`` where there are inputs.
+        verify: compare both models on the inputs. ``True`` allows what rounding explains; a float
+            sets the bound on the relative error; ``"auto"`` is ``True`` if there are inputs.
         assume: ``"example"``, with ``keep="module"``: you vouch that the model is only ever called
             as in the example, so folds need no proof beyond that.
 
     Returns:
-        For an ``ExportedProgram`` one in the same dialect, with the same inputs and outputs; what
-        was folded has left its state dict and signature. Else a module of the model's class, or a
-        ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their parameters
-        the ``requires_grad`` that they had. A graph asserts what its capture rests on: ranks, what
-        was decided about sizes, arguments that are no tensors. Where a rank mattered in a class,
-        an identity that checks it stands in the place of the BatchNorm.
+        For an ``ExportedProgram``, another in the same dialect, with the same inputs and outputs;
+        what was folded is gone from its state dict and signature. Otherwise a module of the model's
+        class, or a ``GraphModule``. Folded layers keep their path (``layer1.0.conv1``), and their
+        parameters keep their ``requires_grad``. A graph asserts what its capture assumed: ranks,
+        decisions about sizes, and arguments that are not tensors. Where a fold in a class depends
+        on a rank, an identity that checks the rank replaces the BatchNorm.
 
     Raises:
         TrainingModeError: if ``model`` is in training mode.
-        CaptureError: if ``model`` cannot be traced or copied, or a graph cannot say what it does.
+        CaptureError: if ``model`` cannot be traced or copied, or a graph cannot express what it
+            does.
         OptionError: for an option that is not valid.
-        FoldWarning: (a warning) if example inputs would let more be folded; if with
-            ``keep="module"`` BatchNorms stay that a graph would fold; if with ``keep="auto"`` a
-            module comes back as a graph. It says why.
+        FoldWarning: (a warning) if example inputs would let more be folded; if, with
+            ``keep="module"``, BatchNorms stay that a graph would fold; or if, with ``keep="auto"``,
+            the result for a module is a graph. The warning says why.
         VerificationError: if ``verify`` finds a larger error.
     """
     if keep not in _KEEPS:
