@@ -1,8 +1,8 @@
 """``bnfx.convert_sync_batchnorm`` and ``bnfx.revert_sync_batchnorm``.
 
-A module changes its class and stays the same object: parameters, buffers, hooks, flags, attributes
-and every reference to it hold, wherever it is used. What would lose behaviour that way is refused,
-by name, before anything is changed.
+A module changes its class but stays the same object, so its parameters, buffers, hooks, flags,
+attributes and every reference to it remain valid. A module that would lose behaviour in this way is
+refused, by name, before anything is changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Conversion:
 
     Args:
         converted: path -> ``"old class -> new class"``; each module once, by its first path.
-        already: paths of the BatchNorms that were as wanted, and were left alone.
+        already: paths of the BatchNorms that were already as wanted, and were left alone.
     """
 
     converted: Mapping[str, str]
@@ -54,14 +54,14 @@ def convert_sync_batchnorm(
 ) -> nn.Module:
     """Make each BatchNorm of ``module`` a :class:`bnfx.SyncBatchNorm`, in place.
 
-    Each stays the same object, with the same parameters, so an optimizer need not be made anew, and
-    a module that is used in several places is synchronised in all of them. What already is a
-    ``bnfx.SyncBatchNorm`` is left alone, group and all; torch's ``SyncBatchNorm`` keeps its group,
-    unless ``process_group`` is given.
+    Each stays the same object, with the same parameters, so an optimizer need not be recreated, and
+    a module that is used in several places is synchronised in all of them. A module that already is
+    a ``bnfx.SyncBatchNorm`` is left alone, including its group; torch's ``SyncBatchNorm`` keeps its
+    group unless ``process_group`` is given.
 
     Args:
-        module: with ``BatchNorm1d``, ``2d``, ``3d`` or ``torch.nn.SyncBatchNorm`` in it, or one.
-        process_group: whose ranks are to share statistics; ``None`` for the default group.
+        module: contains, or is, a ``BatchNorm1d``, ``2d``, ``3d`` or ``torch.nn.SyncBatchNorm``.
+        process_group: the group whose ranks share statistics; ``None`` for the default group.
         report: called with the :class:`Conversion`, which is logged in any case.
 
     Returns:
@@ -91,19 +91,19 @@ def revert_sync_batchnorm(
 ) -> nn.Module:
     """Make each SyncBatchNorm of ``module`` local, in place.
 
-    What :func:`convert_sync_batchnorm` made becomes what it was: ``BatchNorm1d``, ``2d`` or ``3d``.
-    What was synchronised from the start, or by torch's own conversion, does not say for how many
-    dimensions it is meant, and becomes a :class:`bnfx.sync.local.BatchNorm`, which takes any.
+    A module that :func:`convert_sync_batchnorm` made becomes what it was: a ``BatchNorm1d``, ``2d``
+    or ``3d``. One that was synchronised from the start, or by torch's own conversion, does not say
+    how many dimensions it is for; it becomes a :class:`bnfx.sync.local.BatchNorm`, which takes any.
 
     Args:
-        module: with ``bnfx.SyncBatchNorm`` or ``torch.nn.SyncBatchNorm`` in it, or one.
+        module: contains, or is, a ``bnfx.SyncBatchNorm`` or ``torch.nn.SyncBatchNorm``.
         report: called with the :class:`Conversion`, which is logged in any case.
 
     Returns:
         ``module``.
 
     Raises:
-        ConversionError: as :func:`convert_sync_batchnorm`.
+        ConversionError: as for :func:`convert_sync_batchnorm`.
     """
 
     def revert(old: Any, path: str) -> None:

@@ -1,4 +1,4 @@
-"""``bnfx.estimate_statistics``: running statistics anew, from data, over all ranks."""
+"""``bnfx.estimate_statistics``: recomputes running statistics from data, over all ranks."""
 
 from __future__ import annotations
 
@@ -28,28 +28,30 @@ def estimate_statistics(
     process_group: Any = None,
     progress: bool = True,
 ) -> None:
-    """Compute the running statistics of all BatchNorms anew, as after averaging weights::
+    """Recompute the running statistics of all BatchNorms, as needed after averaging weights::
 
         running_mean = sum_b(n_b mean_b)/sum_b(n_b)     running_var = sum_b(n_b var_b)/sum_b(n_b)
 
-    over batches b of n_b samples, on all ranks together. Each batch's statistics are taken in the
-    dtype of the buffers, and averaged in float64. On batches of one size it is what
-    ``torch.optim.swa_utils.update_bn`` computes. All else is in evaluation: dropout is off. The
-    model runs in eager mode, whatever it was compiled with.
+    over batches b of n_b samples, on all ranks together. Each batch's statistics are computed in
+    the dtype of the buffers, and averaged in float64. If all batches have the same size, the result
+    is that of ``torch.optim.swa_utils.update_bn``. All other modules are in evaluation mode, so
+    dropout is off. The model runs in eager mode, whatever it was compiled with.
 
     Args:
-        model: with BatchNorms; a compiled one, or one under DDP, too. Modes and momenta stay as
-            they are, and statistics as well if anything raises.
-        loader: gives batches: what ``model`` takes, or a tuple or list that begins with it (as
-            ``(inputs, labels)``). A mapping is handed over as keyword arguments, any other nesting
-            of tensors as the one argument. Tensors move to the model's device. Ranks may have
-            different numbers of batches; one that has none left runs an empty slice of its last.
-        process_group: whose ranks share statistics; ``None`` for the default group, if one is up.
-        progress: whether to show a bar, on the first rank.
+        model: a model with BatchNorms; it may be compiled or wrapped in DDP. Modes and momenta stay
+            as they are, and so do statistics if anything raises.
+        loader: yields batches: what ``model`` takes, or a tuple or list that begins with it (such
+            as ``(inputs, labels)``). A mapping is passed as keyword arguments, any other nesting of
+            tensors as the only argument. Tensors are moved to the model's device. Ranks may have
+            different numbers of batches; a rank with none left runs an empty slice of its last one.
+        process_group: the group whose ranks share statistics; ``None`` for the default group, if
+            one is up.
+        progress: whether to show a progress bar, on the first rank.
 
     Raises:
         OptionError: if ``process_group`` is not a process group.
-        SyncError: on all other ranks if one rank's loader raises, or has no batch at all.
+        SyncError: if another rank's loader raises, or if this rank's loader has no batch at all
+            while another's does.
         ValueError: if the loader has no batch.
     """
     options = Options(process_group=process_group)
@@ -157,7 +159,7 @@ def _in_step(loader: Iterable[Any], peers: Peers | None, group: Any) -> Iterator
 
 
 def _agreed(size: int, peers: Peers | None, group: Any) -> list[int]:
-    """What all ranks say."""
+    """What each rank says, by rank."""
     if peers is None:
         return [size]
     sizes: list[Any] = [None] * peers.size
@@ -180,7 +182,7 @@ def _size(inputs: Any) -> int:
 
 
 def _emptied(inputs: Any) -> Any:
-    """The same with no samples."""
+    """The same inputs with no samples."""
     if isinstance(inputs, list):
         return inputs[:0]
     return pytree.tree_map_only(torch.Tensor, lambda each: each[:0], inputs)
