@@ -14,13 +14,13 @@ from bnfx.report.terminal import render
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every BatchNorm and affine op of a model; exactly one verdict each.
+    """What became of every BatchNorm and affine op of a model, with exactly one verdict for each.
 
-    ``str(report)`` is for people (:meth:`to_text`), :meth:`to_json` the same for programs.
+    ``str(report)`` is for people (:meth:`to_text`); :meth:`to_json` says the same to programs.
 
     Args:
-        graphs: one report for each graph that the model was captured as: one, or more where it
-            has graph breaks.
+        graphs: one report for each captured graph of the model: one graph, or more where it has
+            graph breaks.
     """
 
     graphs: tuple[GraphReport, ...] = ()
@@ -38,7 +38,7 @@ class Report:
     @property
     def weights(self) -> tuple[tuple[str, str], ...]:
         """How compiled graphs get their folded weights (``"live"``, ``"frozen"`` or ``"traced"``),
-        and why in that way; each once.
+        and why; each pair once.
         """
         pairs = ((graph.weights, graph.weights_reason) for graph in self.graphs if graph.weights)
         return tuple(dict.fromkeys(pairs))
@@ -46,7 +46,7 @@ class Report:
     def count(self, outcome: Outcome | str, kind: str = "batch_norm") -> int:
         """Number of BatchNorms with this outcome, e.g. ``report.count("folded")``.
 
-        With ``kind="affine"``, of affine ops: arithmetic with constants or parameters.
+        With ``kind="affine"``, the number of affine ops: arithmetic with constants or parameters.
         """
         return sum(graph.count(Outcome(outcome), kind) for graph in self.graphs)
 
@@ -60,7 +60,7 @@ class Report:
 
     @staticmethod
     def merge(reports: Iterable[Report]) -> Report:
-        """One report over the graphs of several."""
+        """Combine the graphs of several reports in one."""
         return Report(tuple(graph for report in reports for graph in report.graphs))
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Report:
 
     def to_json(self, indent: int | None = 2) -> str:
         """JSON text: ``version``, ``summary`` (outcome -> number of BatchNorms), ``affine`` (the
-        same of affine ops), ``rewrites`` (rule -> how often) and ``graphs``.
+        same for affine ops), ``rewrites`` (rule -> how often) and ``graphs``.
 
         Each graph has ``weights`` (``form`` and ``reason``; empty where nothing was compiled),
         ``notes`` and ``verdicts``; a verdict has ``name``, ``kind``, ``location``,
@@ -91,12 +91,12 @@ class Report:
         return json.dumps(self.to_dict(), indent=indent)
 
     def to_text(self, *, every: bool = False, width: int | None = None) -> str:
-        """Text for people: the counts, what they mean, and why BatchNorms are left.
+        """Text for people: the counts, what they mean, and why BatchNorms were left.
 
         Args:
-            every: a row for each site; otherwise BatchNorms that were left for reasons of the same
-                codes share one.
-            width: of a line; the terminal's if ``None``.
+            every: whether each site has a row; otherwise BatchNorms that were left for reasons with
+                the same codes share one.
+            width: the width of a line; the terminal's if ``None``.
         """
         return render(self.verdicts, self.weights, self.notes, every=every, width=width)
 

@@ -21,17 +21,17 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
-    """A path to write to in the place of ``path``, which it becomes if nothing is raised.
+    """Yield a temporary path to write to, which replaces ``path`` if nothing is raised.
 
     A symbolic link stays one, and what it points to is replaced. A device, a pipe or a folder is
-    not. What a process that was killed left in the folder is removed.
+    not replaced. What a killed process left in the folder is removed.
 
     Args:
-        path: in a folder that exists.
-        suffix: of the path to write to, where the writer insists on one.
+        path: the file to replace, in a folder that exists.
+        suffix: the suffix of the temporary path, where the writer insists on one.
 
     Raises:
-        OSError: if the disk is full or cannot be written to; the old file is whole then.
+        OSError: if the disk is full or cannot be written to; the old file is then still whole.
     """
     target = Path(os.path.realpath(path))
     if target.is_symlink():
@@ -49,13 +49,13 @@ def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_stream(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, for writers in C++, which end the process where a disk is full.
+    """Yield a file for writers in C++, which would end the process when the disk is full.
 
-    It takes everything, and what went wrong is raised at the end, an interrupt too; otherwise as
-    :func:`whole`.
+    The file accepts everything that is written; an error or an interrupt is raised at the end.
+    Otherwise it is like :func:`whole`.
 
     Raises:
-        OSError: as of :func:`whole`.
+        OSError: as for :func:`whole`.
     """
     with whole(path) as temporary, temporary.open("wb", buffering=0) as file:
         stream = _Patient(file)
@@ -66,8 +66,10 @@ def whole_stream(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Patient(io.RawIOBase):
-    """A file that keeps its first failure for later, and is nothing to fail at from then on: not
-    even once it is closed, as a writer in C++ may live on in a traceback, and write its end then.
+    """A file that keeps its first failure for later, and from then on accepts all calls.
+
+    It does so even once it is closed: a writer in C++ may live on in a traceback, and write its end
+    only then.
     """
 
     def __init__(self, file: io.FileIO) -> None:
@@ -117,7 +119,7 @@ _CALLED_FROM_C = frozenset(
 
 @contextlib.contextmanager
 def _interrupts_kept() -> Iterator[None]:
-    """Keep an interrupt for later where it would be raised into a writer in C++."""
+    """Keep an interrupt for later if it would be raised into a writer in C++."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield  # no interrupt is raised here
@@ -132,8 +134,10 @@ def _interrupts_kept() -> Iterator[None]:
 def _interrupted(
     handler: Callable[[int, FrameType | None], Any], number: int, frame: FrameType | None
 ) -> None:
-    """Where a stream is called, it is not for the closure of a handler to know which one: an
-    interrupt may have kept an older handler from being put back.
+    """Keep an interrupt in the stream that is being called, if one is; otherwise raise it.
+
+    The stream is found in the frames, not in the handler's closure: an interrupt may have prevented
+    an older handler from being restored.
     """
     frames = (each for each, _ in traceback.walk_stack(frame))
     stream = next((each.f_locals["self"] for each in frames if each.f_code in _CALLED_FROM_C), None)
@@ -146,12 +150,12 @@ def _interrupted(
 
 
 def _prefix(process: int | str) -> str:
-    """Of temporary folders: the host and process that write there."""
+    """The prefix of temporary folders: the host and process that write there."""
     return f".bnfx-{socket.gethostname()}-{process}-"
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary folders of processes of this host that are gone."""
+    """Remove temporary folders of this host's processes that no longer run."""
     for left in folder.glob(f"{_prefix('*')}*"):
         number = left.name.split("-")[-2]
         if left.is_symlink() or not number.isdecimal() or _runs(int(number)):

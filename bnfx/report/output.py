@@ -1,4 +1,4 @@
-"""Hands a report to the user: to a callable, or into a file. It never fails what it reports on."""
+"""Passes a report to a callable or writes it to a file. A failure here is only a warning."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _lock = threading.Lock()
 def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] | None) -> None:
     """Log the report (``TORCH_LOGS="+bnfx"`` shows it) and hand it to ``where``.
 
-    What a callable raises, and a path that cannot be written, is a
-    :class:`~bnfx.errors.ReportWarning`.
+    If the callable raises, or the path cannot be written to, a
+    :class:`~bnfx.errors.ReportWarning` says so.
     """
     try:
         log.debug("%s", report)
@@ -58,7 +58,7 @@ def _add_to_file(report: Report, path: Path) -> None:
 
 
 def _kept(table: OrderedDict[Any, Any], key: object, value: Any, most: int) -> Any:
-    """The value of ``key``, now the latest; the oldest gives way."""
+    """The value of ``key``, now the latest; beyond ``most``, the oldest is dropped."""
     value = table.setdefault(key, value)
     table.move_to_end(key)
     if len(table) > most:
@@ -67,7 +67,7 @@ def _kept(table: OrderedDict[Any, Any], key: object, value: Any, most: int) -> A
 
 
 def _compilation() -> object:
-    """Dynamo's number of what it compiles at present, if it does."""
+    """Dynamo's number for its current compilation, if there is one."""
     guards = sys.modules.get("torch._guards")  # TVM users may have no torch
     context = getattr(guards, "CompileContext", None)
     number = getattr(context, "current_compile_id", None)
@@ -75,7 +75,7 @@ def _compilation() -> object:
 
 
 def render_for(path: Path, report: Report) -> str:
-    """The report in the format that the path's suffix asks for."""
+    """The report in the format that the path's suffix selects."""
     return report.to_json() + "\n" if path.suffix == ".json" else f"{report}\n"
 
 

@@ -1,4 +1,4 @@
-"""Progress of what takes long, on stderr."""
+"""Progress of long tasks, on stderr."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress(total: int, lines: bool = True) -> Iterator[Callable[[str], None]]:
-    """A function to call with what is done next, ``total`` times: it moves a bar.
+    """Yield a function that moves a bar; call it ``total`` times, with what is done next.
 
     Args:
         total: number of steps.
-        lines: where stderr is no terminal, whether each step is a line; else nothing is written.
+        lines: whether each step is a line where stderr is not a terminal; otherwise nothing is
+            written there.
     """
     console = Console(file=sys.stderr, highlight=False)  # whatever it is redirected to later
     if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""A report as text for people: the counts and what they mean first, then only the exceptions."""
+"""A report as text for people: first the counts and what they mean, then only the exceptions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ def render(
     """The report as text.
 
     Args:
-        verdicts: one a site, in the order in which the model runs.
+        verdicts: one for each site, in the order in which the model runs.
         weights: how compiled graphs get their folded weights, and why.
         notes: what else a user should know.
-        every: a row for each site; otherwise BatchNorms that were left for reasons of the same
-            codes are one row, with the first of them as the example.
-        width: of a line; the terminal's if ``None`` (80 where there is none). Names are not broken.
+        every: whether each site has a row; otherwise BatchNorms that were left for reasons with the
+            same codes share one row, with the first of them as the example.
+        width: the width of a line; the terminal's if ``None`` (80 without a terminal). Names are
+            not broken.
     """
     head: _Lines = [(0, line) for line in (*_counts(verdicts), *_meaning(verdicts))]
     blocks = [head, *(_rows(verdicts) if every else _exceptions(verdicts))]
@@ -85,7 +86,7 @@ def _meaning(verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _exceptions(verdicts: Sequence[Verdict]) -> Iterator[_Lines]:
-    """A block for the BatchNorms that were left for reasons of the same codes; kept ones first."""
+    """A block for the BatchNorms left for reasons with the same codes; kept ones first."""
     groups: dict[tuple[Outcome, frozenset[Code]], _Group] = {}
     for verdict in verdicts:
         if verdict.site.kind == "batch_norm" and verdict.outcome in (Outcome.LOWERED, Outcome.KEPT):
@@ -120,13 +121,13 @@ def _rows(verdicts: Sequence[Verdict]) -> Iterator[_Lines]:
 
 
 def _where(verdict: Verdict) -> str:
-    """The name; of what is left as in the model also the line of code."""
+    """The name; for what is left as in the model, also the line of code."""
     name, location = verdict.site.name, verdict.site.location
     return f"{name} ({location})" if location and verdict.outcome is Outcome.KEPT else name
 
 
 def _reasons(verdict: Verdict, *, once: bool) -> Iterator[tuple[int, str]]:
-    """The reasons, a line each; with ``once``, the first of each code."""
+    """The reasons, one per line; with ``once``, only the first for each code."""
     told: dict[Code, list[Refusal]] = {}
     for refusal in _telling(verdict):
         told.setdefault(refusal.code, []).append(refusal)
@@ -137,7 +138,7 @@ def _reasons(verdict: Verdict, *, once: bool) -> Iterator[tuple[int, str]]:
 
 
 def _telling(verdict: Verdict) -> Sequence[Refusal]:
-    """The reasons that say something: in training mode, all others follow from it."""
+    """The reasons worth showing: in training mode, all others follow from that one."""
     training = [refusal for refusal in verdict.refusals if refusal.code is Code.TRAINING_MODE]
     return training[:1] or verdict.refusals
 
