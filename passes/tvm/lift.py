@@ -93,8 +93,7 @@ class _Lifter:
         if whole and is_first_part_alone(value.args[0], self.flow):
             node = self.nodes[value] = self.nodes[value.args[0]]
             node.pinned |= value in self.flow.pinned
-            if value.form is ValueForm.PART:
-                node.origin = value
+            node.origin = value if value.form is ValueForm.PART else node.origin
             return True
         return value.op in self.dialect.biases and self._adds_bias(value)
 
