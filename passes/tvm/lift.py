@@ -89,14 +89,11 @@ class _Lifter:
         """Whether it is that of an earlier node: one part of a tuple, or a sum with a bias."""
         if not value.args or not self._as_needed(value, value.args[0]):
             return False
-        if is_first_part_alone(value.args[0], self.flow) and value.form in (
-            ValueForm.PART,
-            ValueForm.COPY,
-        ):
+        whole = value.form in (ValueForm.PART, ValueForm.COPY)
+        if whole and is_first_part_alone(value.args[0], self.flow):
             node = self.nodes[value] = self.nodes[value.args[0]]
             node.pinned |= value in self.flow.pinned
-            if value.form is ValueForm.PART:
-                node.origin = value
+            node.origin = value if value.form is ValueForm.PART else node.origin
             return True
         return value.op in self.dialect.biases and self._adds_bias(value)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from support import randomise
 from torch import nn
 
@@ -164,3 +165,21 @@ def test_unknown_properties_are_named() -> None:
     run = torch.compile(_model(), backend="bnfx", options=options)
     with pytest.raises(bnfx.OptionError, match="did you mean 'INFERENCE_NUM_THREADS'"):
         run(torch.randn(1, 3, 9, 9))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "mobilenet_v3_small", "densenet121", "efficientnet_b0", "shufflenet_v2_x0_5"],
+)
+def test_whole_networks(name: str) -> None:
+    """At two sizes, and after a write, each twice: PyTorch answers the first call of a size."""
+    model = randomise(torchvision.models.get_model(name)).eval()
+    run = _compiled(model, dynamic=False)
+    for size in (64, 96):
+        x = torch.randn(1, 3, size, size)
+        _agree(run, model, x)
+        _agree(run, model, x)
+    next(model.parameters()).mul_(1.1)
+    _agree(run, model, x)
+    _agree(run, model, x)

@@ -164,10 +164,10 @@ def test_a_write_that_is_undone_while_it_is_read(monkeypatch: pytest.MonkeyPatch
     recorded = Recorded(small(), torch.randn(2, 3, 8, 8), {"inner": "eager"})
     original = Snapshot.with_copies
 
-    def during(tensors: Any) -> Any:
+    def during(tensors: Any, *check: Any) -> Any:
         write(recorded, 4.0)
         try:
-            return original(tensors)
+            return original(tensors, *check)
         finally:
             write(recorded, 0.25)
 

@@ -69,7 +69,7 @@ def test_the_choice_and_its_reason_are_in_the_report(
         assert relative(compiled(X), model(X)) < 1e-5
     ((actual, why),) = reports[0].weights
     assert (actual, reason in why) == (form, True), why
-    assert f"weights: {form} ({why})" in str(reports[0])
+    assert f"weights: {form} ({why})" in reports[0].to_text(width=500)
     assert reports[0].to_dict()["graphs"][0]["weights"] == {"form": form, "reason": why}
 
 

@@ -59,10 +59,10 @@ def test_memory_that_is_put_aside_while_it_is_read_and_restored(
     own = {parameter: parameter.data for parameter in model.parameters()}
     original, reads = Snapshot.with_copies, 0
 
-    def during(tensors: Any) -> Any:
+    def during(tensors: Any, *check: Any) -> Any:
         nonlocal reads
         reads += 1
-        taken = original(tensors)
+        taken = original(tensors, *check)
         if reads < which:
             model[0].weight.mul_(1.0)  # so that it is read again
         elif reads == which:
@@ -88,8 +88,8 @@ def test_a_part_that_is_written_while_it_is_read() -> None:
     recorded = Recorded(model, torch.randn(2, 32, 5, 5), {"inner": "eager"})
     original = Snapshot.with_copies
 
-    def during(tensors: Any) -> Any:
-        taken = original(tensors)
+    def during(tensors: Any, *check: Any) -> Any:
+        taken = original(tensors, *check)
         model[0].weight.data.view(-1)[1] += 5.0
         return taken
 
