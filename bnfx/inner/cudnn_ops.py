@@ -20,15 +20,11 @@ _LIBRARY.define(
 )
 
 
-def _conv(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> torch.Tensor:
+# The geometry is stride, padding, dilation and groups, in the order of the schemas above.
+
+
+def _conv(x: torch.Tensor, weight: torch.Tensor, bias: Any, *geometry: Any) -> torch.Tensor:
+    stride, padding, dilation, groups = geometry
     none = [0] * len(stride)
     made: torch.Tensor = torch.ops.aten.convolution.default(
         x, weight, bias, stride, padding, dilation, False, none, groups
@@ -36,59 +32,25 @@ def _conv(
     return made
 
 
-def _conv_relu(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> torch.Tensor:
-    return _conv(x, weight, bias, stride, padding, dilation, groups).relu()
+def _conv_relu(x: torch.Tensor, weight: torch.Tensor, bias: Any, *geometry: Any) -> torch.Tensor:
+    return _conv(x, weight, bias, *geometry).relu()
 
 
 def _conv_add_relu(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    z: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
+    x: torch.Tensor, weight: torch.Tensor, z: torch.Tensor, bias: Any, *geometry: Any
 ) -> torch.Tensor:
-    return (_conv(x, weight, bias, stride, padding, dilation, groups) + z).relu()
+    return (_conv(x, weight, bias, *geometry) + z).relu()
 
 
-def _cudnn_conv_relu(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> torch.Tensor:
-    made: torch.Tensor = torch.ops.aten.cudnn_convolution_relu.default(
-        x, weight, bias, stride, padding, dilation, groups
-    )
+def _cudnn_conv_relu(*args: Any) -> torch.Tensor:
+    made: torch.Tensor = torch.ops.aten.cudnn_convolution_relu.default(*args)
     return made
 
 
 def _cudnn_conv_add_relu(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    z: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
+    x: torch.Tensor, weight: torch.Tensor, z: torch.Tensor, *rest: Any
 ) -> torch.Tensor:
-    made: torch.Tensor = torch.ops.aten.cudnn_convolution_add_relu.default(
-        x, weight, z, 1.0, bias, stride, padding, dilation, groups
-    )
+    made: torch.Tensor = torch.ops.aten.cudnn_convolution_add_relu.default(x, weight, z, 1.0, *rest)
     return made
 
 

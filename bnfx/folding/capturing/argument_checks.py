@@ -17,11 +17,6 @@ from torch import fx
 WRITTEN, NATIVE = (bool, int, float, str, type(None)), (tuple, list, dict)
 
 
-def counted_axes(rank: int) -> str:
-    """``"2 dimensions"``."""
-    return f"{rank} dimension" + ("" if rank == 1 else "s")
-
-
 def is_written(value: Any) -> bool:
     """Whether a default can be written into the code of a graph."""
     if isinstance(value, (tuple, list)):

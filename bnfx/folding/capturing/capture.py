@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import operator
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from bnfx.folding.capturing.plain_graph import plain_graph
 from bnfx.folding.capturing.recurrent_shapes import recurrent_shapes
 from bnfx.folding.capturing.state_changes import StateError, check_side_effects
 from bnfx.folding.given import WAY_OUT
-from bnfx.passes.fx.metadata import value_of
+from bnfx.passes.fx.metadata import readable_path, value_of
 from bnfx.torch_private import export_to_torch_ir
 
 _MODES = ("_enter_", "_exit_", "_set_")
@@ -142,9 +141,8 @@ def _with_paths(module: fx.GraphModule, model: nn.Module) -> fx.GraphModule:
 
 
 def _own_path(path: str) -> str:
-    """``L['self']._modules['a'].b`` and ``L['self'].a.b`` -> ``a.b``."""
-    path = re.sub(r"(\._modules)?\[['\"]?([^'\"\]]*)['\"]?\]", r".\2", path)
-    return path.removeprefix("L.self").removeprefix("._export_root").lstrip(".")
+    """``L['self']._export_root.a.b`` -> ``a.b``."""
+    return readable_path(path).removeprefix("_export_root").lstrip(".")
 
 
 @contextmanager

@@ -22,12 +22,12 @@ from bnfx.folding.capturing.argument_checks import (
     NATIVE,
     WRITTEN,
     assert_constant,
-    counted_axes,
     is_written,
     say,
 )
 from bnfx.folding.capturing.size_expressions import SizeExpressions
 from bnfx.folding.programs.state_reads import is_idle
+from bnfx.report.wording import counted
 
 _STARS: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
@@ -174,7 +174,7 @@ def _check(graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: A
         say(graph, given, f"a tensor as {name}")
         rank = graph.call_method("dim", (node,))
         same = graph.call_function(operator.eq, (rank, value.dim()))
-        say(graph, same, f"{name} of {counted_axes(value.dim())}")
+        say(graph, same, f"{name} of {counted(value.dim(), 'dimension')}")
         if not value.is_floating_point():
             kind = graph.call_function(builtins.getattr, (node, "dtype"))
             same = graph.call_function(operator.eq, (kind, value.dtype))

@@ -11,7 +11,6 @@ from torch import fx, nn
 from bnfx.folding.capturing.capture import capture
 from bnfx.folding.given import ExampleInputs, copied
 from bnfx.folding.modules.succession import Pair
-from bnfx.passes.fx.metadata import readable_path
 
 
 def seen_inputs(
@@ -95,4 +94,4 @@ def _given(inside: set[fx.Node]) -> list[fx.Node]:
 
 def _scopes(node: fx.Node) -> set[str]:
     stack = node.meta.get("nn_module_stack") or {}
-    return {readable_path(str(path)) for path, _ in stack.values()}
+    return {str(path) for path, _ in stack.values()}
