@@ -27,6 +27,7 @@ from bnfx.folding.programs.exported import fold_exported
 from bnfx.folding.verify import allowed, relative_error
 from bnfx.report import Report
 from bnfx.report.files import whole
+from bnfx.report.model_explorer import graphs_json, node_data_json, node_data_path
 from bnfx.report.output import write_whole
 from bnfx.report.progress import progress
 
@@ -39,11 +40,31 @@ class Presentation:
         as_json: as JSON in place of text.
         every: a row for each BatchNorm and affine op.
         html: also as a page, in this file.
+        model_explorer: also as graphs for Model Explorer, in this file and one beside it.
     """
 
     as_json: bool = False
     every: bool = False
     html: Path | None = None
+    model_explorer: Path | None = None
+
+    def check(self) -> None:
+        """Raise :class:`SourceError` unless all of it can be written."""
+        if self.html is not None:
+            _check_output(self.html, (".html",))
+            if (missing := page_packages_missing()) is not None:
+                raise SourceError(missing)
+        if self.model_explorer is not None:
+            _check_output(self.model_explorer, (".json",))
+
+    def files(self, report: Report, source: str) -> Iterator[tuple[Path, str]]:
+        """Files to write, and what goes into them."""
+        title = f"bnfx: {source}"
+        if self.html is not None:
+            yield self.html, report.to_html(title=title)
+        if self.model_explorer is not None:
+            yield self.model_explorer, graphs_json(report.graphs, title)
+            yield node_data_path(self.model_explorer), node_data_json(report.graphs)
 
 
 def explain_source(
@@ -58,10 +79,7 @@ def explain_source(
     Raises:
         BnfxError: one of those of loading and capturing.
     """
-    if show.html is not None:
-        _check_output(show.html, (".html",))
-        if (missing := page_packages_missing()) is not None:
-            raise SourceError(missing)
+    show.check()
     with _quiet(), progress(2, lines=False) as tell:
         tell("loading")
         model = load_model(source, weights, dtype)
@@ -74,11 +92,12 @@ def explain_source(
         except Exception as error:
             raise CaptureError(_misfit(_eager_error(model, inputs) or error)) from error
     told = report.to_json() if show.as_json else report.to_text(every=show.every)
-    if show.html is None:
-        return told
-    with _writing(show.html):
-        write_whole(show.html, report.to_html(title=f"bnfx: {source}"))
-    return told if show.as_json else f"{told}\n\nThe page is in {show.html}."
+    written = []
+    for path, text in show.files(report, source):
+        with _writing(path):
+            write_whole(path, text)
+        written.append(f"written to {path}")
+    return told if show.as_json or not written else "\n".join([told, "", *written])
 
 
 def fold_source(

@@ -153,6 +153,14 @@ _Html = Annotated[
         help="Also write the report as a page, with the graph before and after.",
     ),
 ]
+_ModelExplorer = Annotated[
+    Path | None,
+    typer.Option(
+        dir_okay=False,
+        metavar="GRAPHS.json",
+        help="Also write both graphs for Google's Model Explorer, verdicts beside them.",
+    ),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -168,6 +176,7 @@ def explain(
         bool, typer.Option("--all", help="A row for each BatchNorm and affine op.")
     ] = False,
     html: _Html = None,
+    model_explorer: _ModelExplorer = None,
 ) -> None:
     """Say what becomes of each BatchNorm, and why some are left.
 
@@ -181,7 +190,7 @@ def explain(
 
         held = WeightsFile(weights, weights_key) if weights else None
 
-        show = Presentation(as_json, every, html)
+        show = Presentation(as_json, every, html, model_explorer)
         typer.echo(explain_source(model, held, shapes or [], dtype, show))
 
 
