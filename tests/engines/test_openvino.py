@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from torch import nn
 pytest.importorskip("openvino")
 import bnfx
 from bnfx.errors import InnerWarning
+from bnfx.inner.engines import served
+from bnfx.inner.openvino import session
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +48,20 @@ def _agree(run: Any, model: nn.Module, x: torch.Tensor) -> None:
     ours, theirs = run(x), model(x)
     assert ours.stride() == theirs.stride()
     assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+def _in_the_engine(run: Any, x: torch.Tensor) -> bool:
+    """Whether OpenVINO answers such a call."""
+    with mock.patch.object(session.Requests, "__call__", side_effect=_Asked):
+        try:
+            run(x)
+        except _Asked:
+            return True
+    return False
+
+
+class _Asked(BaseException):
+    """The engine was asked."""
 
 
 def test_it_folds_and_answers() -> None:
@@ -81,6 +99,54 @@ def test_layouts_sizes_and_numbers_that_are_not_finite() -> None:
     assert run(x).isnan().equal(model(x).isnan())
     x[0, 0, 3, 3] = float("inf")
     assert run(x).isfinite().equal(model(x).isfinite())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_floats_are_nearer_to_exact_than_pytorch_is(dtype: torch.dtype) -> None:
+    model, x = _model().to(dtype), torch.randn(2, 3, 9, 9).to(dtype)
+    exact = copy.deepcopy(model).double()(x.double())
+    run = _compiled(model)
+    theirs = run(x)
+    for _ in range(2):
+        ours = run(x)
+        assert ours.dtype == dtype
+        assert ours.stride() == theirs.stride()
+        # The folded weights are rounded, and the answer.
+        bound = 4 * torch.finfo(dtype).eps * float(exact.abs().max())
+        assert float((ours.double() - exact).abs().max()) < bound
+    model[3].weight.mul_(-2)
+    for _ in range(8):
+        assert float((run(x).double() - copy.deepcopy(model).double()(x.double())).abs().max()) < (
+            2 * bound
+        )
+
+
+def test_pictures_of_integers() -> None:
+    class Picture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = _model()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.model(x.permute(0, 3, 1, 2) / 255)
+
+    model, x = Picture().eval(), torch.randint(0, 256, (2, 9, 9, 3), dtype=torch.uint8)
+    run = _compiled(model)
+    for _ in range(3):
+        _agree(run, model, x)
+    assert _in_the_engine(run, x)
+
+
+def test_a_trace_serves_other_weights() -> None:
+    """After a change only the engine's own build is paid again, and nothing of the old weights."""
+    model, x = _model(), torch.randn(2, 3, 9, 9)
+    run = _compiled(model)
+    _agree(run, model, x)
+    with mock.patch.object(served, "aten_graph", side_effect=AssertionError("traced again")):
+        model[0].weight.neg_()
+        for _ in range(8):
+            _agree(run, model, x)
+    assert _in_the_engine(run, x)
 
 
 @pytest.mark.parametrize("write", ["weight", "statistics", "state", "data", "numpy", "module"])

@@ -127,7 +127,7 @@ class Requests:
         request = local.get("request")
         if request is None:
             request = local["request"] = self._model.create_infer_request()
-        inputs = [args[at].detach().contiguous() for at in self._taken]
+        inputs = [args[at].detach().float().contiguous() for at in self._taken]
         outputs = [torch.empty(size) for size in self._sizes]
         # Memory that the request knows of outlives it, even when an interrupt ends this call.
         local["memory"] = inputs, outputs

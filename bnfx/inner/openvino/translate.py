@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import operator
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import fx
 
 from bnfx.inner.base import EngineRefusal
 from bnfx.inner.openvino import elementwise, moving, neural
-from bnfx.inner.openvino.rows import Row, Writer
+from bnfx.inner.openvino.rows import Row, Writer, aten
 from bnfx.passes.fx.lowering.bind import attribute
 
 TABLE: dict[Any, Row] = {**neural.ROWS, **elementwise.ROWS, **moving.ROWS}
@@ -26,10 +27,12 @@ def translated(graph: fx.GraphModule) -> tuple[Any, tuple[int, ...]]:
     Raises:
         EngineRefusal: naming an operator that no row of the table takes.
     """
+    unconverted = _unconverted(graph)
     to, parameters, taken = Writer(), list[Any](), list[int]()
     for at, node in enumerate(graph.graph.find_nodes(op="placeholder")):
         if node.users:
-            _check(node, node.meta["val"])
+            given = node.meta["val"]
+            _check(node, given.float() if node in unconverted else given)
             to.values[node] = to.parameter(node.meta["val"].shape)
             parameters.append(to.values[node])
             taken.append(at)
@@ -42,7 +45,7 @@ def translated(graph: fx.GraphModule) -> tuple[Any, tuple[int, ...]]:
             node.meta["val"] = value
             to.values[node] = to.tensor(value)
         elif node.op == "call_function":
-            to.values[node] = _call(to, node)
+            to.values[node] = _call(to, node, unconverted)
     returned: Any = graph.graph.output_node().args[0]
     results = [value for value in returned if value is not None]
     openvino = importlib.import_module("openvino")
@@ -50,7 +53,7 @@ def translated(graph: fx.GraphModule) -> tuple[Any, tuple[int, ...]]:
     return openvino.Model(outputs, parameters, "bnfx"), tuple(taken)
 
 
-def _call(to: Writer, node: fx.Node) -> Any:
+def _call(to: Writer, node: fx.Node, unconverted: Collection[fx.Node]) -> Any:
     if node.target is operator.getitem:
         arguments: Any = node.args
         source, at = arguments
@@ -64,7 +67,7 @@ def _call(to: Writer, node: fx.Node) -> Any:
         raise EngineRefusal(f"no tested way to run {node.target}")
     for each in (node, *node.all_input_nodes):
         value = each.meta["val"]
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and each not in unconverted:
             _check(node, value)
     return row(to, node, _bound(node))
 
@@ -75,6 +78,55 @@ def _bound(node: fx.Node) -> dict[str, Any]:
     given = dict(zip((each.name for each in schema.arguments), node.args, strict=False))
     given |= node.kwargs
     return {each.name: given.get(each.name, each.default_value) for each in schema.arguments}
+
+
+# Their inputs become float32 before anything is computed, if the result is float32.
+_CONVERTING = frozenset(
+    {
+        aten._to_copy.default,
+        aten.add.Tensor,
+        aten.sub.Tensor,
+        aten.mul.Tensor,
+        aten.div.Tensor,
+    }
+)
+_MOVING = moving.ROWS.keys() - {
+    aten._to_copy.default,
+    aten.cat.default,
+    aten.constant_pad_nd.default,
+    aten.full.default,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+}
+
+
+def _unconverted(graph: fx.GraphModule) -> set[fx.Node]:
+    """Inputs of other dtypes, and what moves their numbers about before they become float32:
+    PyTorch converts them beforehand.
+
+    Raises:
+        EngineRefusal: if anything else reads one.
+    """
+    found = set[fx.Node]()
+    for node in graph.graph.nodes:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or value.dtype == torch.float32:
+            continue
+        moved = node.target in _MOVING and node.all_input_nodes[0] in found
+        if node.op != "placeholder" and not moved:
+            continue
+        for user in node.users:
+            result = user.meta.get("val")
+            known = isinstance(result, torch.Tensor) and (
+                (user.target in _CONVERTING and result.dtype == torch.float32)
+                or (user.target in _MOVING and result.dtype == value.dtype)
+            )
+            # float64 may be too large for float32.
+            if not known or value.is_complex() or value.dtype == torch.float64:
+                kind = str(value.dtype).removeprefix("torch.")
+                raise EngineRefusal(f"an input has {kind}, not float32")
+        found.add(node)
+    return found
 
 
 def _check(node: fx.Node, value: Any) -> None:
