@@ -122,7 +122,10 @@ def test_whatever_happens_under_inductor(weights: str, seeds: range, broadcast: 
         sequence(compiled, seed, (*CHEAP, broadcast), with_gradients=False)
 
 
-ENGINES = {"openvino": "bnfx.inner.openvino.session.Requests"}
+ENGINES = {
+    "openvino": "bnfx.inner.openvino.session.Requests",
+    "onnxruntime": "bnfx.inner.onnxruntime.onnx_session.Bindings",
+}
 
 
 @pytest.mark.filterwarnings("ignore::bnfx.errors.InnerWarning")  # NaN in a weight, among others

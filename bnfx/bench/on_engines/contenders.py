@@ -92,6 +92,7 @@ CONTENDERS: Mapping[str, Prepare] = {
     "freezing": functools.partial(_inductor, freezing=True),
     "bnfx": functools.partial(_bnfx, inner="inductor"),
     "bnfx-openvino": functools.partial(_bnfx, inner="openvino"),
+    "bnfx-onnxruntime": functools.partial(_bnfx, inner="onnxruntime"),
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }

@@ -1,4 +1,4 @@
-"""OpenVINO behind torch.compile: right, never stale, and what it does not take is named."""
+"""Engines behind torch.compile: right, never stale, and what they do not take is named."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from rebuilds import join_builds
 from support import randomise
 from torch import nn
 
-pytest.importorskip("openvino")
 import bnfx
 from bnfx.errors import InnerWarning
 from bnfx.inner.engines import served
-from bnfx.inner.openvino import session
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +32,23 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+ENGINES = {
+    "openvino": "bnfx.inner.openvino.session.Requests",
+    "onnxruntime": "bnfx.inner.onnxruntime.onnx_session.Bindings",
+}
+
+
+@pytest.fixture(params=ENGINES, autouse=True)
+def inner(request: pytest.FixtureRequest) -> Any:
+    pytest.importorskip(request.param)
+    _inner.append(request.param)
+    yield request.param
+    _inner.pop()
+
+
+_inner: list[str] = []  # that of the test
+
+
 def _model(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
@@ -41,7 +56,7 @@ def _model(seed: int = 0) -> nn.Sequential:
 
 
 def _compiled(model: nn.Module, reports: list[Any] | None = None, **more: Any) -> Any:
-    options = {"inner": "openvino", "report": None if reports is None else reports.append}
+    options = {"inner": _inner[-1], "report": None if reports is None else reports.append}
     return torch.compile(model, backend="bnfx", options=options, **more)
 
 
@@ -53,7 +68,7 @@ def _agree(run: Any, model: nn.Module, x: torch.Tensor) -> None:
 
 def _in_the_engine(run: Any, x: torch.Tensor) -> bool:
     """Whether OpenVINO answers such a call."""
-    with mock.patch.object(session.Requests, "__call__", side_effect=_Asked):
+    with mock.patch(f"{ENGINES[_inner[-1]]}.__call__", side_effect=_Asked):
         try:
             run(x)
         except _Asked:
@@ -231,10 +246,14 @@ def test_what_it_does_not_take_is_named_and_compiled_all_the_same() -> None:
     _agree(run, model, x)
 
 
-def test_unknown_properties_are_named() -> None:
-    options = {"inner": "openvino", "inner_options": {"INFERENCE_NUM_THREAD": 1}}
+def test_unknown_properties_are_named(inner: str) -> None:
+    key, right = {
+        "openvino": ("INFERENCE_NUM_THREAD", "INFERENCE_NUM_THREADS"),
+        "onnxruntime": ("intra_op_num_thread", "intra_op_num_threads"),
+    }[inner]
+    options = {"inner": inner, "inner_options": {key: 1}}
     run = torch.compile(_model(), backend="bnfx", options=options)
-    with pytest.raises(bnfx.OptionError, match="did you mean 'INFERENCE_NUM_THREADS'"):
+    with pytest.raises(bnfx.OptionError, match=f"did you mean '{right}'"):
         run(torch.randn(1, 3, 9, 9))
 
 

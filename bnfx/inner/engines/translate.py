@@ -1,34 +1,50 @@
-"""A graph of ATen operators as a model of OpenVINO's."""
+"""A graph of ATen operators as a model of an engine's."""
 
 from __future__ import annotations
 
-import importlib
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
 from bnfx.inner.base import EngineRefusal
-from bnfx.inner.openvino import elementwise, moving, neural
-from bnfx.inner.openvino.rows import Row, Writer, aten
+from bnfx.inner.engines import elementwise, moving, neural
+from bnfx.inner.engines.rows import Row, Writer, aten, shape
 from bnfx.passes.fx.lowering.bind import attribute
 
 TABLE: dict[Any, Row] = {**neural.ROWS, **elementwise.ROWS, **moving.ROWS}
 
 
-def translated(graph: fx.GraphModule) -> tuple[Any, tuple[int, ...]]:
-    """The model, and which inputs of ``graph`` it takes.
+@dataclass(frozen=True)
+class Translated:
+    """An engine's nodes: parameters, and results.
+
+    Args:
+        sizes: of the results.
+        taken: which inputs of the graph the parameters are.
+    """
+
+    parameters: Sequence[Any]
+    results: Sequence[Any]
+    sizes: Sequence[tuple[int, ...]]
+    taken: tuple[int, ...]
+
+
+def translated(graph: fx.GraphModule, ops: Any) -> Translated:
+    """``graph`` in the operators of an engine.
 
     Args:
         graph: see :func:`bnfx.inner.engines.aten_graph.aten_graph`.
+        ops: see :mod:`bnfx.inner.engines.rows`.
 
     Raises:
         EngineRefusal: naming an operator that no row of the table takes.
     """
     unconverted = _unconverted(graph)
-    to, parameters, taken = Writer(), list[Any](), list[int]()
+    to, parameters, taken = Writer(ops), list[Any](), list[int]()
     for at, node in enumerate(graph.graph.find_nodes(op="placeholder")):
         if node.users:
             given = node.meta["val"]
@@ -47,10 +63,9 @@ def translated(graph: fx.GraphModule) -> tuple[Any, tuple[int, ...]]:
         elif node.op == "call_function":
             to.values[node] = _call(to, node, unconverted)
     returned: Any = graph.graph.output_node().args[0]
-    results = [value for value in returned if value is not None]
-    openvino = importlib.import_module("openvino")
-    outputs = [to.ops.result(to.values[value]) for value in results]
-    return openvino.Model(outputs, parameters, "bnfx"), tuple(taken)
+    given = [value for value in returned if value is not None]
+    results = [ops.result(to.values[value]) for value in given]
+    return Translated(parameters, results, [*map(shape, given)], tuple(taken))
 
 
 def _call(to: Writer, node: fx.Node, unconverted: Collection[fx.Node]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.inner.openvino.rows import Arguments, Row, Writer, aten, need, shape
+from bnfx.inner.engines.rows import Arguments, Row, Writer, aten, need, shape
 
 
 def _same(to: Writer, node: fx.Node, a: Arguments) -> Any:
