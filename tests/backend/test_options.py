@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -83,15 +84,13 @@ def test_bad_option(options: dict[str, Any], words: list[str]) -> None:
     assert type(error.value).__name__ == "OptionError"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"report": "report.html"},
-    ],
-)
-def test_not_yet(options: dict[str, Any]) -> None:
-    with pytest.raises(bnfx.NotYetError, match="not offered yet; use"):
-        compile_and_call(**options)
+def test_a_page_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: (n != "plotly" and find(n)) or None)
+    with pytest.raises(
+        bnfx.OptionError, match=r"plotly is not installed: pip install 'bnfx.report"
+    ):
+        compile_and_call(report="report.html")
 
 
 def test_bad_mode() -> None:

@@ -129,6 +129,13 @@ def test_fold_writes_onnx(folder: Path) -> None:
     assert "BatchNormalization" not in ops
 
 
+def test_open_dimensions_of_onnx_have_the_letters_of_the_call(folder: Path) -> None:
+    assert bnfx("fold", "net.py:make", "out.onnx", "--input", "Nx3x8x8").exit_code == 0
+    (given,) = onnx.load("out.onnx").graph.input
+    names = [dim.dim_param for dim in given.type.tensor_type.shape.dim]
+    assert names == ["N", "", "", ""]
+
+
 def test_an_open_dimension(folder: Path) -> None:
     result = bnfx("fold", "net.py:make", "out.pt2", "--input", "Nx3x8x8")
     assert result.exit_code == 0, result.output
