@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from processes import run
+from support import HEAVY
 
 from bnfx.passes.refusals import MEANINGS, Code
 from bnfx.report.refusals_page import markdown
@@ -31,7 +32,14 @@ def test_snippets_run(page: Path, tmp_path: Path) -> None:
 EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.py")) if "relay" not in path.name]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
+# What these show at length, tests of DDP, of branches and of CUDA builds show in short.
+LONG = ("train_ddp.py", "merge_branches.py", "tvm_relax_cuda.py")
+
+
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(p, id=p.name, marks=HEAVY if p.name in LONG else ()) for p in EXAMPLES],
+)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
     status, printed = run([str(example)], tmp_path)
     assert status == 0, printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from relax import cases_conv, cases_merge, cases_move, cases_next, cases_structure
 from relax.graphs import Case, affine_ops, count, inputs_of, outputs, relative, same, unfolded
+from support import sampled
 from tvm import relax
 
 import bnfx.tvm
@@ -22,7 +23,7 @@ def test_the_battery_is_large_and_names_are_unique() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_folded_is_unfolded(case: Case) -> None:
+def test_it_folds_as_stated(case: Case) -> None:
     module = case.module()
     before = case.module()
     fold = FoldBatchNorm()
@@ -47,9 +48,13 @@ def test_folded_is_unfolded(case: Case) -> None:
         assert affine_ops(again) <= affine_ops(folded)
     else:
         assert same(again, folded), "not idempotent"
-    if not case.runs:
-        return
 
+
+# In the fast suite, TVM builds some; all go through the same rules as PyTorch's, which run whole.
+@pytest.mark.parametrize("case", sampled([case for case in CASES if case.runs], every=3))
+def test_folded_is_unfolded(case: Case) -> None:
+    module = case.module()
+    folded = FoldBatchNorm()(module)
     inputs = inputs_of(module)
     theirs = outputs(unfolded(module), inputs)
     if case.dtype == "float16":  # TVM computes its batch_norm in float32, and returns that
