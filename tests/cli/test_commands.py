@@ -315,7 +315,8 @@ def test_completion_and_no_colours_in_a_pipe(folder: Path) -> None:
 
 
 PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/cli.md"))
-COMMANDS = re.findall(r"^(?:\$ )?(bnfx .*)$", PAGES, re.MULTILINE)
+# What measures takes minutes: test_bench.py and test_demo.py run that.
+COMMANDS = re.findall(r"^(?:\$ )?(bnfx (?!bench|demo).*)$", PAGES, re.MULTILINE)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
