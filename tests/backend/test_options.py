@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import run_apart
 from support import Capture, randomise, relative
 from torch import nn
 
@@ -33,7 +34,7 @@ def compile_and_call(**options: Any) -> torch.Tensor:
         return torch.compile(pair(), backend="bnfx", options=options)(X)
 
 
-def test_found_without_importing_bnfx() -> None:
+def test_found_without_importing_bnfx(tmp_path: Path) -> None:
     code = (
         "import sys, torch\n"
         "assert 'bnfx' in torch._dynamo.list_backends()\n"
@@ -44,7 +45,7 @@ def test_found_without_importing_bnfx() -> None:
         "    compiled(torch.ones(1, 3, 4, 4))\n"
         "assert 'bnfx.backend' in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (done := run_apart(["-c", code], tmp_path)).returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -96,12 +96,16 @@ def test_fold_writes_a_program(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["again.pt2", "net.py", "out.pt2"]
 
 
+@pytest.mark.heavy  # as tests/export/test_package.py does, through the command
 def test_fold_writes_a_package(folder: Path) -> None:
     result = bnfx("fold", "net.py:make", "out.pt2", "--aot", *SHAPE)
     assert result.exit_code == 0, result.output
     assert package_error(folder / "out.pt2", make().eval(), torch.randn(2, 3, 8, 8)) < 1e-5
     with zipfile.ZipFile("out.pt2") as archive:
         assert not any(b"running_mean" in archive.read(name) for name in archive.namelist())
+
+
+def test_a_package_has_its_suffix(folder: Path) -> None:
     refused = bnfx("fold", "net.py:make", "out.onnx", "--aot", *SHAPE)
     assert refused.exit_code == 2
     assert "must end in .pt2" in refused.stderr
