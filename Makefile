@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay clean
+.PHONY: help site figures compare demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -55,6 +55,16 @@ docs: $(STAMP)  ## write docs/refusals.md anew from the table of codes
 docs-relay: $(RELAY_STAMP)  ## write docs/tvm_relay_ops.md anew: ops that are left of small graphs
 	PYTHONPATH=tests/relay $(RELAY_BIN)/python tests/relay/op_counts.py > docs/tvm_relay_ops.md.new
 	mv docs/tvm_relay_ops.md.new docs/tvm_relay_ops.md
+
+site: $(STAMP)  ## build the documentation as a site, warnings as errors: docs/_site/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_site
+
+figures: $(STAMP)  ## run the experiments of docs/batchnorm.md and draw all pictures anew
+	$(BIN)/python docs/draw_figures.py
+	$(BIN)/python docs/draw_report.py
+
+compare: $(STAMP)  ## run the programs of docs/compare on what is installed, and write its table anew
+	$(BIN)/python docs/compare/run.py
 
 bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the check, the synchronisation
 	$(BIN)/python -m bnfx.bench.weights_speed

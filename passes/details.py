@@ -19,8 +19,8 @@ class Op:
         flops: multiplications and additions, with open sizes as 1; 0 where nothing is counted.
         weight_bytes: of the constants that it stores.
         sites: the BatchNorms and affine ops that it carries out, by their verdicts' positions.
-        largest, mean: of the absolute weights of each output channel, as they are stored; empty
-            where it has none, or they have no numbers.
+        largest, mean: of the absolute weights of each output channel, as they are stored, where
+            sites were folded into them; empty elsewhere, and where they have no numbers.
     """
 
     identity: int

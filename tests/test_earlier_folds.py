@@ -151,3 +151,20 @@ def test_what_shrinks_is_no_news() -> None:
         before, after = report.weight_bytes
         assert (before, after) == (held(model), held(model) - 4 * 8 * 4)
         assert "constants" not in report.to_text()
+
+
+def outcomes(report: bnfx.Report) -> list[tuple[str, str, list[str]]]:
+    return [
+        (v.site.name, v.outcome.value, [refusal.code.value for refusal in v.refusals])
+        for v in report.verdicts
+    ]
+
+
+def test_what_was_explained_before_changes_nothing() -> None:
+    """Dynamo opens a size that varies, and a fold across padding needs it fixed."""
+    model = scaled()
+    alone = outcomes(bnfx.explain(model, torch.randn(2, 3, 40, 40)))
+    for size in ((2, 3, 24, 24), (3, 3, 32, 24), (1, 3, 40, 40)):
+        bnfx.explain(model, torch.randn(size))
+    assert outcomes(bnfx.explain(model, torch.randn(2, 3, 40, 40))) == alone
+    assert "dynamic-shape" not in str(alone)

@@ -83,7 +83,10 @@ def explain_source(
     with _quiet(), progress(2, lines=False) as tell:
         tell("loading")
         model = load_model(source, weights, dtype)
-        inputs, _ = make_inputs(shapes, dtype)
+        inputs, dynamic_shapes = make_inputs(shapes, dtype)
+        if dynamic_shapes is not None and isinstance(model, nn.Module):
+            # As bnfx fold does: what is captured on one size says nothing of others.
+            model, inputs = _export(model, inputs, dynamic_shapes), ()
         tell("folding")
         try:
             report = explain(model, *inputs)

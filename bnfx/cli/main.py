@@ -13,7 +13,18 @@ from typing import Annotated
 import typer
 
 import bnfx
-from bnfx.cli.exits import errors, require, stop
+from bnfx.cli.bench_command import bench
+from bnfx.cli.command_options import (
+    Dtype,
+    Html,
+    Input,
+    Json,
+    ModelExplorer,
+    Source,
+    Weights,
+    WeightsKey,
+)
+from bnfx.cli.exits import errors, require
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,115 +79,24 @@ def demo(
     raise typer.Exit(run(cases(quick), repeats=repeats, as_json=as_json))
 
 
-@app.command(epilog="Example: bnfx bench --zoo --only resnet --only timm/")
-def bench(
-    zoo: Annotated[
-        bool, typer.Option("--zoo", help="Hundreds of models: is every answer right?")
-    ] = False,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SUBSTRING", help="Of the zoo, models with this in their name."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON in place of a table.")
-    ] = False,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print docs/zoo.md in place of a table.")
-    ] = False,
-    rows: Annotated[
-        Path | None,
-        typer.Option(
-            dir_okay=False,
-            help="Add each row of the zoo to this file as it is measured, and measure no model "
-            "that is there already: a run that was cut off goes on.",
-        ),
-    ] = None,
-) -> None:
-    """Measure bnfx itself: without --zoo, what rewriting and checking for stale weights cost.
-
-    With --zoo, every model is compared in float64 with its folded graph, run by no compiler, and
-    what became of its BatchNorms is counted. Nothing is downloaded. Takes about 40 minutes on 2 CPU
-    cores. Exits with status 1 if an answer is wrong, or a model fails.
-    """
-    if not zoo and (only or as_json or as_markdown or rows):
-        stop("bnfx bench: --only, --json, --markdown and --rows are for --zoo")
-    if as_json and as_markdown:
-        stop("bnfx bench: --json or --markdown, not both")
-    require("bench", "torch", "torchvision", "timm")
-    if not zoo:
-        from bnfx.bench import check_cost, rewrite_cost
-
-        rewrite_cost.main()
-        check_cost.main()
-        return
-    from bnfx.bench.zoo.catalogue import entries
-    from bnfx.bench.zoo.run import TableFormat, run, select
-
-    chosen = select(entries(), only or ())
-    if not chosen:
-        stop(f"bnfx bench: no model of the zoo has {' or '.join(only or ())} in its name")
-    form: TableFormat = "json" if as_json else "markdown" if as_markdown else "table"
-    raise typer.Exit(run(chosen, form=form, rows=rows))
-
-
-_Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="torchvision:NAME, timm:NAME, a Python file and a function of it that makes the model "
-        "(net.py:make), or an exported program (net.pt2).",
-    ),
-]
-_Weights = Annotated[
-    Path | None,
-    typer.Option(help="A state dict, .pt or .safetensors. Pickled code is never run."),
-]
-_WeightsKey = Annotated[
-    str | None,
-    typer.Option(help="The checkpoint's key that holds the state dict, if it is no usual one."),
-]
-_Input = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        metavar="SHAPE",
-        help="Shape of an input: 1x3x224x224; Nx3x224x224 leaves the first dimension open; "
-        "1x16:int64 has a dtype of its own. Once for each.",
-    ),
-]
-_Dtype = Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")]
-_Html = Annotated[
-    Path | None,
-    typer.Option(
-        dir_okay=False,
-        metavar="PAGE.html",
-        help="Also write the report as a page, with the graph before and after.",
-    ),
-]
-_ModelExplorer = Annotated[
-    Path | None,
-    typer.Option(
-        dir_okay=False,
-        metavar="GRAPHS.json",
-        help="Also write both graphs for Google's Model Explorer, verdicts beside them.",
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+app.command(epilog="Example: bnfx bench torchvision:resnet18 --input 1x3x224x224 --plot speed.svg")(
+    bench
+)
 
 
 @app.command(epilog="Example: bnfx explain timm:repvgg_a0 --input 1x3x224x224 --json")
 def explain(
-    model: _Source,
-    weights: _Weights = None,
-    weights_key: _WeightsKey = None,
-    shapes: _Input = None,
-    dtype: _Dtype = "float32",
-    as_json: _Json = False,
+    model: Source,
+    weights: Weights = None,
+    weights_key: WeightsKey = None,
+    shapes: Input = None,
+    dtype: Dtype = "float32",
+    as_json: Json = False,
     every: Annotated[
         bool, typer.Option("--all", help="A row for each BatchNorm and affine op.")
     ] = False,
-    html: _Html = None,
-    model_explorer: _ModelExplorer = None,
+    html: Html = None,
+    model_explorer: ModelExplorer = None,
 ) -> None:
     """Say what becomes of each BatchNorm, and why some are left.
 
@@ -196,16 +116,16 @@ def explain(
 
 @app.command(epilog="Example: bnfx fold torchvision:resnet18 folded.pt2 --input 1x3x224x224")
 def fold(
-    model: _Source,
+    model: Source,
     output: Annotated[
         Path,
         typer.Argument(help="net.pt2: an exported program; net.onnx: ONNX."),
     ],
-    weights: _Weights = None,
-    weights_key: _WeightsKey = None,
-    shapes: _Input = None,
-    dtype: _Dtype = "float32",
-    as_json: _Json = False,
+    weights: Weights = None,
+    weights_key: WeightsKey = None,
+    shapes: Input = None,
+    dtype: Dtype = "float32",
+    as_json: Json = False,
     aot: Annotated[
         bool, typer.Option("--aot", help="Make an AOTInductor package of a .pt2: takes minutes.")
     ] = False,
@@ -229,7 +149,7 @@ def fold(
 
 
 @app.command(epilog="Example: bnfx doctor --json")
-def doctor(as_json: _Json = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Print what of bnfx works here, and what to install for the rest.
 
     Exits with status 1 if nothing can be folded here: neither torch nor a TVM is there.

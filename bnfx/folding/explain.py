@@ -35,7 +35,8 @@ def explain(
     """Report what bnfx would do with each BatchNorm of ``model``, and why.
 
     With example inputs, a copy of the model runs once, in eager mode under ``torch.no_grad()``, and
-    is captured as ``torch.compile`` captures it: a graph break gives two graphs. Without inputs,
+    is captured as ``torch.compile`` captures it the first time, with the sizes of these inputs: a
+    graph break gives two graphs. Without inputs,
     it is traced by ``torch.fx``, which knows no shapes. Neither model nor inputs are changed.
 
     Args:
@@ -71,7 +72,9 @@ def explain(
             torch.random.fork_rng(),
             torch._dynamo.config.patch(_NO_LIMIT),
         ):
-            torch.compile(module, backend=_explaining)(*args, **kwargs)
+            # Sizes are those of these inputs: Dynamo would open one that it has seen to vary, so
+            # that the answer would depend on what was explained before.
+            torch.compile(module, backend=_explaining, dynamic=False)(*args, **kwargs)
     finally:
         _collected.reset(token)
     buffers = dict(module.named_buffers())

@@ -54,7 +54,7 @@ class OpLists:
 
     def _op(self, node: Node, sites: Sequence[Site], values: Values | None) -> Op:
         inputs = (self._identities.get(source) for source in node.inputs)
-        largest, mean = _by_channel(node, values)
+        largest, mean = _by_channel(node, values if sites else None)
         return Op(
             identity=self._identities[node],
             name=node.name,

@@ -129,6 +129,24 @@ def test_fold_writes_onnx(folder: Path) -> None:
     assert "BatchNormalization" not in ops
 
 
+PADDED = """
+from torch import nn
+def make(): return nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3, padding=1))
+"""
+
+
+@pytest.mark.parametrize("shape", ["2x3x8x8", "Nx3x8x8", "Nx3xHxW"])
+def test_explain_and_fold_say_the_same(tmp_path: Path, shape: str) -> None:
+    net = tmp_path / "padded.py"
+    net.write_text(PADDED)
+    explained = bnfx("explain", f"{net}:make", "--input", shape, "--json")
+    folded = bnfx("fold", f"{net}:make", str(tmp_path / "out.pt2"), "--input", shape, "--json")
+    assert explained.exit_code == folded.exit_code == 0, explained.output + folded.output
+    said = [json.loads(each.stdout)["graphs"][0]["verdicts"] for each in (explained, folded)]
+    ends = [[(v["name"], v["outcome"], v["refusals"]) for v in each] for each in said]
+    assert ends[0] == ends[1]
+
+
 def test_open_dimensions_of_onnx_have_the_letters_of_the_call(folder: Path) -> None:
     assert bnfx("fold", "net.py:make", "out.onnx", "--input", "Nx3x8x8").exit_code == 0
     (given,) = onnx.load("out.onnx").graph.input
@@ -319,7 +337,8 @@ def test_completion_and_no_colours_in_a_pipe(folder: Path) -> None:
 
 
 PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/cli.md"))
-COMMANDS = re.findall(r"^(?:\$ )?(bnfx .*)$", PAGES, re.MULTILINE)
+# What measures takes minutes: test_bench.py and test_demo.py run that.
+COMMANDS = re.findall(r"^(?:\$ )?(bnfx (?!bench|demo).*)$", PAGES, re.MULTILINE)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -225,7 +225,7 @@ def test_summary() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--json"], "are for --zoo"),
+        (["--json"], "for --zoo"),
         (["--only", "resnet"], "are for --zoo"),
         (["--zoo", "--json", "--markdown"], "--json or --markdown, not both"),
         (["--zoo", "--only", "resnet1018"], "no model of the zoo has resnet1018 in its name"),

@@ -49,11 +49,12 @@ def place(ops: Sequence[Op]) -> Placed:
     )
     for positions, width, tall, drawn in layouts if near else ():
         lowest = min(x for _, (x, _) in positions)
-        for vertex, (x, y) in positions:
+        for name, (x, y) in positions:
+            vertex = int(name)
             at = (left + (x - lowest) * COLUMN / _UNIT, (tall - y) * ROW / _UNIT)
             (centres if vertex in connected else bends)[vertex] = at
         for source, target in drawn or ():
-            links.setdefault(source, []).append(target)
+            links.setdefault(int(source), []).append(int(target))
         left += width * COLUMN / _UNIT + COLUMN
         height = max(height, tall * ROW / _UNIT)
     for op in ops:

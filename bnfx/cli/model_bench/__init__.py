@@ -1,0 +1,1 @@
+"""``bnfx bench MODEL``: a user's own model, on every engine that is installed."""
