@@ -153,7 +153,8 @@ class _Job:
                 return with_(self.inner)
             except EngineRefusal as refusal:
                 assert self.inner.fallback is not None
-                warn(f"bnfx: {refusal}; another compiler has the graph", InnerWarning)
+                if not refusal.quiet:
+                    warn(f"bnfx: {refusal}; another compiler has the graph", InnerWarning)
                 return with_(self.inner.fallback)
 
         def with_(inner: Inner) -> tuple[Callable[..., Any], str, str]:
@@ -196,7 +197,8 @@ class _Job:
         if problem is not None:
             warn(problem, RewriteWarning)
             return self.leave(Refusal(Code.INTERNAL_ERROR, problem), inputs.parameters)
-        report = replace(rewritten.report, weights=form, weights_reason=why)
+        notes = (*rewritten.report.notes, *self.inner.notes)
+        report = replace(rewritten.report, weights=form, weights_reason=why, notes=notes)
         return _Plan(report, compiled)
 
     def finish(self, plan: _Plan) -> Callable[..., Any]:

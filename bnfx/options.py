@@ -23,8 +23,8 @@ class Options:
 
     Args:
         inner: the compiler that gets the folded graph: the name of a registered backend,
-            ``"openvino"``, ``"onnxruntime"``, ``"tvm"``, or a callable
-            ``(gm, example_inputs) -> callable``.
+            ``"openvino"``, ``"onnxruntime"``, ``"auto"`` (the faster of these, by trial),
+            ``"tvm"``, or a callable ``(gm, example_inputs) -> callable``.
         inner_options: handed to the inner backend as its own options.
         weights: how the compiled graph gets folded weights. ``"live"``: as inputs, which are filled
             anew when a parameter changed. ``"frozen"``: as constants, guarded; live after a change,

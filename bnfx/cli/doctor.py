@@ -40,7 +40,7 @@ def examine() -> list[Finding]:
     findings = [Finding("Python", "python", sys.version_info >= (3, 10), sys.version.split()[0])]
     findings.append(_package("PyTorch", "torch", 'pip install "bnfx[torch]"'))
     if findings[-1].works:
-        findings += [*_compilers(), *_groups(), *_cuda()]
+        findings += [*_compilers(), *_engines(), *_groups(), *_cuda()]
     findings += _tvm()
     for name in ("torchvision", "timm"):
         findings.append(_package("Models", name, 'pip install "bnfx[demo]"'))
@@ -95,6 +95,20 @@ def _compilers() -> list[Finding]:
     found.append(_native_check())
     for name in ("eager", "aot_eager"):
         found.append(Finding("Compilers", name, name in names, "part of torch"))
+    return found
+
+
+def _engines() -> list[Finding]:
+    """Engines for inference on CPUs, of which ``inner="auto"`` takes the fastest."""
+    from bnfx.inner.base import ENGINES
+
+    found = []
+    for name, packages in ENGINES.items():
+        remedy = f'pip install "bnfx[{name}]"'
+        here = [_package("Engines", package, remedy) for package in packages]
+        works = all(each.works for each in here)
+        detail = ", ".join(f"{each.name} {each.detail}" for each in here) if works else remedy
+        found.append(Finding("Engines", name, works, detail if len(here) > 1 else here[0].detail))
     return found
 
 

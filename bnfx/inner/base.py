@@ -18,8 +18,23 @@ KEPT = "bnfx_kept"
 GraphPass = Callable[[fx.Graph], Any]  # rewrites a graph in place
 
 
+# Engines for inference, each a room of that name here, and the packages that it needs.
+ENGINES: Mapping[str, tuple[str, ...]] = {
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+}
+
+
 class EngineRefusal(Exception):  # noqa: N818 (it is no error)
-    """An engine does not take a graph; its text says why."""
+    """An engine does not take a graph; its text says why.
+
+    Args:
+        quiet: whether that is no more than the report has to say.
+    """
+
+    def __init__(self, why: str, quiet: bool = False) -> None:
+        super().__init__(why)
+        self.quiet = quiet
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class Inner:
         fallback: for an engine, which takes graphs for inference with constants alone, and not all
             of them: the compiler of the others. ``freeze`` raises :class:`EngineRefusal` for those.
             Until changed weights have settled, PyTorch runs the folded graph.
+        notes: for the report, there once a graph is compiled.
         weight_layout: lays a folded weight out for it; ``None`` leaves it as it is.
     """
 
@@ -50,6 +66,7 @@ class Inner:
     with_pass: Callable[[GraphPass], Inner] | None = None
     weight_layout: Callable[[torch.Tensor], torch.Tensor] | None = None
     fallback: Inner | None = None
+    notes: Sequence[str] = ()
 
 
 def channels_last(weight: torch.Tensor) -> torch.Tensor:

@@ -12,11 +12,8 @@ import torch
 from torch import fx
 
 from bnfx.errors import BuildError, OptionError
-from bnfx.inner.base import Compiled, GraphPass, Inner, channels_last
+from bnfx.inner.base import ENGINES, Compiled, GraphPass, Inner, channels_last
 from bnfx.options import Options, nearest
-
-# Engines for inference, each a module of that name here.
-ENGINES = ("openvino", "onnxruntime")
 
 
 def resolve(options: Options, mode: str | None) -> Inner:
@@ -41,7 +38,7 @@ def _named(options: Options, mode: str | None) -> Inner:
         return inductor(options.inner_options, mode, options.cudnn_fusion)
     if mode is not None:
         raise OptionError(f"mode={mode!r} is for inner='inductor' only; use inner_options")
-    if options.inner in ENGINES:
+    if options.inner in ("auto", *ENGINES):
         from bnfx.inner.inductor import inductor
 
         module = importlib.import_module(f"bnfx.inner.{options.inner}")

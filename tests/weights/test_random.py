@@ -13,6 +13,7 @@ import os
 import pkgutil
 import random
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from rebuilds import join_builds
 from torch import nn
 from writes import CHEAP, DEAR, Broadcast, Net, Step, mend, unfit
 
+from bnfx.inner.auto import trial
 from bnfx.weights import freezing
 
 STEPS = 7
@@ -125,6 +127,7 @@ def test_whatever_happens_under_inductor(weights: str, seeds: range, broadcast: 
 ENGINES = {
     "openvino": "bnfx.inner.openvino.session.Requests",
     "onnxruntime": "bnfx.inner.onnxruntime.onnx_session.Bindings",
+    "auto": "bnfx.inner.openvino.session.Requests",
 }
 
 
@@ -135,12 +138,21 @@ ENGINES = {
 )
 @pytest.mark.parametrize("inner", ENGINES)
 def test_whatever_happens_before_an_engine(
-    inner: str, seeds: range, joins: bool, broadcast: Broadcast, monkeypatch: pytest.MonkeyPatch
+    inner: str,
+    seeds: range,
+    joins: bool,
+    broadcast: Broadcast,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Built anew after each first call behind a write, as often as can be: with builds that are
     through before the next call, and with calls and writes while they go on.
     """
-    pytest.importorskip(inner)
+    for package in ("openvino", "onnxruntime") if inner == "auto" else (inner,):
+        pytest.importorskip(package)
+    monkeypatch.setenv("BNFX_CACHE_DIR", str(tmp_path))
+    # So small a net is PyTorch's by a trial; this is about what comes after it.
+    monkeypatch.setattr(trial, "_times", lambda ways, examples: dict.fromkeys(ways, 0.0))
     monkeypatch.setattr(freezing, "QUIET_CALLS", 1)
     monkeypatch.setattr(freezing, "SHARE", float("inf"))
     requests = pkgutil.resolve_name(ENGINES[inner])

@@ -93,6 +93,7 @@ CONTENDERS: Mapping[str, Prepare] = {
     "bnfx": functools.partial(_bnfx, inner="inductor"),
     "bnfx-openvino": functools.partial(_bnfx, inner="openvino"),
     "bnfx-onnxruntime": functools.partial(_bnfx, inner="onnxruntime"),
+    "bnfx-auto": functools.partial(_bnfx, inner="auto"),
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }

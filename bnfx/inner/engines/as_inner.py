@@ -11,7 +11,8 @@ import torch
 from torch import fx
 
 from bnfx.inner.base import Compiled, EngineRefusal, Inner
-from bnfx.inner.engines.served import Engine, Served
+from bnfx.inner.engines.built import Engine
+from bnfx.inner.engines.served import Served
 
 _PROCESS = os.getpid()
 
@@ -25,9 +26,8 @@ def as_inner(engine: Engine, fallback: Inner) -> Inner:
         if os.getpid() != _PROCESS:
             raise EngineRefusal(f"{engine.name} does not run in a forked process")
         served = Served(module, engine)
-        examples = [_sized(value, engine) for value in example_inputs]
         try:
-            served.prepare(examples)
+            served.prepare([sized(value) for value in example_inputs])
         except EngineRefusal as refusal:
             raise EngineRefusal(f"{engine.name} does not take a graph: {refusal}") from None
         return served
@@ -42,19 +42,18 @@ def as_inner(engine: Engine, fallback: Inner) -> Inner:
     )
 
 
-def _sized(value: Any, engine: Engine) -> Any:
+def sized(value: Any) -> Any:
     """An example with numbers for what Dynamo has as symbols."""
-
-    def hint(size: Any) -> int:
-        found = size.node.hint if isinstance(size, torch.SymInt) else size
-        if found is None:
-            why = f"{engine.name} does not take a graph whose sizes depend on numbers"
-            raise EngineRefusal(why)
-        return int(found)
-
     if isinstance(value, torch.SymInt):
-        return hint(value)
+        return _hint(value)
     if isinstance(value, torch.Tensor):
-        size, stride = [*map(hint, value.shape)], [*map(hint, value.stride())]
+        size, stride = [*map(_hint, value.shape)], [*map(_hint, value.stride())]
         return torch.empty_strided(size, stride, dtype=value.dtype, device=value.device)
     return value
+
+
+def _hint(size: Any) -> int:
+    found = size.node.hint if isinstance(size, torch.SymInt) else size
+    if found is None:
+        raise EngineRefusal("its sizes depend on numbers")
+    return int(found)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx
@@ -28,6 +28,7 @@ from bnfx.inner.engines.aten_graph import (
     weights_signature,
     widened,
 )
+from bnfx.inner.engines.built import Built, Engine, Output
 from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor
 
@@ -36,76 +37,7 @@ log = logging.getLogger("bnfx")
 # One graph is built for so many combinations of sizes; PyTorch runs others.
 MAX_SIZES = 16
 
-Run = Callable[[Sequence[Any]], list[torch.Tensor]]
-
-
-class Engine(Protocol):
-    """A compiler for inference.
-
-    Attributes:
-        name: for sentences.
-        allowed: dtype -> the error of an answer that counts as rounding.
-    """
-
-    name: str
-    allowed: Mapping[torch.dtype, float]
-
-    def build(self, graph: fx.GraphModule) -> Run:
-        """Compile a graph of ATen operators.
-
-        What it gives takes the tensors and numbers of a call, all finite, in other dtypes than
-        float32 where nothing but a conversion reads them, and returns outputs that are contiguous,
-        in float32, in memory of torch's own.
-
-        Raises:
-            EngineRefusal: naming what it does not take.
-        """
-
-
-@dataclass(frozen=True)
-class _Output:
-    """One of what the graph returns.
-
-    Args:
-        at: which of the engine's outputs it is; ``None``: it is ``None``.
-        stride: if it is not contiguous, or not in float32.
-    """
-
-    at: int | None
-    stride: tuple[int, ...] | None = None
-    dtype: torch.dtype = torch.float32
-
-    @staticmethod
-    def like(at: int, value: torch.Tensor) -> _Output:
-        plain = value.is_contiguous() and value.dtype == torch.float32
-        return _Output(at, None if plain else value.stride(), value.dtype)
-
-    def of(self, answers: Sequence[torch.Tensor]) -> torch.Tensor | None:
-        if self.at is None:
-            return None
-        ours = answers[self.at]
-        if self.stride is None:
-            return ours
-        return torch.empty_strided(ours.shape, self.stride, dtype=self.dtype).copy_(ours)
-
-
-@dataclass(frozen=True, eq=False)
-class _Built:
-    """What was built for one combination of sizes; ``None``: PyTorch runs it.
-
-    Args:
-        run: takes what ``widen`` makes of the arguments.
-        wide: what ``run`` was built from; gone once that is checked.
-    """
-
-    run: Run | None
-    widen: Callable[[Sequence[Any]], Sequence[Any]] = tuple
-    wide: fx.GraphModule | None = None
-    outputs: tuple[_Output, ...] = ()
-    checked: bool = False
-
-
-_IN_TORCH = _Built(None, checked=True)
+_IN_TORCH = Built(None, checked=True)
 
 
 class Served:
@@ -121,7 +53,7 @@ class Served:
         self._engine = engine
         # Of graphs of the same form, which hold the weights of other moments.
         self._traces: dict[object, Traced] = module.meta.get(KEPT, {})
-        self._built: dict[object, _Built] = {}
+        self._built: dict[object, Built] = {}
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._warned = False
@@ -133,6 +65,24 @@ class Served:
             EngineRefusal: if the engine does not take the graph.
         """
         self._built[signature(examples)] = self._build(examples)
+
+    def verify(self, args: Sequence[Any]) -> None:
+        """Hold the engine's answer against PyTorch's now.
+
+        Raises:
+            EngineRefusal: if it answers otherwise, or such numbers are PyTorch's.
+        """
+        if not _usual(args):
+            raise EngineRefusal(f"{self._engine.name}: an example is not finite")
+        built = self._built.get(signature(args)) or self._build(args)
+        if built.run is None:
+            raise EngineRefusal(f"{self._engine.name} does not take the graph")
+        try:
+            outputs = self._compared(built, args, self._in_torch(args))
+        except Exception as error:
+            why = f"{self._engine.name} answers otherwise than PyTorch: {error}"
+            raise EngineRefusal(why) from None
+        self._built[signature(args)] = replace(built, wide=None, outputs=outputs, checked=True)
 
     def __call__(self, *args: Any) -> Any:
         built = self._built.get(signature(args))
@@ -147,7 +97,7 @@ class Served:
         with torch.no_grad():
             return self._module(*args)
 
-    def _first(self, args: Sequence[Any], built: _Built | None) -> Any:
+    def _first(self, args: Sequence[Any], built: Built | None) -> Any:
         """PyTorch's answer, against which the engine's is held."""
         theirs = self._in_torch(args)
         if os.getpid() != self._process or not _usual(args):
@@ -168,15 +118,15 @@ class Served:
             self._built[key] = self._checked(built, args, theirs)
         return theirs
 
-    def _build(self, args: Sequence[Any]) -> _Built:
+    def _build(self, args: Sequence[Any]) -> Built:
         wide, widen = widened(self._module, args)
         key = weights_signature(wide), signature(args)
         traced = self._traces.get(key)
         if traced is None:
             traced = self._traces[key] = aten_graph(wide, widen(args))
-        return _Built(self._engine.build(traced.bound(wide)), widen, wide)
+        return Built(self._engine.build(traced.bound(wide)), widen, wide)
 
-    def _checked(self, built: _Built, args: Sequence[Any], theirs: Any) -> _Built:
+    def _checked(self, built: Built, args: Sequence[Any], theirs: Any) -> Built:
         """What serves from now on."""
         if built.run is None:
             return _IN_TORCH
@@ -185,9 +135,9 @@ class Served:
         except Exception as error:
             self._warn(f"it answers otherwise than PyTorch, which runs the graph: {error}")
             return _IN_TORCH
-        return _Built(built.run, built.widen, None, outputs, checked=True)
+        return replace(built, wide=None, outputs=outputs, checked=True)
 
-    def _compared(self, built: _Built, args: Sequence[Any], theirs: Any) -> tuple[_Output, ...]:
+    def _compared(self, built: Built, args: Sequence[Any], theirs: Any) -> tuple[Output, ...]:
         """How the engine's outputs are those that PyTorch gave.
 
         Raises:
@@ -198,7 +148,7 @@ class Served:
         answers = built.run(wide)
         at = iter(range(len(answers)))
         outputs = [
-            _Output(None) if value is None else _Output.like(next(at), value) for value in theirs
+            Output(None) if value is None else Output.like(next(at), value) for value in theirs
         ]
         with torch.no_grad():
             exact = theirs if built.wide is self._module else built.wide(*wide)

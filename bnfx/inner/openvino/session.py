@@ -15,7 +15,7 @@ from bnfx.errors import OptionError
 from bnfx.inner.answers import TOLERANCE
 from bnfx.inner.base import Inner
 from bnfx.inner.engines.as_inner import as_inner
-from bnfx.inner.engines.served import Run
+from bnfx.inner.engines.built import Run
 from bnfx.inner.engines.translate import translated
 from bnfx.options import nearest
 

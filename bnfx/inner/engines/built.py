@@ -1,0 +1,78 @@
+"""What an engine is, and what it built for one combination of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import fx
+
+Run = Callable[[Sequence[Any]], list[torch.Tensor]]
+
+
+class Engine(Protocol):
+    """A compiler for inference.
+
+    Attributes:
+        name: for sentences.
+        allowed: dtype -> the error of an answer that counts as rounding.
+    """
+
+    name: str
+    allowed: Mapping[torch.dtype, float]
+
+    def build(self, graph: fx.GraphModule) -> Run:
+        """Compile a graph of ATen operators.
+
+        What it gives takes the tensors and numbers of a call, all finite, in other dtypes than
+        float32 where nothing but a conversion reads them, and returns outputs that are contiguous,
+        in float32, in memory of torch's own.
+
+        Raises:
+            EngineRefusal: naming what it does not take.
+        """
+
+
+@dataclass(frozen=True)
+class Output:
+    """One of what the graph returns.
+
+    Args:
+        at: which of the engine's outputs it is; ``None``: it is ``None``.
+        stride: if it is not contiguous, or not in float32.
+    """
+
+    at: int | None
+    stride: tuple[int, ...] | None = None
+    dtype: torch.dtype = torch.float32
+
+    @staticmethod
+    def like(at: int, value: torch.Tensor) -> Output:
+        plain = value.is_contiguous() and value.dtype == torch.float32
+        return Output(at, None if plain else value.stride(), value.dtype)
+
+    def of(self, answers: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        if self.at is None:
+            return None
+        ours = answers[self.at]
+        if self.stride is None:
+            return ours
+        return torch.empty_strided(ours.shape, self.stride, dtype=self.dtype).copy_(ours)
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """What was built for one combination of sizes; ``None``: PyTorch runs it.
+
+    Args:
+        run: takes what ``widen`` makes of the arguments.
+        wide: what ``run`` was built from; gone once that is checked.
+    """
+
+    run: Run | None
+    widen: Callable[[Sequence[Any]], Sequence[Any]] = tuple
+    wide: fx.GraphModule | None = None
+    outputs: tuple[Output, ...] = ()
+    checked: bool = False
