@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-relay gpu soak fuzz fuzz-relay clean
+.PHONY: help demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -64,6 +64,9 @@ bench: $(STAMP)  ## speed of live and frozen weights; cost of the rewrite, the c
 	$(BIN)/python -m bnfx.bench.call_cost
 	$(BIN)/python -m bnfx.bench.sync_cost
 	$(BIN)/python -m bnfx.bench.tvm_relax
+
+bench-engines: $(STAMP)  ## bnfx beside ONNX Runtime and OpenVINO, 13 models: hours (docs/performance.md)
+	$(BIN)/python -m bnfx.bench.engines
 
 bench-relay: $(RELAY_STAMP)  ## what folding changes in Relay builds: build time and run time
 	$(RELAY_BIN)/python -m bnfx.bench.tvm_relay

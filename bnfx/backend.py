@@ -137,7 +137,8 @@ class _Job:
     def fold(self, inputs: GraphInputs) -> _Plan:
         """Fold its weights ahead of time."""
         rules = parse_rules(self.options.rules)
-        rewritten = rewrite_captured(self.module, inputs, rules)
+        detailed = self.options.wants_details
+        rewritten = rewrite_captured(self.module, inputs, rules, detailed=detailed)
         if not rewritten.slots and self.inner.fallback is None:
             return _Plan(rewritten.report)
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bnfx.errors import NotYetError, OptionError
+from bnfx.errors import OptionError
+from bnfx.extras import page_packages_missing
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
 
-REPORT_SUFFIXES = (".json", ".txt")
+REPORT_SUFFIXES = (".html", ".json", ".txt")
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Options:
     """Validated options; every field is a key of ``options``.
 
     Args:
-        inner: the compiler that gets the folded graph: the name of a registered backend, or a
-            callable ``(gm, example_inputs) -> callable``.
+        inner: the compiler that gets the folded graph: the name of a registered backend,
+            ``"openvino"``, ``"onnxruntime"``, ``"tvm"``, or a callable
+            ``(gm, example_inputs) -> callable``.
         inner_options: handed to the inner backend as its own options.
         weights: how the compiled graph gets folded weights. ``"live"``: as inputs, which are filled
             anew when a parameter changed. ``"frozen"``: as constants, guarded; live after a change,
@@ -36,7 +38,8 @@ class Options:
         verify: compare with the unfolded graph at compile time, and use that one if the answers
             differ; ``True`` allows what rounding explains (:func:`bnfx.folding.verify.allowed`),
             a float sets the bound on the relative error.
-        report: where the :class:`bnfx.Report` goes: a callable, or a ``.json`` or ``.txt`` path.
+        report: where the :class:`bnfx.Report` goes: a callable, or an ``.html``,
+            ``.json`` or ``.txt`` path.
         check: how a call looks for writes that leave no mark on parameters on a GPU.
             ``"content"``: it compares them and waits for the answer; ``"deferred"``: it asks the
             GPU, and a later call reads the answer, so that such a write is noticed late;
@@ -79,6 +82,11 @@ class Options:
         parse_rules(self.rules)
         check_verify(self.verify)
         check_report(self.report)
+
+    @property
+    def wants_details(self) -> bool:
+        """Whether reports go to where their details are drawn."""
+        return not callable(self.report) and Path(self.report or "").suffix == ".html"
 
     @staticmethod
     def parse(options: Mapping[str, Any] | None) -> Options:
@@ -163,9 +171,10 @@ def check_report(path: Any) -> None:
         what = f"{type(path).__name__} object"
         hint = "; pass its append method" if hasattr(path, "append") else ""
         raise OptionError(f"report must be a callable or a path, not a {what}{hint}") from None
-    if suffix == ".html":
-        raise NotYetError(f"HTML reports are not offered yet; use {' or '.join(REPORT_SUFFIXES)}")
+    if suffix == ".html" and (missing := page_packages_missing()) is not None:
+        raise OptionError(missing)
     if suffix not in REPORT_SUFFIXES:
-        raise OptionError(f"report path {str(path)!r} must end in {' or '.join(REPORT_SUFFIXES)}")
+        known = f"{', '.join(REPORT_SUFFIXES[:-1])} or {REPORT_SUFFIXES[-1]}"
+        raise OptionError(f"report path {str(path)!r} must end in {known}")
     if not Path(path).absolute().parent.is_dir():
         raise OptionError(f"the folder of report path {str(path)!r} does not exist; make it first")

@@ -94,15 +94,14 @@ class Node:
         role: see the module's docstring.
         inputs: data inputs.
         shape_inputs: sizes that it reads, and values of which it reads only the shape.
-        rank: number of dimensions, where known.
-        dtype: the value's dtype, where known.
+        rank, dtype, shape: of the value, where known.
         origin: the IR's own node; ``None`` for one that a rule put in.
         sites: the user's BatchNorms and affine ops that this node carries out.
         refusals: why the lifter could give it no better role.
-        shape: the value's shape, where known.
         pinned: its memory may be written to later, so no reader may move, or read another value.
         lays_out: the op gives its output another memory layout than its input has.
         region: which stretch of the IR it stands in; another one may have other dtypes (autocast).
+        op: the op in a word; ``""`` for what pictures leave out, as parameters.
         place: of two nodes of a graph, the one with the smaller place runs first.
     """
 
@@ -119,6 +118,7 @@ class Node:
     pinned: bool = False
     lays_out: bool = False
     region: int = 0
+    op: str = ""
     place: tuple[int, ...] = field(default=(), repr=False)
     users: dict[Node, None] = field(default_factory=dict, repr=False)
 
@@ -165,7 +165,7 @@ class Graph:
 
     def resolve(self, node: Node) -> Node:
         """``node``, or what stands for it since it was taken out."""
-        passed = []
+        passed: list[Node] = []
         while node in self._stands_for:
             passed.append(node)
             node = self._stands_for[node]

@@ -54,7 +54,12 @@ def warn_of_failure(error: Exception, what: str, original: str) -> str:
     return message
 
 
-def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = None) -> GraphReport:
+def run(
+    graph: Graph,
+    rules: Sequence[Rule] = RULES,
+    values: Values | None = None,
+    carried: dict[Node, list[Site]] | None = None,
+) -> GraphReport:
     """Rewrite ``graph`` in place until no rule applies.
 
     A rule is tried only where every rule before it is at its fixed point. Each rewrite takes a node
@@ -65,6 +70,7 @@ def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = Non
         graph: from a lifter.
         rules: in order of preference.
         values: the parameters' numbers, or ``None`` where they are not known yet.
+        carried: is filled with the sites that each node carries out in the end.
 
     Raises:
         RuleError: if a rule raises or breaks the graph. ``graph`` is then worthless.
@@ -81,6 +87,8 @@ def run(graph: Graph, rules: Sequence[Rule] = RULES, values: Values | None = Non
         position = 0 if changed else position + 1
     graph.verify()
     report = ledger.report(values)
+    if carried is not None:
+        carried.update(ledger.carries)
     if values is not None:
         values.keep_only({e for node in graph for e in _written(node)})
     return report
@@ -133,7 +141,7 @@ class _Ledger:
         self._lifted = {site: node.refusals for node in graph for site in node.sites}
         self._reasons: dict[Site, dict[str, tuple[Refusal, ...]]] = {s: {} for s in self._sites}
         self._verdicts: dict[Site, Verdict] = {}
-        self._carries: dict[Node, list[Site]] = {
+        self.carries: dict[Node, list[Site]] = {
             node: list(node.sites) for node in graph if node.sites
         }
         self._counts: Counter[str] = Counter()
@@ -148,8 +156,8 @@ class _Ledger:
             for site in gone.sites:
                 self._verdicts[site] = Verdict(site, change.outcome, change.target)
             if gone is not change.survivor:
-                moved = self._carries.pop(gone, [])
-                self._carries.setdefault(change.survivor, []).extend(moved)
+                moved = self.carries.pop(gone, [])
+                self.carries.setdefault(change.survivor, []).extend(moved)
         for target in change.lowered:
             for site in target.sites:
                 self._verdicts[site] = Verdict(site, Outcome.LOWERED)
@@ -160,7 +168,7 @@ class _Ledger:
     def report(self, values: Values | None) -> GraphReport:
         """One verdict a site, in the order of the graph."""
         errors: dict[Site, float] = {}
-        for node, sites in self._carries.items() if values is not None else ():
+        for node, sites in self.carries.items() if values is not None else ():
             error = _rounding(node, values)
             errors.update((site, error) for site in sites if error is not None)
         verdicts = (self._verdict(site, errors.get(site)) for site in self._sites)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from bnfx.passes.details import GraphDetails
 from bnfx.passes.refusals import Code, Refusal
 
 
@@ -29,7 +30,8 @@ class Site:
 
     Args:
         name: the module's path, or the graph node's name where there is no module.
-        kind: ``"batch_norm"``, or ``"affine"`` for arithmetic with constants or parameters.
+        kind: ``"batch_norm"``; ``"affine"`` for arithmetic with constants or parameters; or what
+            an earlier fold left, ``"multiply_add"`` or ``"border"``.
         location: ``file:line`` of the call, or ``""``.
     """
 
@@ -70,6 +72,9 @@ class GraphReport:
         weights: how the compiled graph gets folded weights: ``"live"``, ``"frozen"``, ``"traced"``;
             empty where nothing was folded or compiled.
         weights_reason: why in that way.
+        details: what pictures of the graph show, if that was asked for.
+        bytes_before, bytes_after: the constants (weights, statistics, ...) that the graph reads
+            before and after the rewrite; 0 where nothing was stored, or it is not counted.
     """
 
     verdicts: tuple[Verdict, ...] = ()
@@ -77,6 +82,9 @@ class GraphReport:
     rewrites: Mapping[str, int] = field(default_factory=dict)
     weights: str = ""
     weights_reason: str = ""
+    details: GraphDetails | None = None
+    bytes_before: int = 0
+    bytes_after: int = 0
 
     def agrees(self, other: GraphReport) -> bool:
         """Whether the same became of every site, by the same rewrites."""

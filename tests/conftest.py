@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,25 @@ import pytest
 # process that compiles would start workers that import torch once more.
 for _variable in ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
     os.environ.setdefault(_variable, "1")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collection, which walks all of it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+    if "torch._dynamo" in sys.modules:
+        _skip_the_timing_of_guards()
+
+
+def _skip_the_timing_of_guards() -> None:
+    """Dynamo flushes the processor's caches after each compile (25 ms), to log how long its
+    guards take.
+    """
+    from torch._dynamo import guards
+
+    assert callable(guards.profile_guard_manager)
+    guards.profile_guard_manager = lambda *_: 0.0
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
@@ -29,10 +30,11 @@ def start(
     output: Path,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    errors: Path | None = None,
 ) -> BaseProcess:
-    """``python WORDS``, with what it prints in a file: ``-m MODULE ...`` or ``SCRIPT ...``."""
-    place = str(folder or Path.cwd())
-    arguments = (list(words), str(output), place, {**os.environ, **(environment or {})})
+    """``python WORDS``, with what it prints in a file: ``-m MODULE``, ``-c CODE`` or ``SCRIPT``."""
+    place, streams = str(folder or Path.cwd()), (str(output), str(errors or output))
+    arguments = (list(words), streams, place, {**os.environ, **(environment or {})})
     process = _SERVER.Process(target=_run, args=arguments, daemon=False)
     process.start()
     return process
@@ -48,16 +50,38 @@ def run(words: Sequence[str], folder: Path, timeout: float = 900) -> tuple[int |
     return process.exitcode, output.read_text()
 
 
-def _run(words: list[str], output: str, folder: str, environment: dict[str, str]) -> None:
+def run_apart(
+    words: Sequence[str], folder: Path, output: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """As ``subprocess.run`` would, with both streams apart; ``output`` may be a device."""
+    streams = [folder.with_name(f"{folder.name}.{stream}") for stream in ("out", "err")]
+    process = start(words, output or streams[0], folder, environment, errors=streams[1])
+    process.join(900)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None
+    printed = streams[0].read_text() if output is None else ""
+    return subprocess.CompletedProcess(
+        list(words), process.exitcode, printed, streams[1].read_text()
+    )
+
+
+def _run(
+    words: list[str], streams: tuple[str, str], folder: str, environment: dict[str, str]
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(file, stream)
+    for stream, path in enumerate(streams, start=1):
+        again = stream == 2 and path == streams[0]
+        os.dup2(1 if again else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, "")
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = words
         sys.path.insert(0, str(Path(words[0]).parent))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 import torch
+from processes import run_apart
 from support import relative
 from torch import nn
 from torch.utils import _pytree as pytree
@@ -29,8 +28,8 @@ def package_error(package: Path, model: nn.Module, x: torch.Tensor) -> float:
     with torch.no_grad():
         answers = {"inputs": [x], "expected": pytree.tree_leaves(model(x))}
     torch.save(answers, package.with_suffix(".pt"))
-    command = [sys.executable, str(BLOCKED), str(package), str(package.with_suffix(".pt"))]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=package.parent)
+    words = (str(BLOCKED), str(package), str(package.with_suffix(".pt")))
+    run = run_apart(words, package.parent)
     assert run.returncode == 0, run.stderr
     return float(run.stdout)
 

@@ -48,6 +48,9 @@ def test_wheel_holds_every_module(wheel: zipfile.ZipFile) -> None:
     inside = {name for name in wheel.namelist() if name.endswith(".py")}
     assert inside == modules_of_the_tree()
     assert "bnfx/passes/algebra/affine.py" in inside
+    parts = {path.name for path in (ROOT / "bnfx/report/page/parts").iterdir()}
+    folder = "bnfx/report/page/parts/"
+    assert {n.removeprefix(folder) for n in wheel.namelist() if n.startswith(folder)} == parts
 
 
 def test_wheel_is_typed_licensed_and_registered(wheel: zipfile.ZipFile) -> None:

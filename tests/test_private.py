@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import run_apart
 
 CHECKOUT = Path(__file__).parents[1]
 MODULES = ("bnfx/torch_private.py", "passes/fx/private.py")
@@ -27,6 +27,7 @@ PAGE = (CHECKOUT / "docs" / "private-torch.md").read_text()
 # Hides names from bnfx, and from nobody else: torch uses import statements.
 PROGRAM = """
 import importlib, sys, warnings
+warnings.filterwarnings("error", category=UserWarning, module="bnfx")
 real, hidden = importlib.import_module, set(sys.argv[1:])
 
 class Without:
@@ -86,20 +87,22 @@ print(private.fills_its_memory(a.T), private.fake_mode_of([a]))
 """
 
 
-def _without(*names: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:bnfx", "-c", PROGRAM, *names],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+Run = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def whole() -> list[str]:
-    return _without()
+def without(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    def run(*names: str) -> list[str]:
+        done = run_apart(["-c", PROGRAM, *names], tmp_path_factory.mktemp("without"))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(without: Run) -> list[str]:
+    return without()
 
 
 def test_nothing_is_missing_here(whole: list[str]) -> None:
@@ -110,8 +113,8 @@ def test_nothing_is_missing_here(whole: list[str]) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", NAMES)
-def test_one_is_missing(name: str, whole: list[str]) -> None:
-    lines = _without(name)
+def test_one_is_missing(name: str, without: Run, whole: list[str]) -> None:
+    lines = without(name)
     assert lines[0] == "compiled 1"
     for line in lines[1:3]:
         missing = "torch \\S+ has no \\w+, by which bnfx finds shapes: use"
@@ -119,8 +122,8 @@ def test_one_is_missing(name: str, whole: list[str]) -> None:
     assert lines[3] == whole[3]
 
 
-def test_all_are_missing() -> None:
-    lines = _without(*NAMES)
+def test_all_are_missing(without: Run) -> None:
+    lines = without(*NAMES)
     assert lines[0] == "compiled 1"
     assert lines[-1] == "False None"
 

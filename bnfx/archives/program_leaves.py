@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import keyword as python_keywords
 import math
 import re
@@ -13,6 +14,7 @@ from bnfx.archives.program_operators import checked_operator
 from bnfx.archives.refused import RefusedError, shown
 from bnfx.archives.symbolic_text import SYMBOL, checked_expression, checked_guard
 from bnfx.archives.tree_text import checked_tree
+from bnfx.passes.fx.lowering.marks import MARK_KEY, Mark
 from bnfx.torch_private import CODE_NAMES
 
 _WORD = re.compile(r"[A-Za-z_]\w{0,500}", re.ASCII)
@@ -24,6 +26,7 @@ _COMPUTED = re.compile(r"[a-tv-y0-9_(-][a-zA-Z0-9_ ,+*/()-]{0,200}", re.ASCII)
 _PAYLOAD = re.compile(r"(weight|tensor)_\d{1,9}")
 _TEXT = re.compile(r"[\w .,:;+*/=<>()\[\]|!?@&%~^#$-]{0,1000}", re.ASCII)
 _NOTES = ("stack_trace", "nn_module_stack", "torch_fn")
+_MARKS = [json.dumps({MARK_KEY: each.value}) for each in Mark]  # of an earlier fold
 _DTYPES = frozenset([*range(1, 14), *range(28, 36)])
 _STRIDED = 7
 
@@ -168,7 +171,10 @@ def metadata(value: Any) -> Any:
     """Of the notes on a node, where it comes from; written into comments of code that is run."""
     if not isinstance(value, dict):
         raise RefusedError(f"{shown(value)} stands where notes belong")
-    return {key: _note(value[key]) for key in _NOTES if key in value}
+    notes = {key: _note(value[key]) for key in _NOTES if key in value}
+    if value.get("custom") in _MARKS:
+        notes["custom"] = value["custom"]
+    return notes
 
 
 def _note(value: Any) -> Any:

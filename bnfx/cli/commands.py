@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,54 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bnfx.cli.checkpoints import WeightsFile
-from bnfx.cli.inputs import make_inputs
+from bnfx.cli.inputs import make_inputs, named_sizes
 from bnfx.cli.models import load_model
 from bnfx.errors import BnfxError, CaptureError, SourceError, VerificationError
 from bnfx.export import export_model, save_program, write_package
+from bnfx.extras import page_packages_missing
 from bnfx.folding.explain import explain
 from bnfx.folding.programs.exported import fold_exported
 from bnfx.folding.verify import allowed, relative_error
 from bnfx.report import Report
 from bnfx.report.files import whole
+from bnfx.report.model_explorer import graphs_json, node_data_json, node_data_path
+from bnfx.report.output import write_whole
 from bnfx.report.progress import progress
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How a report is shown.
+
+    Args:
+        as_json: as JSON in place of text.
+        every: a row for each BatchNorm and affine op.
+        html: also as a page, in this file.
+        model_explorer: also as graphs for Model Explorer, in this file and one beside it.
+    """
+
+    as_json: bool = False
+    every: bool = False
+    html: Path | None = None
+    model_explorer: Path | None = None
+
+    def check(self) -> None:
+        """Raise :class:`SourceError` unless all of it can be written."""
+        if self.html is not None:
+            _check_output(self.html, (".html",))
+            if (missing := page_packages_missing()) is not None:
+                raise SourceError(missing)
+        if self.model_explorer is not None:
+            _check_output(self.model_explorer, (".json",))
+
+    def files(self, report: Report, source: str) -> Iterator[tuple[Path, str]]:
+        """Files to write, and what goes into them."""
+        title = f"bnfx: {source}"
+        if self.html is not None:
+            yield self.html, report.to_html(title=title)
+        if self.model_explorer is not None:
+            yield self.model_explorer, graphs_json(report.graphs, title)
+            yield node_data_path(self.model_explorer), node_data_json(report.graphs)
 
 
 def explain_source(
@@ -33,14 +72,14 @@ def explain_source(
     weights: WeightsFile | None,
     shapes: Sequence[str],
     dtype: str,
-    as_json: bool,
-    every: bool = False,
+    show: Presentation,
 ) -> str:
-    """The report as text, with ``every`` a row for each BatchNorm and affine op.
+    """The report as text.
 
     Raises:
         BnfxError: one of those of loading and capturing.
     """
+    show.check()
     with _quiet(), progress(2, lines=False) as tell:
         tell("loading")
         model = load_model(source, weights, dtype)
@@ -52,7 +91,13 @@ def explain_source(
             raise
         except Exception as error:
             raise CaptureError(_misfit(_eager_error(model, inputs) or error)) from error
-    return report.to_json() if as_json else report.to_text(every=every)
+    told = report.to_json() if show.as_json else report.to_text(every=show.every)
+    written = []
+    for path, text in show.files(report, source):
+        with _writing(path):
+            write_whole(path, text)
+        written.append(f"written to {path}")
+    return told if show.as_json or not written else "\n".join([told, "", *written])
 
 
 def fold_source(
@@ -70,13 +115,7 @@ def fold_source(
     Raises:
         BnfxError: one of those of loading, exporting and comparing.
     """
-    if output.suffix not in (".pt2", ".onnx") or (aot and output.suffix != ".pt2"):
-        wanted = ".pt2" if aot else ".pt2 or .onnx"
-        raise SourceError(f"{output} must end in {wanted}")
-    if not output.absolute().parent.is_dir():
-        raise SourceError(f"the folder of {output} does not exist; make it first")
-    if output.is_dir():
-        raise SourceError(f"{output} is a folder")
+    _check_output(output, (".pt2",) if aot else (".pt2", ".onnx"))
     with _quiet(), progress(5, lines=False) as tell:
         tell("loading")
         model = load_model(source, weights, dtype)
@@ -92,13 +131,29 @@ def fold_source(
         if verify and inputs:
             _compare(program, folded, inputs)
         tell("compiling" if aot else "writing")
-        try:
-            _write(folded, output, aot)
-        except OSError as error:
-            why = error.strerror or error
-            raise SourceError(f"{output} cannot be written, and is as it was: {why}") from error
+        with _writing(output):
+            _write(folded, output, aot, named_sizes(dynamic_shapes))
     told = Report((report,))
     return told.to_json() if as_json else f"{told}\nwritten to {output}"
+
+
+def _check_output(output: Path, suffixes: Sequence[str]) -> None:
+    """Raise :class:`SourceError` unless a file can be written there."""
+    if output.suffix not in suffixes:
+        raise SourceError(f"{output} must end in {' or '.join(suffixes)}")
+    if not output.absolute().parent.is_dir():
+        raise SourceError(f"the folder of {output} does not exist; make it first")
+    if output.is_dir():
+        raise SourceError(f"{output} is a folder")
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise SourceError(f"{output} cannot be written, and is as it was: {why}") from error
 
 
 def _export(
@@ -148,20 +203,27 @@ def _compare(program: ExportedProgram, folded: ExportedProgram, inputs: Sequence
         )
 
 
-def _write(program: ExportedProgram, output: Path, aot: bool) -> None:
+def _write(program: ExportedProgram, output: Path, aot: bool, sizes: Any) -> None:
     if aot:
         write_package(program, output)
     elif output.suffix == ".pt2":
         save_program(program, output)
     else:
-        _write_onnx(program, output)
+        _write_onnx(program, output, sizes)
 
 
-def _write_onnx(program: ExportedProgram, output: Path) -> None:
+def _write_onnx(program: ExportedProgram, output: Path, sizes: Any) -> None:
+    """``sizes``: names of open dimensions, an input a row."""
     with whole(output) as temporary:
         try:
             torch.onnx.export(
-                program, (), str(temporary), dynamo=True, verbose=False, external_data=False
+                program,
+                (),
+                str(temporary),
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                dynamic_shapes=sizes,
             )
         except ImportError:
             raise SourceError("ONNX needs onnxscript: pip install onnx onnxscript") from None

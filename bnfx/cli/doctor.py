@@ -15,6 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bnfx.extras import page_packages_missing
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -44,6 +46,7 @@ def examine() -> list[Finding]:
         findings.append(_package("Models", name, 'pip install "bnfx[demo]"'))
     for name in ("onnx", "onnxscript", "onnxruntime", "safetensors"):
         findings.append(_package("Files", name, f"pip install {name}"))
+    findings.append(_page())
     return findings
 
 
@@ -61,6 +64,12 @@ def render(findings: list[Finding], as_json: bool) -> str:
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def _page() -> Finding:
+    """Whether reports can be drawn as pages."""
+    missing = page_packages_missing()
+    return Finding("Reports", "HTML", missing is None, missing or "bnfx explain --html")
 
 
 def _package(area: str, name: str, remedy: str) -> Finding:

@@ -64,3 +64,10 @@ def _size(word: str) -> int | str:
     if word.isdecimal():
         return int(word)
     return word if len(word) == 1 and word.isupper() else 0
+
+
+def named_sizes(dynamic_shapes: Any) -> Any:
+    """``dynamic_shapes`` with the letters that the user wrote in place of dimensions."""
+    if dynamic_shapes is None:
+        return None
+    return tuple({at: dim.__name__ for at, dim in sizes.items()} for sizes in dynamic_shapes)

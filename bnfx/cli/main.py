@@ -145,6 +145,22 @@ _Input = Annotated[
     ),
 ]
 _Dtype = Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")]
+_Html = Annotated[
+    Path | None,
+    typer.Option(
+        dir_okay=False,
+        metavar="PAGE.html",
+        help="Also write the report as a page, with the graph before and after.",
+    ),
+]
+_ModelExplorer = Annotated[
+    Path | None,
+    typer.Option(
+        dir_okay=False,
+        metavar="GRAPHS.json",
+        help="Also write both graphs for Google's Model Explorer, verdicts beside them.",
+    ),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -159,6 +175,8 @@ def explain(
     every: Annotated[
         bool, typer.Option("--all", help="A row for each BatchNorm and affine op.")
     ] = False,
+    html: _Html = None,
+    model_explorer: _ModelExplorer = None,
 ) -> None:
     """Say what becomes of each BatchNorm, and why some are left.
 
@@ -168,11 +186,12 @@ def explain(
     with errors("explain"):
         require("explain", "torch")
         from bnfx.cli.checkpoints import WeightsFile
-        from bnfx.cli.commands import explain_source
+        from bnfx.cli.commands import Presentation, explain_source
 
         held = WeightsFile(weights, weights_key) if weights else None
 
-        typer.echo(explain_source(model, held, shapes or [], dtype, as_json, every))
+        show = Presentation(as_json, every, html, model_explorer)
+        typer.echo(explain_source(model, held, shapes or [], dtype, show))
 
 
 @app.command(epilog="Example: bnfx fold torchvision:resnet18 folded.pt2 --input 1x3x224x224")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,14 +51,16 @@ def explain(
             without inputs, if it cannot be traced, or if a branch in it depends on an argument.
     """
     if isinstance(model, ExportedProgram):
-        return Report((survey_exported(model),))
+        return Report((_counted(survey_exported(model), model.state_dict),))
     if not isinstance(model, nn.Module):
         raise TypeError(f"bnfx.explain takes an nn.Module, not {type(model).__name__}")
     check_scripted(unwrap(model))
     module: nn.Module = copied(unwrap(model))
     inputs = ExampleInputs(example_args, example_kwargs)
     if not inputs:
-        return Report((rewrite(trace(module), {}, form="attributes").report, *_assumed(module)))
+        return Report(
+            (rewrite(trace(module), {}, form="attributes", detailed=True).report, *_assumed(module))
+        )
     run_once(module, inputs)
     args, kwargs = inputs.copied()
     collected: list[GraphReport] = []
@@ -71,6 +74,8 @@ def explain(
             torch.compile(module, backend=_explaining)(*args, **kwargs)
     finally:
         _collected.reset(token)
+    buffers = dict(module.named_buffers())
+    collected = [_counted(graph, buffers) for graph in collected]
     return Report((*collected, *_unseen(module, collected), *_assumed(module)))
 
 
@@ -81,10 +86,21 @@ def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callab
         collected = _collected.get()
         if collected is not None:
             inputs = GraphInputs.of(module, args)
-            collected.append(rewrite_captured(module, inputs).report)
+            collected.append(rewrite_captured(module, inputs, detailed=True).report)
         return module(*args)
 
     return run
+
+
+def _counted(graph: GraphReport, state: Mapping[str, torch.Tensor]) -> GraphReport:
+    """With the batches that each BatchNorm has seen, which no graph of evaluation reads."""
+    if graph.details is None:
+        return graph
+    norms = {}
+    for at, norm in graph.details.norms.items():
+        count = state.get(f"{graph.verdicts[at].site.name}.num_batches_tracked")
+        norms[at] = norm if count is None else replace(norm, tracked=int(count))
+    return replace(graph, details=replace(graph.details, norms=norms))
 
 
 def _assumed(model: nn.Module) -> Iterator[GraphReport]:

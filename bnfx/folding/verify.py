@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,11 @@ from bnfx.errors import CaptureError, VerificationError
 from bnfx.folding.given import ExampleInputs, copied
 from bnfx.passes.fx import Rewritten
 from bnfx.torch_private import FakeTensor
+
+_NOT_THE_USERS = tuple(
+    os.path.join(folder, "")
+    for folder in (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+)
 
 
 def allowed(verify: bool | float, answer: Any) -> float:
@@ -41,9 +48,17 @@ def run_once(model: nn.Module, inputs: ExampleInputs) -> Any:
         with torch.no_grad(), torch.random.fork_rng():
             return model(*args, **kwargs)
     except Exception as error:
+        # Without torch's frames, which would bury the sentence; the model's own place is in it.
         raise CaptureError(
-            f"the example inputs do not fit the model, which fails on them: {error}"
-        ) from error
+            f"the example inputs do not fit the model, which fails on them{_place(error)}: {error}"
+        ) from None
+
+
+def _place(error: Exception) -> str:
+    """Where in the user's code it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    user = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    return f" at {user[-1].filename}:{user[-1].lineno}" if user else ""
 
 
 def check_answers(

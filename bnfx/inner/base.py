@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bnfx.inner.packing import Packed
 
 Compiled = Callable[..., Any]
+# In the meta of a graph that is frozen: a dict of what a compiler may keep for other weights of it.
+KEPT = "bnfx_kept"
 GraphPass = Callable[[fx.Graph], Any]  # rewrites a graph in place
 
 

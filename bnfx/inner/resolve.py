@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,9 @@ from torch import fx
 from bnfx.errors import BuildError, OptionError
 from bnfx.inner.base import Compiled, GraphPass, Inner, channels_last
 from bnfx.options import Options, nearest
+
+# Engines for inference, each a module of that name here.
+ENGINES = ("openvino", "onnxruntime")
 
 
 def resolve(options: Options, mode: str | None) -> Inner:
@@ -37,11 +41,12 @@ def _named(options: Options, mode: str | None) -> Inner:
         return inductor(options.inner_options, mode, options.cudnn_fusion)
     if mode is not None:
         raise OptionError(f"mode={mode!r} is for inner='inductor' only; use inner_options")
-    if options.inner == "openvino":
+    if options.inner in ENGINES:
         from bnfx.inner.inductor import inductor
-        from bnfx.inner.openvino import inner
 
-        return inner(options.inner_options, inductor({}, None))
+        module = importlib.import_module(f"bnfx.inner.{options.inner}")
+        engine: Inner = module.inner(options.inner_options, inductor({}, None))
+        return engine
     if options.inner == "tvm":
         return _tvm(options.inner_options)
     given = {"options": dict(options.inner_options)} if options.inner_options else {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnfx.passes.report import GraphReport, Outcome, Verdict
-from bnfx.report.terminal import render
+from bnfx.report.terminal import render, sentences
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ class Report:
         pairs = ((graph.weights, graph.weights_reason) for graph in self.graphs if graph.weights)
         return tuple(dict.fromkeys(pairs))
 
+    @property
+    def weight_bytes(self) -> tuple[int, int]:
+        """Bytes of the constants (weights, statistics, ...) that rewritten graphs read, before and
+        after.
+        """
+        before = sum(graph.bytes_before for graph in self.graphs)
+        return before, sum(graph.bytes_after for graph in self.graphs)
+
     def count(self, outcome: Outcome | str, kind: str = "batch_norm") -> int:
         """Number of BatchNorms with this outcome, e.g. ``report.count("folded")``.
 
@@ -73,7 +81,12 @@ class Report:
             "graphs": [
                 {
                     "verdicts": list(map(_verdict, graph.verdicts)),
-                    "weights": {"form": graph.weights, "reason": graph.weights_reason},
+                    "weights": {
+                        "form": graph.weights,
+                        "reason": graph.weights_reason,
+                        "bytes_before": graph.bytes_before,
+                        "bytes_after": graph.bytes_after,
+                    },
                     "notes": list(graph.notes),
                 }
                 for graph in self.graphs
@@ -84,9 +97,10 @@ class Report:
         """JSON text: ``version``, ``summary`` (outcome -> number of BatchNorms), ``affine`` (the
         same for affine ops), ``rewrites`` (rule -> how often) and ``graphs``.
 
-        Each graph has ``weights`` (``form`` and ``reason``; empty where nothing was compiled),
-        ``notes`` and ``verdicts``; a verdict has ``name``, ``kind``, ``location``,
-        ``outcome``, ``target``, ``error`` and ``refusals`` (``code`` and ``reason``).
+        Each graph has ``weights``, ``notes`` and ``verdicts``. ``weights`` has ``form`` and
+        ``reason``, which are empty where nothing was compiled, and ``bytes_before`` and
+        ``bytes_after``, the constants that the graph reads. A verdict has ``name``, ``kind``,
+        ``location``, ``outcome``, ``target``, ``error`` and ``refusals`` (``code`` and ``reason``).
         """
         return json.dumps(self.to_dict(), indent=indent)
 
@@ -98,7 +112,32 @@ class Report:
                 the same codes share one.
             width: the width of a line; the terminal's if ``None``.
         """
-        return render(self.verdicts, self.weights, self.notes, every=every, width=width)
+        return render(
+            self.verdicts,
+            self.weights,
+            self.notes,
+            every=every,
+            width=width,
+            weight_bytes=self.weight_bytes,
+        )
+
+    def to_html(self, title: str = "What became of the BatchNorms") -> str:
+        """One HTML file, which loads nothing from elsewhere: the graph before and after, all
+        verdicts, plots of each layer's channels, and what the numbers say of the BatchNorms.
+
+        Graphs and plots are there if the report has details: :func:`bnfx.explain` gives them, and
+        so does ``torch.compile`` with ``options={"report": "report.html"}``.
+
+        Args:
+            title: of the page.
+
+        Raises:
+            OptionError: if the packages that draw it are missing (``pip install "bnfx[report]"``).
+        """
+        from bnfx.report.page.page_html import render_page
+
+        summary = sentences(self.verdicts, self.weight_bytes)
+        return render_page(self.graphs, self.notes, summary, title)
 
     def __str__(self) -> str:
         return self.to_text()

@@ -76,6 +76,8 @@ def _compilation() -> object:
 
 def render_for(path: Path, report: Report) -> str:
     """The report in the format that the path's suffix selects."""
+    if path.suffix == ".html":
+        return report.to_html()
     return report.to_json() + "\n" if path.suffix == ".json" else f"{report}\n"
 
 

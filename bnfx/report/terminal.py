@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bnfx.passes.refusals import MEANINGS, Code, Refusal
 from bnfx.passes.report import Outcome, Verdict
-from bnfx.report.wording import counted
+from bnfx.report.wording import counted, sized
 
 _KINDS = {"batch_norm": "BatchNorm", "affine": "affine op"}
+_EARLIER = {"multiply_add": "multiply-add", "border": "border addition"}  # of an earlier fold
 _NARROWEST = 40
 _Lines = list[tuple[int, str]]  # depth and text
 
@@ -23,6 +25,7 @@ def render(
     *,
     every: bool = False,
     width: int | None = None,
+    weight_bytes: tuple[int, int] = (0, 0),
 ) -> str:
     """The report as text.
 
@@ -34,14 +37,20 @@ def render(
             same codes share one row, with the first of them as the example.
         width: the width of a line; the terminal's if ``None`` (80 without a terminal). Names are
             not broken.
+        weight_bytes: of constants, before and after.
     """
-    head: _Lines = [(0, line) for line in (*_counts(verdicts), *_meaning(verdicts))]
+    head: _Lines = [(0, line) for line in sentences(verdicts, weight_bytes)]
     blocks = [head, *(_rows(verdicts) if every else _exceptions(verdicts))]
     blocks.append([(0, f"weights: {form} ({reason})") for form, reason in weights])
     blocks.append([(0, f"note: {note}") for note in notes])
     width = max(width or shutil.get_terminal_size().columns, _NARROWEST)
     texts = ["\n".join(_wrapped(depth, line, width) for depth, line in block) for block in blocks]
     return "\n\n".join(filter(None, texts))
+
+
+def sentences(verdicts: Sequence[Verdict], weight_bytes: tuple[int, int]) -> list[str]:
+    """The counts and what they mean, a sentence each."""
+    return [*_counts(verdicts), *_meaning(verdicts), *_growth(*weight_bytes)]
 
 
 def _wrapped(depth: int, line: str, width: int) -> str:
@@ -60,6 +69,8 @@ def _wrapped(depth: int, line: str, width: int) -> str:
 def _counts(verdicts: Sequence[Verdict]) -> Iterator[str]:
     if not verdicts:
         yield "no BatchNorm in the graph"
+    elif all(verdict.site.kind in _EARLIER for verdict in verdicts):
+        yield "no BatchNorm is left in the graph"
     for kind, name in _KINDS.items():
         some = [verdict for verdict in verdicts if verdict.site.kind == kind]
         counts = ((outcome, _count(some, outcome)) for outcome in Outcome)
@@ -71,6 +82,12 @@ def _counts(verdicts: Sequence[Verdict]) -> Iterator[str]:
 def _meaning(verdicts: Sequence[Verdict]) -> Iterator[str]:
     """The counts in words, and whether anything is left to do."""
     norms = [verdict for verdict in verdicts if verdict.site.kind == "batch_norm"]
+    if left := [verdict for verdict in verdicts if verdict.site.kind in _EARLIER]:
+        kinds = Counter(_EARLIER[verdict.site.kind] for verdict in left)
+        what = " and ".join(counted(count, kind) for kind, count in kinds.items())
+        folds = sum(verdict.outcome is not Outcome.KEPT for verdict in left)
+        rest = f"{folds} of them fold{'s' * (folds == 1)} now" if folds else "nothing to do"
+        yield f"An earlier fold left {what}: {rest}."
     kept, lowered = _count(norms, Outcome.KEPT), _count(norms, Outcome.LOWERED)
     done = "" if kept else ": nothing to do"
     if lowered:
@@ -83,6 +100,15 @@ def _meaning(verdicts: Sequence[Verdict]) -> Iterator[str]:
     errors = [verdict.error for verdict in verdicts if verdict.error is not None]
     if errors:
         yield f"Storing the folded numbers changes them by at most {max(errors):.0e} of a channel."
+
+
+def _growth(before: int, after: int) -> Iterator[str]:
+    """The constants that folds add; most folds take some away, which is no news."""
+    if after > before:
+        yield (
+            f"The constants grow by {sized(after - before)}, from {sized(before)} to "
+            f"{sized(after)}: borders of zero padding, or copies of shared weights, are stored."
+        )
 
 
 def _exceptions(verdicts: Sequence[Verdict]) -> Iterator[_Lines]:

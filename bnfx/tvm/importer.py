@@ -21,6 +21,7 @@ from bnfx.tvm.binding import named
 from bnfx.tvm.faults import fault_of
 from bnfx.tvm.ops import TABLE, Lowering, OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT, mark
+from bnfx.tvm.ops.pools import state_strides
 from bnfx.tvm.ops.products import CONVS, TRANSPOSED, spread
 from bnfx.tvm.resizes import decompositions
 
@@ -91,6 +92,7 @@ def _exported(model: torch.nn.Module, inputs: Any, dynamic_shapes: Any) -> Any:
 
 def _imported(program: torch.export.ExportedProgram) -> tvm.IRModule:
     program = program.run_decompositions(decompositions())
+    state_strides(program.graph)
     signature = program.graph_signature
     parameters = signature.inputs_to_parameters
     names = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.inner.base import Compiled, Inner
+from bnfx.inner.base import KEPT, Compiled, Inner
 from bnfx.inner.locks import compiling
 from bnfx.passes.fx.lowering.bind import BOUND_PREFIX, bind
 from bnfx.passes.fx.lowering.recipe import Recipe
@@ -61,6 +61,7 @@ class Program:
         self._inner = inner
         self._taken = arguments.not_bound(arguments.floats)
         self._captured = captured_as(module)
+        self._kept: dict[Any, Any] = {}
 
     def ways(self, numbers: Numbers, weights: Sequence[torch.Tensor]) -> tuple[Way, ...]:
         """All bodies, with these numbers."""
@@ -102,6 +103,7 @@ class Program:
         assert self._inner.freeze is not None
         taken = self._arguments.not_bound(self._arguments.parameters)
         module = bind(self.module, self._all(numbers.args, weights))
+        module.meta[KEPT] = self._kept
         run = self._inner.freeze(module, [example_inputs[at] for at in taken])
         return Way(always, lambda args: run(*[args[at] for at in taken]))
 
@@ -151,6 +153,7 @@ class Program:
         with compiling():
             inputs = self._inputs(taken, numbers)
             module = fresh(self.module, inputs, self._all(numbers.args, weights))
+            module.meta[KEPT] = self._kept
             with inputs.context():
                 run = self._inner.freeze(module, inputs.examples)
             fits = _of(taken, inputs.guards())

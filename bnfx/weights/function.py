@@ -31,7 +31,7 @@ from bnfx.weights.arguments import Arguments
 from bnfx.weights.changes.snapshot import Numbers
 from bnfx.weights.choice import described, forms
 from bnfx.weights.folded import FoldedSets, FoldedState
-from bnfx.weights.freezing import Patience
+from bnfx.weights.freezing import Budget, Patience
 from bnfx.weights.programs import Programs
 
 log = logging.getLogger("bnfx")
@@ -73,7 +73,7 @@ class FoldedFunction:
         self._programs = Programs(original, rewritten, self._arguments, inner, refold)
         self._lock = Lock()
         self._sets = FoldedSets()
-        self._patience: Patience | None = None
+        self._patience: Patience | Budget | None = None
         self._without_numbers: tuple[Compiled, list[torch.Tensor]] | None = None
 
     def compile(
@@ -129,7 +129,7 @@ class FoldedFunction:
             raise RuntimeError("the parameters were written to while they were folded")
         if form == "frozen":
             way = program.freeze(example_inputs, numbers, weights)
-            self._patience = Patience()
+            self._patience = Patience() if self._inner.fallback is None else Budget()
             self._sets.publish(FoldedState(numbers.moment, program, (way,), frozen=True))
             return
         if form == "packed":
@@ -154,7 +154,10 @@ class FoldedFunction:
         if self._patience is not None and not state.frozen and state.program is not original:
             state.quiet.calls += 1
             if self._patience.take(state.quiet):
-                state = self._freeze_again(state, args)
+                if isinstance(self._patience, Budget):
+                    self._patience.build(lambda: self._freeze_again(state, args))
+                else:
+                    state = self._freeze_again(state, args)
         way = state.way(args)
         assert way is not None, "a state is chosen by whether it can answer"
         return way.run(args)
@@ -212,7 +215,6 @@ class FoldedFunction:
 
     def _freeze_again(self, state: FoldedState, args: Sequence[Any]) -> FoldedState:
         """Freeze weights that have settled."""
-        assert self._patience is not None
         numbers = self._read(args)
         weights = state.program.fill(numbers)
         if weights is None or not numbers.moment.settled:
@@ -221,7 +223,8 @@ class FoldedFunction:
         try:
             way = state.program.freeze_late(numbers, weights)
         except Exception as error:
-            self._patience.give_up()
+            if isinstance(self._patience, Patience):
+                self._patience.give_up()
             log.warning("bnfx: freezing failed, folded weights stay inputs: %r", error)
             return state
         ways = (way, *state.program.ways(numbers, weights))  # all of one moment

@@ -19,19 +19,20 @@ from bnfx.passes.fx.metadata import (
     dims_of,
     dtype_name,
     is_autocast,
-    name_of,
     reads_metadata_only,
     reads_rank,
     takes_shape_of,
     value_of,
 )
+from bnfx.passes.fx.norm_numbers import NormCall
+from bnfx.passes.fx.op_names import op_names, shown_kind
 from bnfx.passes.fx.parameters.computed import ComputedConstants
 from bnfx.passes.fx.parameters.sources import Sources
 from bnfx.passes.fx.roles.arithmetic import read_arithmetic
 from bnfx.passes.fx.roles.movements import read_movement
 from bnfx.passes.fx.roles.operators import read_affine_call, read_operator
 from bnfx.passes.fx.roles.splits import is_split, split_part
-from bnfx.passes.fx.sites import names_batch_norm, nested_sites, site_of
+from bnfx.passes.fx.sites import affine_sites, batch_norm_site, names_batch_norm, nested_sites
 from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node, Opaque
 from bnfx.passes.lifting.lifted import LiftedGraph
 from bnfx.passes.refusals import Code, Refusal
@@ -45,11 +46,13 @@ class Lifted(LiftedGraph[fx.Node]):
         tensors: the parameters that the graph's sources stand for, and what is computed from them.
         constants: the fx nodes that compute from parameters alone.
         in_place: see :class:`~bnfx.passes.fx.memory.aliasing.Writes`.
+        norms: the BatchNorms that were read as affine maps.
     """
 
     tensors: Mapping[str, torch.Tensor]
     constants: ComputedConstants
     in_place: Collection[fx.Node]
+    norms: Mapping[Node, NormCall]
 
 
 def lift(
@@ -71,25 +74,28 @@ def lift(
     sources.constants.pinned, sources.constants.in_place = writes.pinned, writes.in_place
     graph = Graph()
     nodes: dict[fx.Node, Node] = {}
+    names = op_names(module.graph)
+    norms: dict[Node, NormCall] = {}
     region = 0
     for fx_node in module.graph.nodes:
-        node = _start(fx_node, nodes, writes)
+        node = _start(fx_node, names[fx_node], nodes, writes)
         region += is_autocast(fx_node)
         node.region = region
         if not sources.constants.add(fx_node):
-            _give_role(node, module, sources, nodes, writes)
+            node.op = shown_kind(fx_node, module, parameters)
+            _give_role(node, module, sources, nodes, writes, norms)
         nodes[fx_node] = graph.append(node)
     roles = {node: node.role for node in graph}
-    return Lifted(graph, nodes, roles, sources.tensors, sources.constants, writes.in_place)
+    return Lifted(graph, nodes, roles, sources.tensors, sources.constants, writes.in_place, norms)
 
 
-def _start(fx_node: fx.Node, nodes: Mapping[fx.Node, Node], writes: Writes) -> Node:
+def _start(fx_node: fx.Node, name: str, nodes: Mapping[fx.Node, Node], writes: Writes) -> Node:
     """An opaque node, with what its metadata says."""
     value = value_of(fx_node)
     inputs = [nodes[argument] for argument in fx_node.all_input_nodes]
     rank = reads_rank(fx_node) and inputs[0].rank is not None
     return Node(
-        name=name_of(fx_node),
+        name=name,
         role=Opaque(not reads_metadata_only(fx_node), rank),
         inputs=inputs,
         rank=None if value is None else value.dim(),
@@ -106,17 +112,20 @@ def _give_role(
     sources: Sources,
     nodes: Mapping[fx.Node, Node],
     writes: Writes,
+    norms: dict[Node, NormCall],
 ) -> None:
     fx_node: fx.Node = node.origin
     call = _read(fx_node, module)
     if isinstance(call, Refusal):
         node.refusals = (call,)
         if names_batch_norm(fx_node, module):
-            node.sites = (site_of(fx_node),)
+            node.sites = (batch_norm_site(fx_node, node.name),)
     elif call is not None:
         _give_algebra(node, call, module, sources, nodes)
+        if node.sites and isinstance(node.role, Affine):
+            norms[node] = NormCall.read(call, sources)
     elif fx_node.op != "call_module" and names_batch_norm(fx_node, module):
-        node.sites = (site_of(fx_node),)
+        node.sites = (batch_norm_site(fx_node, node.name),)
         why = f"{fx_node.target} is no form of BatchNorm that is read"
         node.refusals = (Refusal(Code.UNSUPPORTED_FORM, why),)
     elif sites := tuple(nested_sites(fx_node, module)):
@@ -135,7 +144,7 @@ def _give_algebra(
 ) -> None:
     fx_node: fx.Node = node.origin
     if call.kind in ("batch_norm", "instance_norm"):
-        node.sites = (site_of(fx_node),)
+        node.sites = (batch_norm_site(fx_node, node.name),)
         affine, node.refusals = read_affine_call(call, sources)
         if affine is not None:
             node.role = Affine(BroadcastAffine.of_channels(affine, axis=1))
@@ -162,7 +171,7 @@ def _give_structure(
         node.role = arithmetic.role
         node.inputs = arithmetic.inputs
         if isinstance(node.role, Affine):
-            node.sites = (site_of(fx_node, "affine"),)
+            node.sites = affine_sites(fx_node, node.name)
             node.lays_out = must_lay_out(fx_node, node.inputs[0].origin, module, True)
         elif isinstance(node.role, Add):
             value = value_of(fx_node)

@@ -83,22 +83,31 @@ def reads_rank(node: fx.Node) -> bool:
     return len(node.args) == (2 if node.target is getattr else 1)
 
 
-def name_of(node: fx.Node) -> str:
-    """The path of the module that the node belongs to, else the node's own name.
+def module_path_of(node: fx.Node) -> tuple[str, bool]:
+    """The path of the module that runs the node, and whether the node *is* that module's call.
 
-    Only a module of torch's own whose call *is* the node gives its path: an ``F.batch_norm`` in
-    the forward of a user's block is named by the node, so that two in one block stay apart.
+    Only a call of a module of torch's own is: an ``F.batch_norm`` in the forward of a user's block
+    is not, so that two in one block stay apart.
     """
     if node.op == "call_module":
-        return str(node.target)
+        return str(node.target), True
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if stack and isinstance(stack[-1], tuple):
-        path, owner = stack[-1]
-        module = getattr(owner, "__module__", "") if isinstance(owner, type) else str(owner)
-        path = readable_path(str(path))
-        if path:
-            return path if module.startswith("torch.nn.modules") else f"{path}:{node.name}"
-    return node.name
+    if not stack or not isinstance(stack[-1], tuple):
+        return "", False
+    path, owner = stack[-1]
+    module = getattr(owner, "__module__", "") if isinstance(owner, type) else str(owner)
+    path = readable_path(str(path))
+    return path, bool(path) and module.startswith("torch.nn.modules")
+
+
+def name_of(node: fx.Node) -> str:
+    """The path of the module whose call the node is, else the node's own name, behind the path of
+    the module that runs it.
+    """
+    path, is_call = module_path_of(node)
+    if is_call:
+        return path
+    return f"{path}:{node.name}" if path else node.name
 
 
 def readable_path(source: str) -> str:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
 
 from bnfx.passes import pipeline
 from bnfx.passes.algebra import Source
+from bnfx.passes.details import GraphDetails
 from bnfx.passes.fx import private
 from bnfx.passes.fx.dynamo import GraphInputs
-from bnfx.passes.fx.lift import lift
+from bnfx.passes.fx.lift import Lifted, lift
 from bnfx.passes.fx.lowering.lower import WeightsAs, lower
 from bnfx.passes.fx.lowering.recipe import Recipe
 from bnfx.passes.fx.lowering.slots import Slot
+from bnfx.passes.fx.norm_numbers import norm_numbers
+from bnfx.passes.fx.weight_bytes import weight_bytes
+from bnfx.passes.graph import Node
+from bnfx.passes.lifting.op_lists import OpLists
 from bnfx.passes.lifting.survey import abandoned, kept
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.report import GraphReport
+from bnfx.passes.report import GraphReport, Site
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
 from bnfx.passes.values import Values
@@ -75,6 +80,7 @@ def rewrite(
     rules: Sequence[Rule] = RULES,
     signs: bool = True,
     fixed: bool = True,
+    detailed: bool = False,
 ) -> Rewritten:
     """Fold what can be folded in ``module``, which is left untouched.
 
@@ -88,12 +94,13 @@ def rewrite(
         form: see :mod:`bnfx.passes.fx.lowering.lower`.
         rules: in order of preference.
         signs, fixed: see :class:`~bnfx.passes.values.Values`.
+        detailed: whether the report has the details that pictures of the graph show.
     """
     try:
         lifted = lift(module, parameters, scalars or {}, others or {})
         values = make_values(lifted.tensors, signs, fixed)
         with torch.inference_mode(False), torch.no_grad():
-            report = pipeline.run(lifted.graph, rules, values)
+            report = _run(lifted, module, rules, values, detailed)
         dtype = getattr(torch, computing_dtype(lifted.tensors))
         lowered = lower(module, lifted, form, dtype)
         if form == "traced" and lowered.slots:
@@ -104,6 +111,11 @@ def rewrite(
             return Rewritten(lowered.module, lowered.slots, values, report, tables=tables)
         if not lowered.slots:
             return Rewritten(module, (), values, report)
+        report = replace(
+            report,
+            bytes_before=weight_bytes(module, parameters),
+            bytes_after=weight_bytes(lowered.module, parameters, lowered.slots),
+        )
         recipe = None
         if values is not None:
             recipe = Recipe.of(module, lifted.constants, lowered.slots, values)
@@ -112,11 +124,32 @@ def rewrite(
         return Rewritten(module, (), None, given_up(module, error))
 
 
+def _run(
+    lifted: Lifted,
+    module: fx.GraphModule,
+    rules: Sequence[Rule],
+    values: Values | None,
+    detailed: bool,
+) -> GraphReport:
+    """Apply the rules; the report has details if asked for."""
+    if not detailed:
+        return pipeline.run(lifted.graph, rules, values)
+    lists = OpLists(lifted.graph)
+    norms = {} if values is None else norm_numbers(lifted.norms, lifted.roles, module, values)
+    sites = {node: node.sites for node in norms}
+    carried: dict[Node, list[Site]] = {}
+    report = pipeline.run(lifted.graph, rules, values, carried)
+    after = lists.after(lifted.graph, carried, values)
+    numbers = {lists.position(sites[node][0]): each for node, each in norms.items()}
+    return replace(report, details=GraphDetails(lists.before, after, numbers))
+
+
 def rewrite_captured(
     module: fx.GraphModule,
     inputs: GraphInputs,
     rules: Sequence[Rule] = RULES,
     signs: bool = True,
+    detailed: bool = False,
 ) -> Rewritten:
     """:func:`rewrite` for what Dynamo captured; the slots are placeholders."""
     return rewrite(
@@ -127,6 +160,7 @@ def rewrite_captured(
         others=inputs.others,
         rules=rules,
         signs=signs,
+        detailed=detailed,
     )
 
 

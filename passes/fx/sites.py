@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from torch import fx
 
 from bnfx.passes.fx.calls.modules import is_batch_norm
-from bnfx.passes.fx.metadata import location_of, name_of
+from bnfx.passes.fx.lowering.marks import Mark, mark_of
+from bnfx.passes.fx.metadata import location_of
+from bnfx.passes.fx.op_names import op_names
 from bnfx.passes.report import Site
 
 
@@ -25,8 +27,9 @@ def nested_sites(fx_node: fx.Node, module: fx.GraphModule) -> Iterator[Site]:
             continue  # a tensor
         for name, inner in nested.named_modules(prefix=path):
             if isinstance(inner, fx.GraphModule):
-                found = (node for node in inner.graph.nodes if names_batch_norm(node, inner))
-                yield from map(site_of, found)
+                for node, name in op_names(inner.graph).items():
+                    if names_batch_norm(node, inner):
+                        yield batch_norm_site(node, name)
             elif is_batch_norm(inner) and not isinstance(nested, fx.GraphModule):
                 yield Site(name, "batch_norm", location_of(fx_node))  # a leaf of a user's tracer
 
@@ -40,6 +43,14 @@ def names_batch_norm(fx_node: fx.Node, module: fx.GraphModule) -> bool:
     )
 
 
-def site_of(fx_node: fx.Node, kind: str = "batch_norm") -> Site:
-    """What a report calls the node."""
-    return Site(name_of(fx_node), kind, location_of(fx_node))
+def batch_norm_site(fx_node: fx.Node, name: str) -> Site:
+    """What a report calls a BatchNorm."""
+    return Site(name, "batch_norm", location_of(fx_node))
+
+
+def affine_sites(fx_node: fx.Node, name: str) -> tuple[Site, ...]:
+    """What a report calls an affine op; none for the later ops of what a fold wrote."""
+    mark = mark_of(fx_node)
+    if mark is Mark.REST:
+        return ()
+    return (Site(name, "affine" if mark is None else mark.value, location_of(fx_node)),)

@@ -29,6 +29,11 @@ class LiftedGraph(Generic[Origin]):
         """Whether the rules gave the node another role, or put it in."""
         return node.role is not self.roles.get(node)
 
+    def is_border(self, node: Node) -> bool:
+        """Whether it is what a map left behind a linear operator that pads."""
+        origin = self.nodes.get(node.origin)
+        return origin is not None and isinstance(self.roles.get(origin), Linear)
+
     def keeps_call(self, node: Node) -> bool:
         """Whether a linear node is still the very call of its origin, but for weight and bias."""
         before = self.roles.get(self.nodes[node.origin]) if node.origin in self.nodes else None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from archives.hostile import write_all
+from processes import run_apart
 
 MADE = ("names", "results", "net.py", "out.pt2")  # by the canary
 CANARY = Path(__file__).with_name("canary.py")
@@ -19,21 +17,20 @@ CANARY = Path(__file__).with_name("canary.py")
 def watched(folder: Path, names: Sequence[str], **environment: str) -> list[dict]:
     """What the command did with each file, in one child."""
     (folder / "names").write_text("\n".join(names))
-    child = subprocess.run(
-        [sys.executable, str(CANARY), "results"],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+    child = run_apart([str(CANARY), "results"], folder, **environment)
     assert child.returncode == 0, child.stderr[-3000:]
     return [json.loads(line) for line in (folder / "results").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("hostile")
-    what = write_all(folder)
+    return folder, write_all(folder)
+
+
+@pytest.fixture(scope="module")
+def hostile(files: tuple[Path, dict[str, str]]) -> dict[str, dict]:
+    folder, what = files
     before = sorted(folder.iterdir())
     rows = {what[row["name"]]: row for row in watched(folder, list(what))}
     after = [p for p in sorted(folder.iterdir()) if p.name not in MADE]
@@ -102,9 +99,9 @@ def test_hostile_files_take_little_memory(hostile: dict[str, dict]) -> None:
     assert max(row["grown"] for row in hostile.values()) < 400, "MiB, the largest file has 250"
 
 
-def test_the_canary_trips(tmp_path: Path) -> None:
+def test_the_canary_trips(files: tuple[Path, dict[str, str]], hostile: dict[str, dict]) -> None:
     """Where torch loads the same files as it does by itself, so that the tests above can fail."""
-    what = write_all(tmp_path)
+    folder, what = files
     wanted = {
         *("opaque constant", "pickled weight", "sample inputs", "old weights", "library"),
         *("expression", "expression in a call", "guard, or", "target os", "tree, enum"),
@@ -112,7 +109,7 @@ def test_the_canary_trips(tmp_path: Path) -> None:
     }
     names = [name for name, each in what.items() if each in wanted]
     assert len(names) == len(wanted)
-    rows = watched(tmp_path, names, CANARY_TORCH="1")
+    rows = watched(folder, names, CANARY_TORCH="1")
     silent = [what[row["name"]] for row in rows if not row["tripped"]]
     print(f"{len(rows) - len(silent)} of {len(rows)} ran something; not {silent}")
     assert len(silent) <= 5

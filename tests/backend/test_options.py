@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import run_apart
 from support import Capture, randomise, relative
 from torch import nn
 
@@ -32,7 +34,7 @@ def compile_and_call(**options: Any) -> torch.Tensor:
         return torch.compile(pair(), backend="bnfx", options=options)(X)
 
 
-def test_found_without_importing_bnfx() -> None:
+def test_found_without_importing_bnfx(tmp_path: Path) -> None:
     code = (
         "import sys, torch\n"
         "assert 'bnfx' in torch._dynamo.list_backends()\n"
@@ -43,7 +45,7 @@ def test_found_without_importing_bnfx() -> None:
         "    compiled(torch.ones(1, 3, 4, 4))\n"
         "assert 'bnfx.backend' in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (done := run_apart(["-c", code], tmp_path)).returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -82,15 +84,13 @@ def test_bad_option(options: dict[str, Any], words: list[str]) -> None:
     assert type(error.value).__name__ == "OptionError"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"report": "report.html"},
-    ],
-)
-def test_not_yet(options: dict[str, Any]) -> None:
-    with pytest.raises(bnfx.NotYetError, match="not offered yet; use"):
-        compile_and_call(**options)
+def test_a_page_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: (n != "plotly" and find(n)) or None)
+    with pytest.raises(
+        bnfx.OptionError, match=r"plotly is not installed: pip install 'bnfx.report"
+    ):
+        compile_and_call(report="report.html")
 
 
 def test_bad_mode() -> None:

@@ -96,12 +96,16 @@ def test_fold_writes_a_program(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["again.pt2", "net.py", "out.pt2"]
 
 
+@pytest.mark.heavy  # as tests/export/test_package.py does, through the command
 def test_fold_writes_a_package(folder: Path) -> None:
     result = bnfx("fold", "net.py:make", "out.pt2", "--aot", *SHAPE)
     assert result.exit_code == 0, result.output
     assert package_error(folder / "out.pt2", make().eval(), torch.randn(2, 3, 8, 8)) < 1e-5
     with zipfile.ZipFile("out.pt2") as archive:
         assert not any(b"running_mean" in archive.read(name) for name in archive.namelist())
+
+
+def test_a_package_has_its_suffix(folder: Path) -> None:
     refused = bnfx("fold", "net.py:make", "out.onnx", "--aot", *SHAPE)
     assert refused.exit_code == 2
     assert "must end in .pt2" in refused.stderr
@@ -123,6 +127,13 @@ def test_fold_writes_onnx(folder: Path) -> None:
     ops = [node.op_type for node in onnx.load("out.onnx").graph.node]
     assert "Conv" in ops
     assert "BatchNormalization" not in ops
+
+
+def test_open_dimensions_of_onnx_have_the_letters_of_the_call(folder: Path) -> None:
+    assert bnfx("fold", "net.py:make", "out.onnx", "--input", "Nx3x8x8").exit_code == 0
+    (given,) = onnx.load("out.onnx").graph.input
+    names = [dim.dim_param for dim in given.type.tensor_type.shape.dim]
+    assert names == ["N", "", "", ""]
 
 
 def test_an_open_dimension(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import run_apart
 
 from bnfx.report.files import whole, whole_stream
 
@@ -48,13 +49,7 @@ def calls(
     folder: Path, *lines: str, net: str = NET, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     (folder / "net.py").write_text(net)
-    return subprocess.run(
-        [sys.executable, "-c", CALLS, *lines],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+    return run_apart(["-c", CALLS, *lines], folder, **environment)
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
@@ -158,9 +153,7 @@ assert interrupts > 300  # one may strike in a finaliser, where Python itself sw
 
 def test_an_interrupt_at_each_step_of_writing(tmp_path: Path) -> None:
     """In the functions that the writer in C++ calls, an exception would end the process."""
-    run = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, capture_output=True, text=True
-    )
+    run = run_apart(["-c", INTERRUPTED], tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     print(run.stdout)
     left = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".bnfx-")]
@@ -169,14 +162,8 @@ def test_an_interrupt_at_each_step_of_writing(tmp_path: Path) -> None:
 
 def test_a_full_terminal(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET)
-    with Path("/dev/full").open("w") as full:
-        run = subprocess.run(
-            [sys.executable, "-m", "bnfx.cli", "explain", "net.py:make", "--input", "1x3x8x8"],
-            cwd=tmp_path,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    words = ("-m", "bnfx.cli", "explain", "net.py:make", "--input", "1x3x8x8")
+    run = run_apart(words, tmp_path, Path("/dev/full"))
     assert run.returncode == 2
     (line,) = run.stderr.strip().splitlines()
     assert "No space left on device" in line

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import HEAVY
 from torch import fx, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 from typer.testing import CliRunner
@@ -34,6 +35,7 @@ SAMPLE = {
     "timm/starnet_s050": 18,
     "smp/Unet": 30,
 }
+SLOW = {"torchvision/r3d_18", "timm/efficientnet_lite0"}
 RIGHT = ZooRow(
     model="tiny",
     shape=SHAPE,
@@ -80,7 +82,9 @@ def broken(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[...
     raise NotImplementedError("no such op")
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=HEAVY if name in SLOW else ()) for name in SAMPLE]
+)
 def test_sample_of_the_zoo(name: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     assert zoo.run(zoo.select(entries(), [name])[:1], rows=rows) == 0

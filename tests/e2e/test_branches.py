@@ -7,7 +7,7 @@ import copy
 import pytest
 import timm
 import torch
-from support import Capture, randomise, relative
+from support import HEAVY, Capture, randomise, relative
 from timm.utils.model import reparameterize_model
 from torch import fx, nn
 
@@ -19,7 +19,14 @@ def convolutions(module: fx.GraphModule) -> int:
     return len(calls)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "repvgg_a0",
+        "fastvit_t8",
+        *(pytest.param(n, marks=HEAVY) for n in ("mobileone_s0", "repvit_m1")),
+    ],
+)
 def test_no_more_convolutions_than_timm_leaves(name: str) -> None:
     model = randomise(timm.create_model(name)).eval()
     merged = reparameterize_model(copy.deepcopy(model))

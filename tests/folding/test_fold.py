@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_apart
 from support import count_batch_norms, count_ops, randomise, relative
 from torch import fx, nn
 
@@ -231,7 +230,7 @@ def test_a_folded_graph_is_unpickled_without_bnfx(tmp_path: Path) -> None:
         "import sys; sys.modules['bnfx'] = None; import torch; "
         f"print(torch.load({str(file)!r}, weights_only=False)(torch.ones(1, 3, 9, 9)).shape)"
     )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    run = run_apart(["-c", script], tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("torch.Size")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import randomise, relative
+from support import HEAVY, randomise, relative
 from torch import nn
 
 import bnfx
@@ -434,8 +434,19 @@ STRANGE += [
 ]
 
 
-@pytest.mark.parametrize("keep", ["auto", "module"])
-@pytest.mark.parametrize("kind", STRANGE, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    ("kind", "keep"),
+    [  # "auto" asks the same proof, and takes a graph where it fails: a sample in the fast suite
+        pytest.param(
+            kind,
+            keep,
+            id=f"{kind.__name__}-{keep}",
+            marks=HEAVY if keep == "auto" and at % 4 else (),
+        )
+        for at, kind in enumerate(STRANGE)
+        for keep in ("auto", "module")
+    ],
+)
 def test_what_may_run_one_alone_is_never_changed(kind: type[Any], keep: str) -> None:
     model = randomise(kind()).eval().double()
     with warnings.catch_warnings():

@@ -70,13 +70,13 @@ def _folded(network: Network, x: torch.Tensor) -> Any:
     return bnfx.fold(network, x, keep="graph")(x.clone())
 
 
-@_examples(100)
+@_examples(60)
 @given(networks())
 def test_compiled_answers_are_eagers(case: tuple[Network, Shape]) -> None:
     _check(case, _compiled)
 
 
-@_examples(25)
+@_examples(15)
 @given(networks())
 def test_folded_answers_are_eagers(case: tuple[Network, Shape]) -> None:
     _check(case, _folded)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from support import Capture, randomise, relative
+from support import HEAVY, Capture, randomise, relative
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -173,10 +173,16 @@ def both(model: nn.Module, way: str) -> tuple[Model, Model]:
     return bnfx.fold(program).module(), program.module()
 
 
-@pytest.mark.parametrize(
-    "way", ["graph", "auto", "compile", "training", "decomposed", "functional"]
-)
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
+def _ways() -> Iterator[Any]:
+    """In the fast suite, each by two ways, and two of the slow ones in turn."""
+    slow = ("graph", "auto", "decomposed", "functional")
+    for at, run in enumerate(RUNS):
+        for way in ("compile", "training", *slow):
+            marks = HEAVY if way in slow and way not in (slow[at % 4], slow[(at + 1) % 4]) else ()
+            yield pytest.param(run, way, id=f"{run.__name__}-{way}", marks=marks)
+
+
+@pytest.mark.parametrize(("run", "way"), list(_ways()))
 def test_it_answers_like_the_original(run: Callable[[Any, torch.Tensor], Any], way: str) -> None:
     torch.manual_seed(0)
     if run is statistics_updated and way in ("graph", "auto"):  # Dynamo has no fake kernel for it

@@ -38,6 +38,7 @@ def results(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.heavy
 def test_tests_are_run_and_kept(tmp_path: Path) -> None:
     """Some of them: what runs, and what only CUDA has."""
     files = (

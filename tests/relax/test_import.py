@@ -259,6 +259,7 @@ FAULTY: dict[str, tuple[Callable[..., Any], torch.Tensor, bool]] = {
         False,
     ),
     "divisor": (lambda a: F.avg_pool2d(a, 2, divisor_override=3), _X, False),
+    "dilated": (lambda a: F.max_pool2d(a, 2, dilation=2), _X, True),
     "indices": (lambda a: F.max_pool2d(a, 2, return_indices=True)[1], _X, False),
     "selu": (F.selu, _V, False),
     "grid": (lambda a: F.grid_sample(a, a[:, :, :3, :2] * 0, align_corners=False), _X, False),

@@ -17,7 +17,7 @@ heavy = pytest.mark.heavy
 # Kernels that run, before and after, on the CPU (docs/tvm_relax.md).
 MODELS = [
     pytest.param("resnet18", (40, 23), id="resnet18"),
-    pytest.param("mobilenet_v2", (106, 54), id="mobilenet_v2"),
+    pytest.param("mobilenet_v2", (106, 54), id="mobilenet_v2", marks=heavy),
     pytest.param("resnet50", (105, 56), id="resnet50", marks=heavy),
     pytest.param("densenet121", (247, 188), id="densenet121", marks=heavy),
     pytest.param("deeplabv3_resnet50", (116, 65), id="deeplabv3_resnet50", marks=heavy),

@@ -248,7 +248,7 @@ def test_content_can_be_checked_whole(monkeypatch: pytest.MonkeyPatch) -> None:
             assert relative(compiled(x), model(x)) < 1e-5
 
 
-@pytest.mark.parametrize("weights", ["live", "frozen"])
+@pytest.mark.parametrize("weights", ["live", pytest.param("frozen", marks=pytest.mark.heavy)])
 def test_one_model_in_many_places(weights: str) -> None:
     """Static and dynamic shapes, several compiled copies, grad modes, reset, deepcopy, pickle."""
     model = Net()

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import copy
 import os
+import pkgutil
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
+from rebuilds import join_builds
 from torch import nn
-from writes import CHEAP, DEAR, Broadcast, Net, Step
+from writes import CHEAP, DEAR, Broadcast, Net, Step, mend, unfit
+
+from bnfx.weights import freezing
 
 STEPS = 7
 MORE = 5 if os.environ.get("BNFX_FUZZ") else 1
@@ -75,7 +79,14 @@ def check(compiled: Any, model: Net, gradients: bool, where: str) -> None:
         )
 
 
-def sequence(compiled: Any, seed: int, steps: Sequence[Step], with_gradients: bool) -> None:
+def sequence(
+    compiled: Any,
+    seed: int,
+    steps: Sequence[Step],
+    with_gradients: bool,
+    calls: Sequence[int] = (1, 2),
+    between: Callable[[], None] = lambda: None,
+) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)
     models = [Net(seed), Net(seed + 1)]
@@ -88,8 +99,9 @@ def sequence(compiled: Any, seed: int, steps: Sequence[Step], with_gradients: bo
         for model in rng.sample(models, k=rng.choice([1, 2, 2])):
             gradients = with_gradients and rng.random() < 0.3
             where = f"seed {seed}: {' '.join(history)}, gradients {gradients}"
-            for _ in range(rng.choice([1, 2])):
+            for _ in range(rng.choice(calls)):
                 check(compiled, model, gradients, where)
+                between()
 
 
 @pytest.mark.parametrize("seeds", SEEDS, ids=str)
@@ -108,3 +120,41 @@ def test_whatever_happens_under_inductor(weights: str, seeds: range, broadcast: 
     compiled = torch.compile(forward, backend="bnfx", options=options)
     for seed in seeds:
         sequence(compiled, seed, (*CHEAP, broadcast), with_gradients=False)
+
+
+ENGINES = {
+    "openvino": "bnfx.inner.openvino.session.Requests",
+    "onnxruntime": "bnfx.inner.onnxruntime.onnx_session.Bindings",
+}
+
+
+@pytest.mark.filterwarnings("ignore::bnfx.errors.InnerWarning")  # NaN in a weight, among others
+@pytest.mark.parametrize("joins", [True, False])
+@pytest.mark.parametrize(
+    "seeds", [range(2000, 2002), pytest.param(range(2002, 2152), marks=pytest.mark.heavy)], ids=str
+)
+@pytest.mark.parametrize("inner", ENGINES)
+def test_whatever_happens_before_an_engine(
+    inner: str, seeds: range, joins: bool, broadcast: Broadcast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built anew after each first call behind a write, as often as can be: with builds that are
+    through before the next call, and with calls and writes while they go on.
+    """
+    pytest.importorskip(inner)
+    monkeypatch.setattr(freezing, "QUIET_CALLS", 1)
+    monkeypatch.setattr(freezing, "SHARE", float("inf"))
+    requests = pkgutil.resolve_name(ENGINES[inner])
+    answer, answered = requests.__call__, list[int]()
+
+    def counted(self: Any, args: Sequence[Any]) -> Any:
+        answered.append(1)
+        return answer(self, args)
+
+    monkeypatch.setattr(requests, "__call__", counted)
+    compiled = torch.compile(forward, backend="bnfx", options={"inner": inner})
+    for seed in seeds:
+        between = join_builds if joins else lambda: None
+        steps = (*CHEAP, unfit, mend, broadcast)
+        sequence(compiled, seed, steps, with_gradients=False, calls=(1, 3, 5), between=between)
+    join_builds()
+    assert len(answered) > (10 if joins else 0) * len(seeds)

@@ -15,7 +15,8 @@ from bnfx.weights.changes.snapshot import Snapshot
 
 @pytest.mark.parametrize("form", ["live", "frozen", "auto"])
 def test_every_answer_is_as_promised(form: str) -> None:
-    outcome = soak(form, seconds=0, threads=8, sizes=((1, 8), (2, 8)), cycles=1)
+    sizes = ((1, 8), (2, 8))[: 1 + (form == "live")]  # each size is compiled for each net and form
+    outcome = soak(form, seconds=0, threads=8, sizes=sizes, cycles=1)
     print(outcome)
     assert outcome.is_right, str(outcome)
     assert outcome.share("eager") < 0.5

@@ -67,7 +67,7 @@ def fold_exported(
 def survey_exported(program: ExportedProgram) -> GraphReport:
     """What :func:`fold_exported` would do."""
     module, _ = _readable(program)
-    return rewrite(module, _parameters(program), form="placeholders").report
+    return rewrite(module, _parameters(program), form="placeholders", detailed=True).report
 
 
 def _readable(program: ExportedProgram) -> tuple[fx.GraphModule, bool]:

@@ -1,8 +1,14 @@
-"""A captured graph as ATen operators without effects, for sizes that are known."""
+"""A captured graph as ATen operators without effects, for sizes that are known.
+
+Weights are inputs of what is traced, so that a trace is right for any weights of the same shapes,
+and is bound to them anew after a change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +16,43 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bnfx.inner.base import EngineRefusal
+from bnfx.passes.fx.lowering.bind import attribute
 from bnfx.torch_private import FakeTensorMode, tracing, without_autocast
 
+_NARROW = (torch.float16, torch.bfloat16)
 
-def aten_graph(module: fx.GraphModule, args: Sequence[Any]) -> fx.GraphModule:
-    """``module`` traced for inputs like ``args``; every node has ``meta["val"]``.
+
+@dataclass(frozen=True)
+class Traced:
+    """A trace.
+
+    Args:
+        graph: its first placeholders are weights; every node has ``meta["val"]``.
+        weights: their names, in order.
+    """
+
+    graph: fx.GraphModule
+    weights: tuple[str, ...]
+
+    def bound(self, module: fx.GraphModule) -> fx.GraphModule:
+        """A copy whose weights are attributes: those of ``module``, not copied."""
+        held, attributes = dict(_named(module)), dict[str, Any]()
+        graph, values = fx.Graph(), dict[fx.Node, fx.Node]()
+        for at, node in enumerate(self.graph.graph.nodes):
+            if at >= len(self.weights):
+                values[node] = graph.node_copy(node, values.__getitem__)
+                if node.op == "get_attr":
+                    attributes[node.target] = attribute(self.graph, node.target)
+            elif node.users:
+                name = f"weight_{at}"
+                attributes[name] = held[self.weights[at]]
+                values[node] = graph.get_attr(name)
+                values[node].meta = dict(node.meta)
+        return fx.GraphModule(attributes, graph)
+
+
+def aten_graph(module: fx.GraphModule, args: Sequence[Any]) -> Traced:
+    """``module`` traced for inputs like ``args``.
 
     Args:
         module: holds its weights as attributes.
@@ -23,33 +61,79 @@ def aten_graph(module: fx.GraphModule, args: Sequence[Any]) -> fx.GraphModule:
     Raises:
         EngineRefusal: if it writes to what it is given, or what it returns shares memory.
     """
+    held = dict(_named(module))
+    count = len(held)
+
+    def call(*values: Any) -> Any:
+        weights = dict(zip(held, values[:count], strict=True))
+        return torch.func.functional_call(module, weights, tuple(values[count:]))
+
     with (
         tracing(None),
         torch.utils._python_dispatch._disable_current_modes(),
         torch.inference_mode(False),
         torch.no_grad(),
         without_autocast(),
+        FakeTensorMode(allow_non_fake_inputs=True),
     ):
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        held = {name: mode.from_tensor(value) for name, value in _named(module)}
-        with mode:
-            fakes = [_fake(value) if isinstance(value, torch.Tensor) else value for value in args]
-            _refuse_effects(module, fakes, held)
-            functional = torch.func.functionalize(module, remove="mutations")
-            traced = make_fx(functional, _allow_non_fake_inputs=True)(*fakes)
+        _refuse_effects(call, [_fake(value) for value in (*held.values(), *args)])
+        # Engines are given contiguous inputs, whatever the strides of a call.
+        plain = [_fake(value, contiguous=True) for value in (*held.values(), *args)]
+        functional = torch.func.functionalize(call, remove="mutations")
+        traced = make_fx(functional, _allow_non_fake_inputs=True)(*plain)
     traced.graph.eliminate_dead_code()
-    return traced
+    return Traced(traced, tuple(held))
 
 
-def _fake(value: torch.Tensor) -> torch.Tensor:
+def widened(
+    module: fx.GraphModule, args: Sequence[Any]
+) -> tuple[fx.GraphModule, Callable[[Sequence[Any]], list[Any]]]:
+    """``module`` in float32, if all its weights and ``args`` are of one narrower float dtype; and
+    what its inputs are then. Numbers are rounded less often than in the module as it is.
+    """
+    values = (*args, *dict(_named(module)).values())
+    kinds = {
+        value.dtype
+        for value in values
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    }
+    if len(kinds) != 1 or not kinds & set(_NARROW):
+        return module, list
+    return copy.deepcopy(module).float(), lambda args: [
+        value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for value in args
+    ]
+
+
+def signature(values: Sequence[Any]) -> object:
+    """What a trace depends on, and a call's layout."""
+    return tuple(
+        (value.shape, value.stride(), value.dtype, value.device, value.is_neg(), type(value))
+        if isinstance(value, torch.Tensor)
+        else (type(value), value)
+        for value in values
+    )
+
+
+def weights_signature(module: fx.GraphModule) -> object:
+    """What a trace depends on of the weights."""
+    held = dict(_named(module))
+    return tuple(held), signature(tuple(held.values()))
+
+
+def _fake(value: Any, contiguous: bool = False) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if contiguous:
+        return torch.empty(value.shape, dtype=value.dtype, device=value.device)
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
 
 
-def _refuse_effects(module: fx.GraphModule, fakes: Sequence[Any], held: Mapping[str, Any]) -> None:
+def _refuse_effects(call: Callable[..., Any], values: Sequence[Any]) -> None:
     """An engine's outputs are memory of their own, and it writes to nothing else."""
-    inputs = [value for value in (*fakes, *held.values()) if isinstance(value, torch.Tensor)]
+    inputs = [value for value in values if isinstance(value, torch.Tensor)]
     versions = [value._version for value in inputs]
-    answers = torch.func.functional_call(module, dict(held), tuple(fakes))
+    answers = call(*values)
     if versions != [value._version for value in inputs]:
         raise EngineRefusal("it writes to an input")
     outputs = tuple(answers) if isinstance(answers, (tuple, list)) else (0,)

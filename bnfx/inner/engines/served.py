@@ -2,7 +2,8 @@
 
 Engines keep to finite numbers (a NaN may vanish in a ReLU or a maximum), so a call with others is
 answered by PyTorch. The first call of each combination of sizes is, too, and the engine's answer is
-held against it.
+held against it. A graph in float16 or bfloat16 is built in float32, and held against the graph in
+float32: rounded once, at its end, it is nearer to exact numbers than PyTorch's answer.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ from torch import fx
 
 from bnfx.errors import InnerWarning
 from bnfx.inner.answers import difference
-from bnfx.inner.base import EngineRefusal
-from bnfx.inner.engines.aten_graph import aten_graph
+from bnfx.inner.base import KEPT, EngineRefusal
+from bnfx.inner.engines.aten_graph import (
+    Traced,
+    aten_graph,
+    signature,
+    weights_signature,
+    widened,
+)
 from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor
 
@@ -46,8 +53,9 @@ class Engine(Protocol):
     def build(self, graph: fx.GraphModule) -> Run:
         """Compile a graph of ATen operators.
 
-        What it gives takes the tensors and numbers of a call, all finite, and returns outputs that
-        are contiguous, in memory of torch's own.
+        What it gives takes the tensors and numbers of a call, all finite, in other dtypes than
+        float32 where nothing but a conversion reads them, and returns outputs that are contiguous,
+        in float32, in memory of torch's own.
 
         Raises:
             EngineRefusal: naming what it does not take.
@@ -60,11 +68,17 @@ class _Output:
 
     Args:
         at: which of the engine's outputs it is; ``None``: it is ``None``.
-        stride: if it is not contiguous.
+        stride: if it is not contiguous, or not in float32.
     """
 
     at: int | None
     stride: tuple[int, ...] | None = None
+    dtype: torch.dtype = torch.float32
+
+    @staticmethod
+    def like(at: int, value: torch.Tensor) -> _Output:
+        plain = value.is_contiguous() and value.dtype == torch.float32
+        return _Output(at, None if plain else value.stride(), value.dtype)
 
     def of(self, answers: Sequence[torch.Tensor]) -> torch.Tensor | None:
         if self.at is None:
@@ -72,19 +86,26 @@ class _Output:
         ours = answers[self.at]
         if self.stride is None:
             return ours
-        return torch.empty_strided(ours.shape, self.stride, dtype=ours.dtype).copy_(ours)
+        return torch.empty_strided(ours.shape, self.stride, dtype=self.dtype).copy_(ours)
 
 
 @dataclass(frozen=True, eq=False)
 class _Built:
-    """What was built for one combination of sizes; ``None``: PyTorch runs it."""
+    """What was built for one combination of sizes; ``None``: PyTorch runs it.
+
+    Args:
+        run: takes what ``widen`` makes of the arguments.
+        wide: what ``run`` was built from; gone once that is checked.
+    """
 
     run: Run | None
+    widen: Callable[[Sequence[Any]], Sequence[Any]] = tuple
+    wide: fx.GraphModule | None = None
     outputs: tuple[_Output, ...] = ()
     checked: bool = False
 
 
-_IN_TORCH = _Built(None)
+_IN_TORCH = _Built(None, checked=True)
 
 
 class Served:
@@ -98,6 +119,8 @@ class Served:
     def __init__(self, module: fx.GraphModule, engine: Engine) -> None:
         self._module = module
         self._engine = engine
+        # Of graphs of the same form, which hold the weights of other moments.
+        self._traces: dict[object, Traced] = module.meta.get(KEPT, {})
         self._built: dict[object, _Built] = {}
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -109,15 +132,15 @@ class Served:
         Raises:
             EngineRefusal: if the engine does not take the graph.
         """
-        self._built[_signature(examples)] = self._build(examples)
+        self._built[signature(examples)] = self._build(examples)
 
     def __call__(self, *args: Any) -> Any:
-        built = self._built.get(_signature(args))
+        built = self._built.get(signature(args))
         if built is None or not built.checked:
             return self._first(args, built)
         if built.run is None or os.getpid() != self._process or not _usual(args):
             return self._in_torch(args)  # an engine's threads do not outlive a fork
-        answers = built.run(args)
+        answers = built.run(built.widen(args))
         return tuple(output.of(answers) for output in built.outputs)
 
     def _in_torch(self, args: Sequence[Any]) -> Any:
@@ -131,7 +154,7 @@ class Served:
             return theirs
         if any(isinstance(value, FakeTensor) for value in args):
             return theirs
-        key = _signature(args)
+        key = signature(args)
         with self._lock:
             if built is None:
                 if len(self._built) >= MAX_SIZES:
@@ -146,26 +169,51 @@ class Served:
         return theirs
 
     def _build(self, args: Sequence[Any]) -> _Built:
-        return _Built(self._engine.build(aten_graph(self._module, args)))
+        wide, widen = widened(self._module, args)
+        key = weights_signature(wide), signature(args)
+        traced = self._traces.get(key)
+        if traced is None:
+            traced = self._traces[key] = aten_graph(wide, widen(args))
+        return _Built(self._engine.build(traced.bound(wide)), widen, wide)
 
     def _checked(self, built: _Built, args: Sequence[Any], theirs: Any) -> _Built:
         """What serves from now on."""
         if built.run is None:
-            return _Built(None, checked=True)
-        expected = [value for value in theirs if value is not None]
+            return _IN_TORCH
         try:
-            ours = built.run(args)
-            for one, other in zip(ours, expected, strict=True):
-                laid_out = torch.empty_strided(one.shape, other.stride(), dtype=one.dtype)
-                problem = difference(laid_out.copy_(one), other, self._engine.allowed)
-                if problem is not None:
-                    raise EngineRefusal(problem)
+            outputs = self._compared(built, args, theirs)
         except Exception as error:
             self._warn(f"it answers otherwise than PyTorch, which runs the graph: {error}")
-            return _Built(None, checked=True)
-        at = iter(range(len(expected)))
-        outputs = [_Output(None if value is None else next(at), _stride(value)) for value in theirs]
-        return _Built(built.run, tuple(outputs), checked=True)
+            return _IN_TORCH
+        return _Built(built.run, built.widen, None, outputs, checked=True)
+
+    def _compared(self, built: _Built, args: Sequence[Any], theirs: Any) -> tuple[_Output, ...]:
+        """How the engine's outputs are those that PyTorch gave.
+
+        Raises:
+            EngineRefusal: if they are not.
+        """
+        assert built.run is not None and built.wide is not None
+        wide = built.widen(args)
+        answers = built.run(wide)
+        at = iter(range(len(answers)))
+        outputs = [
+            _Output(None) if value is None else _Output.like(next(at), value) for value in theirs
+        ]
+        with torch.no_grad():
+            exact = theirs if built.wide is self._module else built.wide(*wide)
+        for output, expected, given in zip(outputs, exact, theirs, strict=True):
+            if output.at is None:
+                continue
+            ours = answers[output.at]
+            laid_out = torch.empty_strided(ours.shape, expected.stride(), dtype=ours.dtype)
+            problem = difference(laid_out.copy_(ours), expected, self._engine.allowed)
+            returned = output.of(answers)
+            if returned is None or not torch.equal(returned.isfinite(), given.isfinite()):
+                problem = problem or "infinite in other places"
+            if problem is not None:
+                raise EngineRefusal(problem)
+        return tuple(outputs)
 
     def _warn(self, message: str) -> None:
         log.warning("bnfx: %s: %s", self._engine.name, message)
@@ -174,23 +222,10 @@ class Served:
             warn(f"bnfx: {self._engine.name}: {message}", InnerWarning)
 
 
-def _signature(args: Sequence[Any]) -> object:
-    return tuple(
-        (value.shape, value.stride(), value.dtype, value.device, value.is_neg(), type(value))
-        if isinstance(value, torch.Tensor)
-        else (type(value), value)
-        for value in args
-    )
-
-
 def _usual(args: Sequence[Any]) -> bool:
     """Whether all numbers are finite. A sum is enough: infinities and NaN show in it."""
     return all(
-        bool(value.sum().isfinite())
+        bool(value.sum(dtype=torch.promote_types(value.dtype, torch.float32)).isfinite())
         for value in args
         if isinstance(value, torch.Tensor) and value.is_floating_point()
     )
-
-
-def _stride(value: torch.Tensor | None) -> tuple[int, ...] | None:
-    return None if value is None or value.is_contiguous() else value.stride()

@@ -1,8 +1,7 @@
 """OpenVINO as the inner compiler: ``options={"inner": "openvino"}``. ADR 028.
 
-An ATen operator goes to OpenVINO by a row of a table: a few lines of OpenVINO's own operators, with
-checks of the arguments. A test runs each row over a grid; what no row takes is refused, and the
-graph goes to Inductor. All numbers are float32.
+An ATen operator goes to OpenVINO by a row of a table (:mod:`bnfx.inner.engines`); what no row takes
+is refused, and the graph goes to Inductor. All numbers are float32.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +13,10 @@ from torch import fx
 
 from bnfx.errors import OptionError
 from bnfx.inner.answers import TOLERANCE
-from bnfx.inner.base import Compiled, EngineRefusal, Inner
-from bnfx.inner.engines.served import Run, Served
-from bnfx.inner.openvino.translate import translated
+from bnfx.inner.base import Inner
+from bnfx.inner.engines.as_inner import as_inner
+from bnfx.inner.engines.served import Run
+from bnfx.inner.engines.translate import translated
 from bnfx.options import nearest
 
 _PRECISION = "INFERENCE_PRECISION_HINT"
@@ -45,55 +44,13 @@ def inner(given: Mapping[str, Any], fallback: Inner) -> Inner:
     for key in given:
         if key not in known:
             raise OptionError(f"OpenVINO has no property {key!r}{nearest(key, known)}")
-    engine = OpenVino(given)
-
-    def freeze(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Compiled:
-        if torch.is_autocast_enabled("cpu"):
-            raise EngineRefusal("OpenVINO does not take a graph under autocast")
-        if os.getpid() != _PROCESS:
-            raise EngineRefusal("OpenVINO does not run in a forked process")
-        served = Served(module, engine)
-        examples = [_sized(value) for value in example_inputs]
-        try:
-            served.prepare(examples)
-        except EngineRefusal as refusal:
-            raise EngineRefusal(f"OpenVINO does not take a graph: {refusal}") from None
-        return served
-
-    return dataclasses.replace(
-        fallback,
-        freeze=freeze,
-        pack=None,
-        unpackable="OpenVINO takes weights as constants",
-        is_inductor=False,
-        fallback=fallback,
-    )
-
-
-_PROCESS = os.getpid()
+    return as_inner(OpenVino(given), fallback)
 
 
 @functools.cache
 def _core() -> Any:
     # Not openvino.torch: it switches a setting of Dynamo's.
     return importlib.import_module("openvino").Core()
-
-
-def _sized(value: Any) -> Any:
-    """An example with numbers for what Dynamo has as symbols."""
-    if isinstance(value, torch.SymInt):
-        return _hint(value)
-    if isinstance(value, torch.Tensor):
-        size, stride = [*map(_hint, value.shape)], [*map(_hint, value.stride())]
-        return torch.empty_strided(size, stride, dtype=value.dtype, device=value.device)
-    return value
-
-
-def _hint(value: Any) -> int:
-    hint = value.node.hint if isinstance(value, torch.SymInt) else value
-    if hint is None:
-        raise EngineRefusal("OpenVINO does not take a graph whose sizes depend on numbers")
-    return int(hint)
 
 
 class OpenVino:
@@ -107,9 +64,11 @@ class OpenVino:
         self.allowed = TOLERANCE if exact else _COARSE
 
     def build(self, graph: fx.GraphModule) -> Run:
-        model, taken = translated(graph)
+        found = translated(graph, importlib.import_module("openvino.opset14"))
+        kind = importlib.import_module("openvino").Model
+        model = kind([*found.results], [*found.parameters], "bnfx")
         chosen = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), **self._properties}
-        return Requests(_core().compile_model(model, "CPU", chosen), taken)
+        return Requests(_core().compile_model(model, "CPU", chosen), found.taken)
 
 
 class Requests:
@@ -127,7 +86,7 @@ class Requests:
         request = local.get("request")
         if request is None:
             request = local["request"] = self._model.create_infer_request()
-        inputs = [args[at].detach().contiguous() for at in self._taken]
+        inputs = [args[at].detach().float().contiguous() for at in self._taken]
         outputs = [torch.empty(size) for size in self._sizes]
         # Memory that the request knows of outlives it, even when an interrupt ends this call.
         local["memory"] = inputs, outputs

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import fx
 from tvm import relax, te, tirx
 
 from bnfx.passes.relax.compat import Expr
 from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 from bnfx.tvm.ops.products import spread
+
+
+def state_strides(graph: fx.Graph) -> None:
+    """A pool's empty stride is its window; TVM's importer fails where a dilation is behind it."""
+    for node in graph.nodes:
+        name = getattr(node.target, "__name__", "")
+        if name.startswith(("max_pool", "avg_pool")) and len(node.args) > 2 and not node.args[2]:
+            node.update_arg(2, node.args[1])
 
 
 def _window(call: OpCall) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.passes.algebra import Conv, ConvTranspose, Dense, LinearOperator
+from bnfx.passes.fx.lowering.marks import Mark, mark
 from bnfx.passes.fx.lowering.slots import Slots
 from bnfx.passes.fx.memory.strides import layout_of
 from bnfx.passes.fx.memory.writes import functional_form, functional_leaf
@@ -87,9 +88,12 @@ def write_multiply_add(
         return written
 
     result = data
+    first = Mark.MULTIPLY_ADD
     for function, operand in ((torch.mul, scale), (torch.add, shift)):
         if operand is not None:
             result = place(graph.call_function(function, (result, operand)))
+            mark(result, first)
+            first = Mark.REST
     stored = {slot.dtype for slot in slots.all()}
     if node.dtype is None and stored:
         result = place(graph.call_method("type_as", (result, data)))

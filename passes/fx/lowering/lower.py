@@ -27,6 +27,7 @@ from bnfx.passes.fx.lowering.emit import (
     write_multiply_add,
     write_operator,
 )
+from bnfx.passes.fx.lowering.marks import inherit
 from bnfx.passes.fx.lowering.slots import Slot, Slots, slots_of
 from bnfx.passes.fx.lowering.trace import trace_slots
 from bnfx.passes.fx.memory.aliasing import shares_memory_with
@@ -37,9 +38,8 @@ WeightsAs = Literal["attributes", "placeholders", "traced"]
 
 @dataclass(frozen=True)
 class Lowered:
-    """The lowered module, the slots that must be filled before it runs, or are traced into it, and
-    the constant numbers that a traced one takes as its last inputs.
-    """
+    """The lowered module, its slots, which must be filled before it runs or are traced into it,
+    and the constant numbers that a traced one takes as its last inputs."""
 
     module: fx.GraphModule
     slots: tuple[Slot, ...]
@@ -138,7 +138,7 @@ class _GraphWriter:
             data = self.written[node.inputs[0]]
             weight, bias = self._read(slots.weight), self._read(slots.bias)
             written = write_operator(self.graph, node.role.operator, data, weight, bias)
-        written.meta = copy.copy(fx_node.meta)
+        inherit(written, fx_node, is_border=self.lifted.is_border(node))
         return written
 
     def _write_contiguous(self, fx_node: fx.Node, node: Node) -> fx.Node:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from bnfx.inner.openvino.rows import Arguments, Row, Writer, aten, need, shape
+from bnfx.inner.engines.rows import Arguments, Row, Writer, aten, need, shape
 
 
 def _unary(name: str) -> Row:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from bnfx.inner.openvino.rows import Arguments, Row, Writer, aten, need, shape, spread
+from bnfx.inner.engines.rows import Arguments, Row, Writer, aten, need, shape, spread
 
 
 def convolution(to: Writer, node: fx.Node, a: Arguments) -> Any:
@@ -58,17 +58,31 @@ def max_pool(to: Writer, node: fx.Node, a: Arguments) -> Any:
     pads, dilations = spread(a["padding"], rank), spread(a["dilation"], rank)
     for user in node.users:
         need(user.args[1:] == (0,), node, "indices that are read")
+    # Where sizes are rounded up, the last window still begins in the input or in front of it.
+    ends = (
+        [
+            max(pad, (out - 1) * stride + (size - 1) * dilation + 1 - given - pad)
+            for pad, out, stride, size, dilation, given in zip(
+                pads,
+                _first_shape(node)[2:],
+                strides,
+                kernel,
+                dilations,
+                shape(a["self"])[2:],
+                strict=True,
+            )
+        ]
+        if a["ceil_mode"]
+        else pads
+    )
     y = to.ops.max_pool(
-        to.read(a["self"]),
-        strides,
-        dilations,
-        pads,
-        pads,
-        kernel,
-        "ceil_torch" if a["ceil_mode"] else "floor",
-        "explicit",
+        to.read(a["self"]), strides, dilations, pads, ends, kernel, "floor", "explicit"
     )
     return [y.output(0)]
+
+
+def _first_shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"][0].shape)
 
 
 def avg_pool(to: Writer, node: fx.Node, a: Arguments) -> Any:

@@ -1,22 +1,25 @@
-"""OpenVINO behind torch.compile: right, never stale, and what it does not take is named."""
+"""Engines behind torch.compile: right, never stale, and what they do not take is named."""
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torchvision
+from rebuilds import join_builds
 from support import randomise
 from torch import nn
 
-pytest.importorskip("openvino")
 import bnfx
 from bnfx.errors import InnerWarning
+from bnfx.inner.engines import served
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +32,23 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+ENGINES = {
+    "openvino": "bnfx.inner.openvino.session.Requests",
+    "onnxruntime": "bnfx.inner.onnxruntime.onnx_session.Bindings",
+}
+
+
+@pytest.fixture(params=ENGINES, autouse=True)
+def inner(request: pytest.FixtureRequest) -> Any:
+    pytest.importorskip(request.param)
+    _inner.append(request.param)
+    yield request.param
+    _inner.pop()
+
+
+_inner: list[str] = []  # that of the test
+
+
 def _model(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
@@ -36,7 +56,7 @@ def _model(seed: int = 0) -> nn.Sequential:
 
 
 def _compiled(model: nn.Module, reports: list[Any] | None = None, **more: Any) -> Any:
-    options = {"inner": "openvino", "report": None if reports is None else reports.append}
+    options = {"inner": _inner[-1], "report": None if reports is None else reports.append}
     return torch.compile(model, backend="bnfx", options=options, **more)
 
 
@@ -44,6 +64,20 @@ def _agree(run: Any, model: nn.Module, x: torch.Tensor) -> None:
     ours, theirs = run(x), model(x)
     assert ours.stride() == theirs.stride()
     assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+def _in_the_engine(run: Any, x: torch.Tensor) -> bool:
+    """Whether OpenVINO answers such a call."""
+    with mock.patch(f"{ENGINES[_inner[-1]]}.__call__", side_effect=_Asked):
+        try:
+            run(x)
+        except _Asked:
+            return True
+    return False
+
+
+class _Asked(BaseException):
+    """The engine was asked."""
 
 
 def test_it_folds_and_answers() -> None:
@@ -83,6 +117,55 @@ def test_layouts_sizes_and_numbers_that_are_not_finite() -> None:
     assert run(x).isfinite().equal(model(x).isfinite())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_floats_are_nearer_to_exact_than_pytorch_is(dtype: torch.dtype) -> None:
+    model, x = _model().to(dtype), torch.randn(2, 3, 9, 9).to(dtype)
+    exact = copy.deepcopy(model).double()(x.double())
+    run = _compiled(model)
+    theirs = run(x)
+    for _ in range(2):
+        ours = run(x)
+        assert ours.dtype == dtype
+        assert ours.stride() == theirs.stride()
+        # The folded weights are rounded, and the answer.
+        bound = 4 * torch.finfo(dtype).eps * float(exact.abs().max())
+        assert float((ours.double() - exact).abs().max()) < bound
+    model[3].weight.mul_(-2)
+    for _ in range(8):
+        assert float((run(x).double() - copy.deepcopy(model).double()(x.double())).abs().max()) < (
+            2 * bound
+        )
+
+
+def test_pictures_of_integers() -> None:
+    class Picture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = _model()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.model(x.permute(0, 3, 1, 2) / 255)
+
+    model, x = Picture().eval(), torch.randint(0, 256, (2, 9, 9, 3), dtype=torch.uint8)
+    run = _compiled(model)
+    for _ in range(3):
+        _agree(run, model, x)
+    assert _in_the_engine(run, x)
+
+
+def test_a_trace_serves_other_weights() -> None:
+    """After a change only the engine's own build is paid again, and nothing of the old weights."""
+    model, x = _model(), torch.randn(2, 3, 9, 9)
+    run = _compiled(model)
+    _agree(run, model, x)
+    with mock.patch.object(served, "aten_graph", side_effect=AssertionError("traced again")):
+        model[0].weight.neg_()
+        for _ in range(8):
+            _agree(run, model, x)
+            join_builds()
+    assert _in_the_engine(run, x)
+
+
 @pytest.mark.parametrize("write", ["weight", "statistics", "state", "data", "numpy", "module"])
 def test_a_write_shows_in_the_next_answer(write: str) -> None:
     model, x = _model(), torch.randn(2, 3, 9, 9)
@@ -104,6 +187,9 @@ def test_a_write_shows_in_the_next_answer(write: str) -> None:
             model[3] = nn.Conv2d(8, 4, 3)
         for _ in range(8):  # in PyTorch, until they have settled
             _agree(run, model, x)
+            if turn == 0:
+                join_builds()
+        assert turn or _in_the_engine(run, x)
 
 
 def test_a_model_without_batch_norm_is_never_stale() -> None:
@@ -160,10 +246,14 @@ def test_what_it_does_not_take_is_named_and_compiled_all_the_same() -> None:
     _agree(run, model, x)
 
 
-def test_unknown_properties_are_named() -> None:
-    options = {"inner": "openvino", "inner_options": {"INFERENCE_NUM_THREAD": 1}}
+def test_unknown_properties_are_named(inner: str) -> None:
+    key, right = {
+        "openvino": ("INFERENCE_NUM_THREAD", "INFERENCE_NUM_THREADS"),
+        "onnxruntime": ("intra_op_num_thread", "intra_op_num_threads"),
+    }[inner]
+    options = {"inner": inner, "inner_options": {key: 1}}
     run = torch.compile(_model(), backend="bnfx", options=options)
-    with pytest.raises(bnfx.OptionError, match="did you mean 'INFERENCE_NUM_THREADS'"):
+    with pytest.raises(bnfx.OptionError, match=f"did you mean '{right}'"):
         run(torch.randn(1, 3, 9, 9))
 
 

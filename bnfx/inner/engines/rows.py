@@ -1,8 +1,11 @@
-"""The table: what OpenVINO runs, and how a row writes it."""
+"""What a row of the table is given: it writes one call of an ATen operator with an engine's own.
+
+The operators that rows write are those of OpenVINO's operator sets, by its names and arguments; for
+another engine, ``ops`` offers the same (:mod:`bnfx.inner.onnxruntime.onnx_ops`).
+"""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,22 +15,18 @@ from torch import fx
 
 from bnfx.inner.base import EngineRefusal
 
-Output = Any  # of an OpenVINO node
+Output = Any  # of an engine's node
 Arguments = Mapping[str, Any]
 Row = Callable[["Writer", fx.Node, Arguments], Any]
 
 aten = torch.ops.aten
 
 
-def opset() -> Any:
-    return importlib.import_module("openvino.opset14")
-
-
 class Writer:
-    """An OpenVINO graph in the making."""
+    """An engine's graph in the making. Args: its operators."""
 
-    def __init__(self) -> None:
-        self.ops = opset()
+    def __init__(self, ops: Any) -> None:
+        self.ops = ops
         self.values: dict[fx.Node, Any] = {}
 
     def read(self, value: Any) -> Output:

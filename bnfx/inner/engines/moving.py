@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx
 
-from bnfx.inner.openvino.rows import Arguments, Row, Writer, aten, need, shape
+from bnfx.inner.engines.rows import Arguments, Row, Writer, aten, need, shape
 
 
 def _same(to: Writer, node: fx.Node, a: Arguments) -> Any:
@@ -14,8 +15,29 @@ def _same(to: Writer, node: fx.Node, a: Arguments) -> Any:
     return to.read(a["self"])
 
 
+def _convert(to: Writer, node: fx.Node, a: Arguments) -> Any:
+    need(a["dtype"] in (None, torch.float32), node, "another dtype")
+    return to.read(a["self"])
+
+
 def _reshape(to: Writer, node: fx.Node, a: Arguments) -> Any:
     return to.ops.reshape(to.read(a["self"]), to.integers(shape(node)), special_zero=False)
+
+
+def _full(to: Writer, node: fx.Node, a: Arguments) -> Any:
+    return to.ops.broadcast(to.number(a["fill_value"]), to.integers(shape(node)))
+
+
+def _restride(to: Writer, node: fx.Node, a: Arguments) -> Any:
+    """What a global average pool does to its result with channels last: nothing but strides."""
+    before, after = a["self"].meta["val"], node.meta["val"]
+    here = zip(before.shape, before.stride(), a["stride"], strict=False)
+    same = tuple(before.shape) == tuple(after.shape) and all(
+        one == other for size, one, other in here if size > 1
+    )
+    offset = a["storage_offset"]
+    need(same and offset in (None, before.storage_offset()), node, "other strides")
+    return to.read(a["self"])
 
 
 def _expand(to: Writer, node: fx.Node, a: Arguments) -> Any:
@@ -92,11 +114,14 @@ def _pad(to: Writer, node: fx.Node, a: Arguments) -> Any:
 
 ROWS: dict[Any, Row] = {
     aten.clone.default: _same,
+    aten._to_copy.default: _convert,
     aten.view.default: _reshape,
     aten._unsafe_view.default: _reshape,
     aten.squeeze.dim: _reshape,
     aten.unsqueeze.default: _reshape,
+    aten.as_strided_.default: _restride,
     aten.expand.default: _expand,
+    aten.full.default: _full,
     aten.permute.default: _permute,
     aten.transpose.int: _transpose,
     aten.t.default: _transpose,

@@ -1,0 +1,190 @@
+"""Engines for inference on a CPU beside bnfx: how fast each answers, and how right.
+
+Run as ``python -m bnfx.bench.engines [model ...] [--batch N ...] [--engine NAME ...]``. Each
+contender has a process of its own. They take turns, round after round, so that noise hits all
+alike, and none shares threads with another. Printed are medians in milliseconds a call, the largest
+error against the model in float64, the seconds of the first call in a new process (compiling
+included; with ``--cold``, Inductor's caches are empty), and the ratios that bnfx is to be judged
+by. ``twin`` is the model without BatchNorms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bnfx.bench.on_engines.bench_models import MODELS
+from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN, TWINS
+
+ROUNDS, CALLS = 20, 5
+_RIVALS = ("onnxruntime", "openvino")
+
+
+@dataclass
+class Contender:
+    """A process, and what it has told."""
+
+    process: subprocess.Popen[str]
+    first_s: float = math.nan
+    error: float = math.nan
+    note: str = ""
+    medians: list[float] = field(default_factory=list)
+
+    def ask(self, line: str) -> Mapping[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def read(self) -> Mapping[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        answer: Mapping[str, Any] = json.loads(line) if line else {"failed": "it ended"}
+        if "failed" in answer:
+            raise RuntimeError(answer["failed"])
+        return answer
+
+    @property
+    def ms(self) -> float:
+        return statistics.median(self.medians) if self.medians else math.nan
+
+
+def compare(
+    name: str, batch: int, engines: Sequence[str], rounds: int, calls: int, cold: bool = False
+) -> dict[str, Contender]:
+    """All contenders on one model; one that fails has a note, and no times."""
+    contenders = dict[str, Contender]()
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            for engine in engines:  # one after the other: the first call is timed as well
+                caches = Path(folder, engine) if cold else None
+                contenders[engine] = contender = Contender(_start(engine, name, batch, caches))
+                _first(contender)
+            for _ in range(rounds):
+                for contender in contenders.values():
+                    if not math.isnan(contender.error):
+                        times = contender.ask(str(calls))["ms"]
+                        contender.medians.append(statistics.median(times))
+            for contender in contenders.values():
+                if not math.isnan(contender.error):
+                    contender.error = max(contender.error, contender.ask("check")["error"])
+    finally:
+        for contender in contenders.values():
+            contender.process.kill()
+            contender.process.communicate()
+    return contenders
+
+
+def _start(engine: str, name: str, batch: int, caches: Path | None) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "bnfx.bench.on_engines.turns", engine, name, str(batch)]
+    given = {} if caches is None else {"TORCHINDUCTOR_CACHE_DIR": str(caches)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        words,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "BNFX_NATIVE": "1", **given},
+    )
+
+
+def _first(contender: Contender) -> None:
+    try:
+        answer = contender.read()
+    except RuntimeError as error:
+        contender.note = str(error)
+        return
+    contender.first_s, contender.error = answer["first_s"], answer["error"]
+    contender.note = answer["note"]
+
+
+def ratios(rows: Mapping[tuple[str, int], Mapping[str, Contender]]) -> Iterator[str]:
+    """bnfx against the better of its rivals, and against the same without BatchNorms."""
+    for engine in (each for each in CONTENDERS if each.startswith("bnfx")):
+        against_rivals, against_twin = list[float](), list[float]()
+        for row in rows.values():
+            ours = row[engine].ms if engine in row else math.nan
+            rivals = [row[each].ms for each in _RIVALS if each in row]
+            best = min((ms for ms in rivals if not math.isnan(ms)), default=math.nan)
+            twin = f"{TWIN}{engine}"
+            against_rivals.append(ours / best)
+            against_twin.append(ours / (row[twin].ms if twin in row else math.nan))
+        for found, what in (
+            (against_rivals, "the better of ONNX Runtime and OpenVINO"),
+            (against_twin, "its twin without BatchNorms"),
+        ):
+            known = [each for each in found if not math.isnan(each)]
+            if known:
+                mean = statistics.geometric_mean(known)
+                yield (
+                    f"{engine} / {what}: geometric mean {mean:.2f}, worst {max(known):.2f}, "
+                    f"of {len(known)}"
+                )
+
+
+def _table(
+    title: str, rows: Mapping[tuple[str, int], Mapping[str, Contender]], key: str, form: str
+) -> Table:
+    engines = list(dict.fromkeys(engine for row in rows.values() for engine in row))
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model, batch")
+    for engine in engines:
+        table.add_column(engine.replace("-", "-\n", 1), justify="right")
+    for (name, batch), row in rows.items():
+        values = [getattr(row[engine], key) for engine in engines]
+        cells = ["-" if math.isnan(value) else format(value, form) for value in values]
+        table.add_row(f"{name}, {batch}", *cells)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bnfx.bench.engines")
+    parser.add_argument("models", nargs="*", choices=[*MODELS, []], metavar="model")
+    parser.add_argument("--batch", nargs="+", type=int, default=(1, 8))
+    engines = [*CONTENDERS, *TWINS]
+    parser.add_argument("--engine", nargs="+", choices=engines, default=engines)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--calls", type=int, default=CALLS, help="of each in a round")
+    parser.add_argument("--cold", action="store_true", help="empty caches for each contender")
+    chosen = parser.parse_args()
+    console = Console(highlight=False, width=140)
+    before, rows = os.getloadavg(), dict[tuple[str, int], Mapping[str, Contender]]()
+    for name in chosen.models or MODELS:
+        for batch in chosen.batch:
+            row = compare(name, batch, chosen.engine, chosen.rounds, chosen.calls, chosen.cold)
+            rows[name, batch] = row
+            for engine, contender in row.items():
+                if contender.note:
+                    console.print(f"{name}, {batch}, {engine}: {contender.note}", markup=False)
+    console.print(_table("milliseconds a call", rows, "ms", ".1f"))
+    console.print(_table("error against float64, relative", rows, "error", ".0e"))
+    console.print(_table("seconds of the first call", rows, "first_s", ".1f"))
+    for line in ratios(rows):
+        console.print(line, soft_wrap=True)
+    load = ", ".join(f"{each:.1f}" for each in (before[0], os.getloadavg()[0]))
+    console.print(
+        f"Medians of {chosen.rounds} rounds of {chosen.calls} calls, float32; "
+        f"{torch.get_num_threads()} threads; torch {torch.__version__}; load before and after: "
+        f"{load}, of which the benchmark itself makes up to {torch.get_num_threads()}.",
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Opens sessions of ONNX Runtime, and calls them on memory of torch's own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from bnfx.errors import OptionError
+from bnfx.inner.answers import TOLERANCE
+from bnfx.inner.base import EngineRefusal, Inner
+from bnfx.inner.engines.as_inner import as_inner
+from bnfx.inner.engines.served import Run
+from bnfx.inner.engines.translate import Translated, translated
+from bnfx.inner.onnxruntime.onnx_ops import OnnxOps
+from bnfx.options import nearest
+
+# Of a message of protobuf's.
+_MAX_BYTES = 2**31 - 1
+
+
+def inner(given: Mapping[str, Any], fallback: Inner) -> Inner:
+    """The inner compiler.
+
+    Args:
+        given: attributes of ``onnxruntime.SessionOptions``, and its configuration entries, whose
+            names begin with ``session.``.
+        fallback: has the graphs that ONNX Runtime does not take.
+
+    Raises:
+        OptionError: if ONNX Runtime or onnx is not installed, or there is no such option.
+    """
+    try:
+        runtime: Any = importlib.import_module("onnxruntime")
+        importlib.import_module("onnx")
+    except ImportError as error:
+        raise OptionError(
+            f"inner='onnxruntime' needs ONNX Runtime and onnx ({error}): "
+            'pip install "bnfx[onnxruntime]"'
+        ) from None
+    _options(runtime, given)
+    return as_inner(OnnxRuntime(given), fallback)
+
+
+def _options(runtime: Any, given: Mapping[str, Any]) -> Any:
+    options = runtime.SessionOptions()
+    known = [name for name in dir(options) if not name.startswith("_")]
+    known = [name for name in known if not callable(getattr(options, name))]
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    for key, value in given.items():
+        if key.startswith("session."):
+            options.add_session_config_entry(key, str(value))
+        elif key not in known:
+            raise OptionError(f"ONNX Runtime's SessionOptions have no {key!r}{nearest(key, known)}")
+        else:
+            try:
+                setattr(options, key, value)
+            except (TypeError, RuntimeError) as error:
+                why = str(error).splitlines()[0]
+                raise OptionError(f"ONNX Runtime: {key}={value!r} is not valid: {why}") from None
+    return options
+
+
+class OnnxRuntime:
+    """The engine. Args: options of its sessions, which go before those chosen here."""
+
+    name = "ONNX Runtime"
+    allowed = TOLERANCE
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+
+    def build(self, graph: fx.GraphModule) -> Run:
+        runtime: Any = importlib.import_module("onnxruntime")
+        ops = OnnxOps()
+        found = translated(graph, ops)
+        try:
+            model = ops.model(found.parameters, found.results)
+        except ValueError as error:  # protobuf's limit
+            raise EngineRefusal(f"its weights are too large for one ONNX file: {error}") from None
+        if len(model) > _MAX_BYTES:
+            raise EngineRefusal("its weights are larger than an ONNX file in memory may be")
+        options = _options(runtime, self._given)
+        session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return Bindings(session, found)
+
+
+class Bindings:
+    """Calls a session; each call binds memory of its own, so threads may call at once."""
+
+    def __init__(self, session: Any, found: Translated) -> None:
+        self._session = session
+        self._taken = found.taken
+        self._inputs = [each.name for each in session.get_inputs()]
+        names = [each.name for each in session.get_outputs()]
+        self._outputs = [*zip(names, found.sizes, strict=True)]
+
+    def __call__(self, args: Sequence[Any]) -> list[torch.Tensor]:
+        binding = self._session.io_binding()
+        inputs = [args[at].detach().float().contiguous() for at in self._taken]
+        outputs = [torch.empty(size) for _, size in self._outputs]
+        for name, value in zip(self._inputs, inputs, strict=True):
+            binding.bind_input(name, "cpu", 0, np.float32, tuple(value.shape), value.data_ptr())
+        for (name, size), value in zip(self._outputs, outputs, strict=True):
+            binding.bind_output(name, "cpu", 0, np.float32, size, value.data_ptr())
+        self._session.run_with_iobinding(binding)
+        return outputs
