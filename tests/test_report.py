@@ -115,7 +115,8 @@ def test_in_training_mode_nothing_else_is_said() -> None:
         "",
         "2 kept: 1 and 1 other like it",
         "  training-mode: it is in training mode",
-        "  What to do: Call model.eval() first; in Relax, build nn.batch_norm with training=False.",
+        "  What to do: Call model.eval() first; in Relax, give nn.batch_norm training=False "
+        "(default: True).",
     ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -13,6 +14,8 @@ TOLERANCE: Mapping[torch.dtype, float] = {
     torch.float32: 1e-4,
     torch.float64: 1e-9,
 }
+# An error so many times as large as PyTorch's is another order of the same sums.
+MOST_WORSE = 16
 
 
 def difference(
@@ -45,3 +48,28 @@ def difference(
         return None
     error, scale = float((one - other).abs().max()), float(other.abs().max())
     return None if error <= tolerance * scale else f"{error:.2g} away, of {scale:.2g}"
+
+
+def no_worse(
+    ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]
+) -> bool:
+    """Whether answers that differ are still as near to the exact ones as PyTorch's are.
+
+    Where an answer is what is left of numbers that cancel, its own size says nothing of how large
+    rounding errors are; PyTorch's error does.
+
+    Args:
+        exact: the same, computed in float64.
+    """
+    return all(map(_is_no_worse, ours, theirs, exact))
+
+
+def _is_no_worse(ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor) -> bool:
+    if difference(ours, theirs) is None:
+        return True
+    if difference(ours, theirs, dict.fromkeys(TOLERANCE, math.inf)) is not None:
+        return False  # in more than the size of numbers
+    usual = theirs.isfinite()
+    right = exact[usual].double()
+    one, other = ((x[usual].double() - right).abs().max() for x in (ours, theirs))
+    return bool(one <= MOST_WORSE * other)

@@ -35,7 +35,7 @@ def _memory(outputs: tuple[torch.Tensor, ...], inputs: tuple[torch.Tensor, ...])
     return places
 
 
-def _compare(program: Program, ours: Any, theirs: Any) -> None:
+def _compare(ours: Any, theirs: Any) -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert (one.dtype, one.shape, _strides(one)) == (other.dtype, other.shape, _strides(other))
         if not other.is_floating_point():
@@ -44,14 +44,22 @@ def _compare(program: Program, ours: Any, theirs: Any) -> None:
         tolerance = 2e-2 if other.dtype is torch.float16 else 2e-4
         usual = other[other.isfinite()]
         scale = float(usual.abs().max()) if usual.numel() else 1.0
-        torch.testing.assert_close(
-            one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True
-        )
+        near = max(tolerance * scale, 4e-6)  # inputs are of size 1, and answers may cancel
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=near, equal_nan=True)
 
 
 def _strides(value: torch.Tensor) -> list[int]:
     """Those that tell: of dimensions of more than one place."""
     return [step for step, size in zip(value.stride(), value.shape, strict=True) if size > 1]
+
+
+def _without_tvm(seed: int, batch: int) -> Any:
+    """AOTAutograd changes some strides: its ``bernoulli`` of channels_last draws contiguously."""
+    torch._dynamo.reset()
+    compiled = torch.compile(drawn(seed), backend="aot_eager")
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return compiled(*inputs_of(seed, batch))
 
 
 def _run(seed: int, count: Counter[str]) -> None:
@@ -78,8 +86,11 @@ def _run(seed: int, count: Counter[str]) -> None:
         torch.manual_seed(seed)
         with torch.no_grad():
             actual = compiled(*ours)
-        _compare(program, (*actual, *ours), (*expected, *theirs))
-        assert _memory(actual, ours) == _memory(expected, theirs)
+        memory = _memory(expected, theirs)
+        if list(map(_strides, actual)) != list(map(_strides, expected)):
+            expected = _without_tvm(seed, batch)
+        _compare((*actual, *ours), (*expected, *theirs))
+        assert _memory(actual, ours) == memory
         assert torch.equal(torch.rand(3), _after(program, seed, batch))
     count["differences"] += sum(len(placement.differences) for placement in placements)
     count["programs"] += 1

@@ -223,7 +223,9 @@ def _random(m: Maker, x: torch.Tensor) -> Made:
     return name, table[name]
 
 
-def _written(m: Maker, x: torch.Tensor) -> Made:
+def _written(m: Maker, x: torch.Tensor) -> Made | None:
+    if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)):
+        return None  # PyTorch promises nothing for writes to memory that overlaps
     table: dict[str, Callable[..., Any]] = {
         "add_": lambda x: x.add_(1),
         "relu_": lambda x: F.relu(x, inplace=True),

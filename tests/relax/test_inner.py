@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from relax.models import randomised
-from torch import nn
+from torch import fx, nn
 
 from bnfx.errors import InnerWarning, OptionError
+from bnfx.inner.tvm.compiler import inner
 
 
 def _model() -> nn.Module:
@@ -169,7 +170,7 @@ def test_inputs_that_share_memory() -> None:
         part.mul_(2.0)
         return x * 3, x.add_(1.0), part, x[0]
 
-    for function, expected in ((reads, None), (writes, "share memory are written to")):
+    for function, expected in ((reads, None), (writes, "share memory, and are written to")):
         results = []
         for run in (_compiled(function), function):
             x = torch.linspace(-1, 1, 75).reshape(1, 3, 5, 5).clone()
@@ -183,6 +184,14 @@ def test_inputs_that_share_memory() -> None:
         for ours, theirs in zip(*results, strict=True):
             torch.testing.assert_close(ours, theirs)
         assert results[0][2]._base is results[0][-1]
+
+
+def test_a_graph_whose_writes_cannot_be_told_says_why() -> None:
+    graph = fx.symbolic_trace(lambda x, part: (x * 2, part[part > 0]))  # of a size not known
+    x = torch.linspace(-1, 1, 6)
+    with pytest.warns(InnerWarning, match="told .DynamicOutputShape"):
+        run = inner({"target": "llvm"}).compile(graph, (x, x[1:]))
+    assert run is graph
 
 
 @torch.no_grad()

@@ -109,6 +109,7 @@ OPS: dict[str, Callable[..., Array]] = {
     "nn.relu": lambda attrs, x: np.maximum(x, 0),
     "sigmoid": lambda attrs, x: 1 / (1 + np.exp(-x)),
     "negative": lambda attrs, x: -x,
+    "sqrt": lambda attrs, x: np.sqrt(x),
     "add": lambda attrs, x, y: x + y,
     "subtract": lambda attrs, x, y: x - y,
     "multiply": lambda attrs, x, y: x * y,

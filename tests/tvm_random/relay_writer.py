@@ -142,6 +142,29 @@ def _computed(expr: Expr, known: dict[Expr, Any]) -> Any:
     return _op(expr, *inputs)
 
 
+_WRITTEN_HERE = frozenset(
+    {"reshape", "expand_dims", "squeeze", "concatenate", "split", "strided_slice", "nn.pad"}
+)
+
+
+def knows(module: tvm.IRModule) -> bool:
+    """Whether :func:`run` knows every operator of ``main``, in float64 and of fixed sizes."""
+    known = True
+
+    def visit(expr: Expr) -> None:
+        nonlocal known
+        if isinstance(expr, relay.Call) and isinstance(expr.op, tvm.ir.Op):
+            kind = expr.checked_type
+            kinds = kind.fields if isinstance(kind, tvm.ir.TupleType) else [kind]
+            sizes = [size for one in kinds for size in one.shape]
+            known &= expr.op.name in OPS or expr.op.name in _WRITTEN_HERE
+            known &= all(one.dtype == "float64" for one in kinds)
+            known &= all(isinstance(size, tvm.tir.IntImm) for size in sizes)
+
+    relay.analysis.post_order_visit(module["main"], visit)
+    return known
+
+
 def _op(call: Expr, data: Any, *rest: Any) -> Any:
     name, attrs = op_name(call), call.attrs
     if name in ("reshape", "expand_dims", "squeeze"):
@@ -149,7 +172,9 @@ def _op(call: Expr, data: Any, *rest: Any) -> Any:
     if name == "concatenate":
         return np.concatenate(data, int(attrs.axis))
     if name == "split":
-        return tuple(np.split(data, int(attrs.indices_or_sections), int(attrs.axis)))
+        where = attrs.indices_or_sections
+        parts = [int(at) for at in where] if isinstance(where, tvm.ir.Array) else int(where)
+        return tuple(np.split(data, parts, int(attrs.axis)))
     if name == "strided_slice":
         part = [slice(None)] * data.ndim
         for axis, begin, end in zip(attrs.axes, attrs.begin, attrs.end, strict=True):

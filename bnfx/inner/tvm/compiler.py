@@ -34,8 +34,8 @@ def inner(options: Mapping[str, Any]) -> Inner:
         if torch.is_grad_enabled() and any(map(_needs_gradient, _all(module, example_inputs))):
             warn("gradients are needed, and TVM has none: the graph runs in PyTorch")
             return module
-        if _share_memory(example_inputs) and _writes(module, example_inputs):
-            warn("inputs that share memory are written to: the graph runs in PyTorch")
+        if _share_memory(example_inputs) and (obstacle := _obstacle(module, example_inputs)):
+            warn(f"inputs share memory, and {obstacle}: the graph runs in PyTorch")
             return module
         constants = _tensors(module) if frozen else ()
 
@@ -68,18 +68,19 @@ def _share_memory(example_inputs: Sequence[Any]) -> bool:
     return len(storages) < len(tensors)
 
 
-def _writes(module: fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
-    """Whether a graph writes to its inputs; where that cannot be told, it does.
+def _obstacle(module: fx.GraphModule, example_inputs: Sequence[Any]) -> str | None:
+    """Why a graph whose inputs share memory is not for AOTAutograd, if it is not.
 
-    AOTAutograd knows of such inputs, but fails to give back views of them.
+    AOTAutograd knows of writes to such inputs, but fails to give back views of them.
     """
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
             fakes = [fake(v) if isinstance(v, torch.Tensor) else v for v in example_inputs]
             module(*fakes)
-    except Exception:
-        return True
-    return any(isinstance(value, torch.Tensor) and value._version for value in fakes)
+    except Exception as error:
+        return f"whether they are written to cannot be told ({error!r})"
+    written = any(isinstance(value, torch.Tensor) and value._version for value in fakes)
+    return "are written to" if written else None
 
 
 def _all(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Iterable[Any]:

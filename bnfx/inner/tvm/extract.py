@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from bnfx.inner.tvm.placement import Placement
-from bnfx.inner.tvm.views import leaving
+from bnfx.inner.tvm.views import is_view, leaving
 from bnfx.passes.fx.lowering.bind import attribute
 from bnfx.tvm.ops.constant_nodes import CONSTANT
 
@@ -69,6 +69,11 @@ def extracted(
         if stage % 2:
             for node in nodes:
                 whole.copy(node)
+                if _is_viewed(node):
+                    strides = tuple(map(int, node.meta["val"].stride()))
+                    whole.values[node] = whole.graph.call_function(
+                        _with_strides, (whole.values[node], strides)
+                    )
             continue
         part, inputs, outputs = _part(original, nodes)
         name = f"part_{placement.parts}"
@@ -81,6 +86,24 @@ def extracted(
     result = fx.map_arg(graph.output_node().args[0], whole.read)
     whole.graph.output(result)
     return whole.module()
+
+
+def _is_viewed(node: fx.Node) -> bool:
+    """Whether there are views of what a call makes."""
+    fresh = not is_view(node) and isinstance(node.meta.get("val"), torch.Tensor)
+    return fresh and any(map(is_view, node.users))
+
+
+def _with_strides(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """A tensor with the strides that its fake tensor had, by which its views were chosen.
+
+    A few operators of PyTorch's give other strides than they tell, ``native_group_norm`` of
+    channels_last for one; a view may not exist then.
+    """
+    if value.stride() == strides:
+        return value
+    out = torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device)
+    return out.copy_(value)
 
 
 def _getitem(values: Any, at: int) -> Any:

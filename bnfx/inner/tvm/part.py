@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.inner.answers import difference
+from bnfx.inner.answers import difference, no_worse
 from bnfx.inner.tvm.placement import Placement, warn
 from bnfx.inner.tvm.write import written
 from bnfx.tvm import relax as build
@@ -44,9 +45,12 @@ class TvmPart(nn.Module):
         self._leaves = tuple(leaves)
         self._placement = placement
         outputs: Any = graph.graph.output_node().args[0]
-        self._expected = [node.meta["val"] for node in outputs]
+        self._strides = [node.meta["val"].stride() for node in outputs]
+        places = graph.graph.find_nodes(op="placeholder")
+        self._stated = [node.meta["val"].stride() for node in places]
         self._lock = threading.Lock()
-        self._unchecked = settings.check
+        self._check = settings.check
+        self._is_new = True
         self._run: Runner | None = None
         module = written(graph)
         try:
@@ -55,10 +59,13 @@ class TvmPart(nn.Module):
             self._leave(f"TVM cannot build a part of the graph: {error!r}")
 
     def forward(self, *args: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if self._unchecked:
+        if self._is_new:
             with self._lock:
-                if self._unchecked:
-                    return self._first(args)
+                if self._is_new:
+                    try:
+                        return self._first(args)
+                    finally:
+                        self._is_new = False
         if self._run is None:
             return self._in_torch(args)
         return self._in_tvm(self._run, args)
@@ -68,20 +75,32 @@ class TvmPart(nn.Module):
         return result
 
     def _in_tvm(self, run: Runner, args: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        return tuple(map(laid_out, run(*args), self._expected, self._leaves))
+        return tuple(map(laid_out, run(*args), self._strides, self._leaves))
 
     def _first(self, args: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The first call is held against PyTorch."""
-        self._unchecked = False
+        """The first call is held against PyTorch.
+
+        An operator of PyTorch's may give other strides than its fake tensors said: then PyTorch
+        shows which those of the answers are.
+        """
+        odd = any(x.stride() != stated for x, stated in zip(args, self._stated, strict=True))
         if self._run is None:
             return self._in_torch(args)
+        if not (self._check or odd):
+            return self._in_tvm(self._run, args)
         start = time.perf_counter()
         theirs = self._in_torch(args)
+        if odd:
+            self._strides = [value.stride() for value in theirs]
+        if not self._check:
+            return theirs
         self._placement.check += (took := time.perf_counter() - start)
         log.info("bnfx: held a part's first answer against PyTorch, in %.0f ms", took * 1e3)
         try:
             ours = self._in_tvm(self._run, args)
             problem = next(filter(None, map(difference, ours, theirs)), None)
+            if problem is not None and no_worse(ours, theirs, self._exact(args)):
+                problem = None
         except Exception as error:
             ours, problem = theirs, repr(error)
         if problem is None:
@@ -90,6 +109,14 @@ class TvmPart(nn.Module):
             f"TVM answers otherwise than PyTorch, which runs this part from now on: {problem}"
         )
         return theirs
+
+    def _exact(self, args: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The answers in double precision."""
+        graph = copy.deepcopy(self._graph).double()
+        result: tuple[torch.Tensor, ...] = graph(
+            *(x.double() if x.is_floating_point() else x for x in args)
+        )
+        return result
 
     def _leave(self, message: str) -> None:
         self._run = None
@@ -112,14 +139,12 @@ def _device(target: Any) -> Any:
     return tvm.cpu() if str(target.kind.name) == "llvm" else tvm.device(str(target.kind.name), 0)
 
 
-def laid_out(value: Any, expected: torch.Tensor, leaves: bool) -> torch.Tensor:
-    """With the strides that the graph states; in memory of torch's own if it leaves the graph."""
+def laid_out(value: Any, strides: Sequence[int], leaves: bool) -> torch.Tensor:
+    """With these strides; in memory of torch's own if it leaves the graph."""
     if not isinstance(value, torch.Tensor):
         value = torch.utils.dlpack.from_dlpack(value)
     assert isinstance(value, torch.Tensor)
-    if not leaves and value.stride() == expected.stride():
+    if not leaves and value.stride() == tuple(strides):
         return value
-    out = torch.empty_strided(
-        value.shape, expected.stride(), dtype=value.dtype, device=value.device
-    )
+    out = torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device)
     return out.copy_(value)
