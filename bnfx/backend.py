@@ -29,6 +29,7 @@ from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.output import deliver
 from bnfx.sync.graphs.compiled_call import register_backend
+from bnfx.sync.graphs.compiled_models import note_compiled_models
 from bnfx.sync.graphs.empty import for_batch
 from bnfx.sync.graphs.graph_calls import synchronised
 from bnfx.sync.graphs.outside import cover_batch_norms
@@ -219,4 +220,5 @@ class _Job:
 
 # torch.compile imports this module, before the first step of what it compiles.
 register_backend(bnfx)
+note_compiled_models()
 cover_batch_norms()

@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 from bnfx.errors import SyncError
 from bnfx.options import Options
 from bnfx.report.progress import progress as progress_bar
-from bnfx.sync.graphs.outside import cover_batch_norms, sharing_everywhere
+from bnfx.sync.graphs.outside import cover_batch_norms
+from bnfx.sync.graphs.ownership import sharing_everywhere
 from bnfx.sync.group import Peers, peers_of
 
 _RAISED, _ENDED = -1, -2  # in place of a number of samples

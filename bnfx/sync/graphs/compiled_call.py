@@ -8,8 +8,10 @@ recompile limit, disabled by the user, or never looked at because they are torch
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
@@ -50,31 +52,69 @@ def current_call() -> CompiledCall | None:
     Raises:
         OptionError: if its options are not valid.
     """
-    entry = _entry()
+    return _call_of(_entry_below(sys._getframe(1)))
+
+
+def within_any_call() -> bool:
+    """Whether a compiled call is on this thread's stack, of whatever backend."""
+    return _entry_below(sys._getframe(1)) is not None
+
+
+def call_of_another_thread(module: nn.Module) -> CompiledCall | None:
+    """The compiled call within which another thread runs a model that has ``module``."""
+    if threading.active_count() == 1:
+        return None
+    here = threading.get_ident()
+    for thread, frame in sys._current_frames().items():
+        if thread == here:
+            continue
+        frames = list[FrameType]()
+        call = _call_of(_entry_below(frame, frames.append))
+        model = None if call is None else _model_in(frames)
+        if model is not None and any(each is module for each in model.modules()):
+            return call
+    return None
+
+
+def _call_of(entry: FrameType | None) -> CompiledCall | None:
     if entry is None:
         return None
     scope = entry.f_locals
-    options = _options_of(scope.get("callback"))
+    options = options_of(scope.get("callback"))
     if options is None:
         return None
     return CompiledCall(options, bool(getattr(scope.get("self"), "fullgraph", False)))
 
 
-def path_of(module: nn.Module) -> str:
+def path_in_call(module: nn.Module) -> str | None:
     """Where ``module`` stands in the model whose compiled call is on the stack; for messages."""
     frames = list[FrameType]()
-    _entry(frames.append)
-    for frame in reversed(frames):
-        root = frame.f_locals.get("self")
-        if isinstance(root, nn.Module):
-            paths = (path for path, each in root.named_modules() if each is module)
-            return next(paths, "") or type(module).__name__
-    return type(module).__name__
+    entry = _entry_below(sys._getframe(1), frames.append)
+    model = None if entry is None else _model_in(frames)
+    return None if model is None else path_in(model, module)
 
 
-def _entry(passed: Callable[[FrameType], Any] | None = None) -> FrameType | None:
+def path_in(model: nn.Module, module: nn.Module) -> str:
+    """Where ``module`` stands in ``model``; for messages."""
+    paths = (path for path, each in model.named_modules() if each is module)
+    return next(paths, "") or type(module).__name__
+
+
+def _model_in(frames: Sequence[FrameType]) -> nn.Module | None:
+    """The outermost module whose method is among the frames, which are given innermost first."""
+    owners = (frame.f_locals.get("self") for frame in reversed(frames))
+    return next((owner for owner in owners if isinstance(owner, nn.Module)), None)
+
+
+def _entry_below(
+    frame: FrameType | None, passed: Callable[[FrameType], Any] | None = None
+) -> FrameType | None:
+    """The innermost compiled call, of any backend, within which ``frame`` runs.
+
+    Args:
+        passed: is called with each frame on the way, ``frame`` first.
+    """
     entries = _entries()
-    frame: FrameType | None = sys._getframe(2)
     while frame is not None and id(frame.f_code) not in entries:
         if passed is not None:
             passed(frame)
@@ -89,7 +129,8 @@ def _entries() -> frozenset[int]:
         from torch._dynamo import eval_frame
 
         context = getattr(eval_frame, "_TorchDynamoContext", None)
-        code = getattr(vars(context or object).get("__call__"), "__code__", None)
+        call = vars(context or object).get("__call__")
+        code = getattr(call and inspect.unwrap(call), "__code__", None)
         inner = [each for each in getattr(code, "co_consts", ()) if isinstance(each, CodeType)]
         _codes = frozenset(id(each) for each in inner if "callback" in each.co_freevars)
     return _codes
@@ -98,7 +139,7 @@ def _entries() -> frozenset[int]:
 _codes: frozenset[int] | None = None
 
 
-def _options_of(callback: Any) -> Options | None:
+def options_of(callback: Any) -> Options | None:
     """The options of the backend behind Dynamo's callback; ``None`` if it is not ours."""
     while hasattr(callback, "_torchdynamo_orig_backend"):
         callback = callback._torchdynamo_orig_backend

@@ -23,8 +23,9 @@ from bnfx.passes.user_warnings import warn
 from bnfx.sync import collectives, diagnosis, functional, moments, normalise
 from bnfx.sync.functional import Layer
 from bnfx.sync.graphs.compiled_call import can_see_calls, current_call
-from bnfx.sync.graphs.outside import NOT_UP, cover_batch_norms, note_shared
+from bnfx.sync.graphs.outside import cover_batch_norms
 from bnfx.sync.graphs.owner import owner_of
+from bnfx.sync.graphs.ownership import NOT_UP, note_shared
 from bnfx.sync.graphs.state import current_state, guard_state
 from bnfx.sync.group import Peers
 from bnfx.sync.module import SyncBatchNorm

@@ -6,6 +6,9 @@ forward of BatchNorm itself, in training, looks whether it runs within a call of
 compiled (:mod:`bnfx.sync.graphs.compiled_call`), and shares its statistics if so. Elsewhere, and in
 graphs, it is torch's own forward, untouched.
 
+Nor must there be such a call: ``compiled.backbone(x)`` runs a part of the model by itself, which
+belongs to it all the same (:mod:`bnfx.sync.graphs.compiled_models`).
+
 A backward pass that computes a layer again (activation checkpointing, reversible blocks) may run
 outside of that call. It goes by what the layer did before.
 """
@@ -13,14 +16,9 @@ outside of that call. It goes by what the layer did before.
 from __future__ import annotations
 
 import functools
-import logging
-import os
 import types
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -28,40 +26,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from bnfx.errors import SyncError, SyncWarning
-from bnfx.options import Options
 from bnfx.passes.fx.training.uncaptured import batch_norm_to_swap
 from bnfx.sync.functional import Layer, synchronise
-from bnfx.sync.graphs.compiled_call import current_call, path_of
+from bnfx.sync.graphs.compiled_call import current_call
+from bnfx.sync.graphs.ownership import path_of, peers_outside
 from bnfx.sync.graphs.state import current_state
-from bnfx.sync.group import Peers, is_recomputing, peers_of
+from bnfx.sync.group import Peers, is_recomputing
 from bnfx.sync.module import SyncBatchNorm, tracked
-
-log = logging.getLogger("bnfx")
-
-NOT_UP = (
-    'sync="require", but no process group is up; call torch.distributed.'
-    'init_process_group first, or use sync="auto"'
-)
-# Options by which all layers share, whoever calls them; see sharing_everywhere.
-_everywhere: list[Options] = []
-# The layers that took part, with the options of the model that they are part of.
-_shared: WeakKeyDictionary[nn.Module, Options] = WeakKeyDictionary()
-
-
-@contextmanager
-def sharing_everywhere(options: Options) -> Iterator[None]:
-    """Within it, every BatchNorm that trains in eager mode shares its statistics."""
-    _everywhere.append(options)
-    try:
-        yield
-    finally:
-        _everywhere.pop()
-
-
-def note_shared(module: nn.Module, options: Options) -> None:
-    """Remember a layer that shares its statistics, should backward compute it again."""
-    _shared[module] = options
 
 
 def cover_batch_norms() -> None:
@@ -91,7 +62,7 @@ def _covering(original: types.FunctionType) -> Callable[..., torch.Tensor]:
     one, and Dynamo starts on frames, or does not, by the file they are from.
     """
     is_compiling, plain = torch.compiler.is_compiling, original is _TORCH_FORWARD
-    peers, outside, captured, inside = _peers, _outside, _captured, _inside
+    peers, outside, captured, inside = peers_outside, _outside, _captured, _inside
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.training:
@@ -117,48 +88,6 @@ def _covering(original: types.FunctionType) -> Callable[..., torch.Tensor]:
 
 _TORCH_FORWARD = _BatchNorm.forward
 _captured_call = torch.compiler.allow_in_graph(batch_norm_to_swap)  # type: ignore[no-untyped-call]
-
-
-@torch._dynamo.disable  # type: ignore[untyped-decorator]
-def _peers(module: nn.Module) -> Peers | None:
-    """With whom a layer that is about to run in eager mode is to share its statistics, if so.
-
-    Raises:
-        SyncError: if ``sync="require"`` cannot be met.
-    """
-    call = None if _everywhere else current_call()
-    if _everywhere:
-        options = _everywhere[-1]
-    elif call is not None:
-        options = call.options
-    elif is_recomputing() and module in _shared:
-        options = _shared[module]
-    else:
-        _look_for_what_disables()
-        return None
-    if options.sync == "off":
-        return None
-    try:
-        state = current_state(options.process_group)
-    except ValueError as error:
-        raise SyncError(f"the process group of the options cannot be used: {error}") from error
-    if options.sync == "require" and not state.is_up:
-        raise SyncError(f"{path_of(module)} runs in training with {NOT_UP}")
-    if state.peers is not None and module not in _shared:
-        log.info("%s runs outside of graphs, and shares its statistics there", path_of(module))
-        note_shared(module, options)
-    return state.peers
-
-
-def _look_for_what_disables() -> None:
-    """Say so where ``torch.compile`` did nothing: there is no compiled call to be seen then."""
-    if os.environ.get("TORCHDYNAMO_DISABLE") == "1" and peers_of() is not None:
-        warnings.warn(
-            "TORCHDYNAMO_DISABLE=1 disables torch.compile, so what was compiled with bnfx keeps "
-            "its statistics to itself; bnfx.convert_sync_batchnorm(model) makes it share them",
-            SyncWarning,
-            stacklevel=2,
-        )
 
 
 @torch._dynamo.disable  # type: ignore[untyped-decorator]

@@ -1,0 +1,137 @@
+"""With whom a BatchNorm that runs outside of graphs shares its statistics.
+
+It goes by the compiled model that it runs for: the one whose call is on the stack, or the one that
+it is a part of, where that part is called by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from bnfx.errors import SyncError, SyncWarning
+from bnfx.options import Options
+from bnfx.passes.user_warnings import warn
+from bnfx.sync.graphs.compiled_call import (
+    call_of_another_thread,
+    current_call,
+    path_in,
+    path_in_call,
+    within_any_call,
+)
+from bnfx.sync.graphs.compiled_models import compiled_model_of
+from bnfx.sync.graphs.state import current_state
+from bnfx.sync.group import Peers, is_recomputing, peers_of
+
+log = logging.getLogger("bnfx")
+
+NOT_UP = (
+    'sync="require", but no process group is up; call torch.distributed.'
+    'init_process_group first, or use sync="auto"'
+)
+# Options by which all layers share, whoever calls them; see sharing_everywhere.
+_everywhere: list[Options] = []
+# The layers that took part, with the options of the model that they are part of.
+_shared: WeakKeyDictionary[nn.Module, Options] = WeakKeyDictionary()
+
+
+@contextmanager
+def sharing_everywhere(options: Options) -> Iterator[None]:
+    """Within it, every BatchNorm that trains in eager mode shares its statistics."""
+    _everywhere.append(options)
+    try:
+        yield
+    finally:
+        _everywhere.pop()
+
+
+def note_shared(module: nn.Module, options: Options) -> None:
+    """Remember a layer that shares its statistics, should backward compute it again."""
+    _shared[module] = options
+
+
+@torch._dynamo.disable  # type: ignore[untyped-decorator]
+def peers_outside(module: nn.Module) -> Peers | None:
+    """With whom a layer that is about to run in eager mode is to share its statistics, if so.
+
+    Raises:
+        SyncError: if ``sync="require"`` cannot be met.
+    """
+    call = None if _everywhere else current_call()
+    if _everywhere:
+        options = _everywhere[-1]
+    elif call is not None:
+        options = call.options
+    elif is_recomputing() and module in _shared:
+        options = _shared[module]
+    else:
+        found = _options_without_a_call(module)
+        if found is None:
+            return None
+        options = found
+    if options.sync == "off":
+        return None
+    try:
+        state = current_state(options.process_group)
+    except ValueError as error:
+        raise SyncError(f"the process group of the options cannot be used: {error}") from error
+    if options.sync == "require" and not state.is_up:
+        raise SyncError(f"{path_of(module)} runs in training with {NOT_UP}")
+    if state.peers is not None and module not in _shared:
+        log.info("%s runs outside of graphs, and shares its statistics there", path_of(module))
+        note_shared(module, options)
+    return state.peers
+
+
+def path_of(module: nn.Module) -> str:
+    """Where it stands in the compiled model that runs it, or that it is a part of."""
+    path = path_in_call(module)
+    if path is not None:
+        return path
+    found = compiled_model_of(module)
+    return type(module).__name__ if found is None else path_in(found[0], module)
+
+
+def _options_without_a_call(module: nn.Module) -> Options | None:
+    """Those of the compiled model that the layer is a part of, where it is called by itself."""
+    if within_any_call():
+        return None
+    call = None if peers_of() is None else call_of_another_thread(module)
+    if call is not None:
+        _refuse_threads(module, call.options)
+        return None
+    found = compiled_model_of(module)
+    if found is None:
+        _look_for_what_disables()
+        return None
+    return found[1]
+
+
+def _refuse_threads(module: nn.Module, options: Options) -> None:
+    """Threads run in any order, so ranks would mix up their layers: that is said, not shared."""
+    if options.sync == "off":
+        return
+    message = (
+        f"a {type(module).__name__} of a model compiled with bnfx trains in a thread of its own, "
+        "where ranks cannot agree on an order, so it keeps its statistics to itself; run it in the "
+        "thread that calls the model"
+    )
+    if options.sync == "require":
+        raise SyncError(f'sync="require", but {message}')
+    warn(message, SyncWarning)
+
+
+def _look_for_what_disables() -> None:
+    """Say so where ``torch.compile`` did nothing: there is no compiled call to be seen then."""
+    if os.environ.get("TORCHDYNAMO_DISABLE") == "1" and peers_of() is not None:
+        warn(
+            "TORCHDYNAMO_DISABLE=1 disables torch.compile, so what was compiled with bnfx keeps "
+            "its statistics to itself; bnfx.convert_sync_batchnorm(model) makes it share them",
+            SyncWarning,
+        )
