@@ -53,6 +53,14 @@ def _may_be_nan_or_crossed(call: OpCall) -> bool:
     return call.output.is_floating_point() or crossed
 
 
+def _by_zero(call: OpCall) -> bool:
+    divisor = call["other"]
+    if isinstance(divisor, fx.Node):
+        divisor = divisor.meta.get(CONSTANT)
+        return divisor is not None and not divisor.dim() and not divisor
+    return not divisor
+
+
 _ALPHA = Fault("leaves alpha out", _has_alpha)
 _HALF = Fault("is summed in half precision", _is_half)
 _BOUNDS = Fault("loses NaN, and mistakes min > max", _may_be_nan_or_crossed)
@@ -74,6 +82,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "index.Tensor": (_INDEX,),
     "_unsafe_index.Tensor": (_INDEX,),
+    "div.Tensor": (Fault("cannot be built by TVM where it divides by 0", _by_zero),),
     "elu.default": (Fault("leaves scale out", _has_scale),),
     "selu.default": (Fault("takes a scale of 1", lambda call: True),),
     "avg_pool2d.default": (

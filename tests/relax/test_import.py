@@ -248,6 +248,8 @@ FAULTY: dict[str, tuple[Callable[..., Any], torch.Tensor, bool]] = {
     "rsub-alpha": (lambda a: torch.rsub(a, a.flip(0), alpha=3), _V, True),
     "int-float": (lambda a: a + 1.5, _N, False),
     "int-division": (lambda a: a / 3, _N, False),
+    "by-zero": (lambda a: a / 0, _V, False),
+    "by-zero-tensor": (lambda a: a / torch.tensor(0.0), _V, False),
     "zero-d": (lambda a: a * torch.tensor(2.0, dtype=torch.float64), _V, False),
     "scale": (lambda a: F.interpolate(a, scale_factor=1.7, mode="bilinear"), _X, True),
     "scale-nearest": (lambda a: F.interpolate(a, scale_factor=1.7), _X, True),

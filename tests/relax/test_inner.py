@@ -195,6 +195,43 @@ def test_a_graph_whose_writes_cannot_be_told_says_why() -> None:
 
 
 @torch.no_grad()
+def test_strides_that_torch_tells_wrongly() -> None:
+    """``group_norm`` of channels_last gives other strides than its fake tensor has."""
+
+    def flat(x: torch.Tensor) -> Any:
+        y = nn.functional.group_norm(x, 2)
+        return y.flatten(1) * 2, y / 3
+
+    def whole(x: torch.Tensor) -> Any:
+        return nn.functional.group_norm(x, 2) / 3
+
+    x = torch.randn(2, 4, 6, 8).contiguous(memory_format=torch.channels_last)
+    for function in (flat, whole):
+        told: list[Any] = []
+        run = torch.compile(
+            function,
+            backend="bnfx",
+            options={"inner": "tvm", "inner_options": {"report": told.append}},
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InnerWarning)
+            for _ in range(2):
+                torch.testing.assert_close(run(x), function(x))
+        assert told[0].tvm["div.Tensor"] == 1
+        assert not told[0].differences
+    assert run(x).stride() == whole(x).stride()
+
+
+@torch.no_grad()
+def test_answers_that_cancel_are_no_differences() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.layer_norm(x, (8,)).mean(-1)
+
+    torch.manual_seed(82)
+    _compiled(function)(torch.randn(2, 3, 7, 8))  # a difference would be a warning, an error here
+
+
+@torch.no_grad()
 def test_outputs_own_their_memory_except_where_eager_views() -> None:
     class Head(nn.Module):
         def __init__(self) -> None:
