@@ -26,7 +26,13 @@ _collected: contextvars.ContextVar[list[GraphReport] | None] = contextvars.Conte
     "bnfx_explain", default=None
 )
 # Dynamo stops compiling code that it has compiled too often, and would show nothing from then on.
-_NO_LIMIT = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20, "allow_rnn": True}
+# After a second size it would leave sizes open, so that a report would depend on earlier ones.
+_ANEW = {
+    "recompile_limit": 2**20,
+    "accumulated_recompile_limit": 2**20,
+    "allow_rnn": True,
+    "automatic_dynamic_shapes": False,
+}
 
 
 def explain(
@@ -70,7 +76,7 @@ def explain(
         with (
             torch.no_grad(),
             torch.random.fork_rng(),
-            torch._dynamo.config.patch(_NO_LIMIT),
+            torch._dynamo.config.patch(_ANEW),
         ):
             # Sizes are those of these inputs: Dynamo would open one that it has seen to vary, so
             # that the answer would depend on what was explained before.
@@ -117,12 +123,25 @@ def _assumed(model: nn.Module) -> Iterator[GraphReport]:
         )
 
 
+def _is_scripted_norm(module: nn.Module) -> bool:
+    name = getattr(module, "original_name", "")
+    return isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in name
+
+
 def _unseen(model: nn.Module, graphs: Sequence[GraphReport]) -> Iterator[GraphReport]:
-    """A note on the BatchNorm modules that are in no graph."""
+    """Notes on the BatchNorm modules that are in no graph."""
     seen = {verdict.site.name.split(":")[0] for graph in graphs for verdict in graph.verdicts}
     missing = [
         name for name, module in model.named_modules() if is_batch_norm(module) and name not in seen
     ]
+    scripted = [name for name, module in model.named_modules() if _is_scripted_norm(module)]
+    if scripted:
+        yield GraphReport(
+            notes=(
+                "TorchScript, whose code no capture reads, so that they stay as they are: "
+                f"{', '.join(scripted)}; fold the Python model, and script or trace the result",
+            )
+        )
     if missing:
         yield GraphReport(
             notes=(

@@ -106,19 +106,21 @@ def _warn_of_left(
     model: nn.Module, same: SameClass, inputs: ExampleInputs, rules: Sequence[Rule]
 ) -> None:
     """Name the BatchNorms that the class keeps and a graph would fold."""
-    left = same.left()
+    left = missing = same.left()
     if left and rules:
         with contextlib.suppress(CaptureError):
-            left = same.missing(fold_graph(model, inputs, rules)[1])
-    _warn_of_refused(same, left)
+            missing = same.missing(fold_graph(model, inputs, rules)[1])
+    _warn_of_refused(same, missing, others=len(left) - len(missing))
 
 
-def _warn_of_refused(same: SameClass, left: Sequence[str]) -> None:
+def _warn_of_refused(same: SameClass, left: Sequence[str], others: int = 0) -> None:
+    """Say why those ``left`` are; ``others`` are left in a graph too."""
     whys = [f"{path}: {_why(same, path)}" for path in left]
     if whys:
         shown = "; ".join(whys[:_SHOWN]) + ("; ..." if len(whys) > _SHOWN else "")
         norms = counted(len(whys), "BatchNorm")
-        warn(f"{norms} left, as folds do not map onto modules: {shown}", FoldWarning)
+        besides = f" ({others} more are left, but in a graph too)" if others else ""
+        warn(f"{norms} left, as folds do not map onto modules: {shown}{besides}", FoldWarning)
 
 
 def _warn_of_ranks(report: GraphReport) -> None:

@@ -38,9 +38,9 @@ def _page(rows: Sequence[ZooRow]) -> Iterator[str]:
     run = [row for row in rows if not row.left_out]
     yield _HEAD
     yield from (f"- {line}" for line in summary(rows))
-    yield f"- {', '.join(_versions())}."
+    yield f"- {', '.join(versions())}."
     yield ""
-    yield from _table(("model", "input", *HEADINGS), (_model(row) for row in run))
+    yield from table(("model", "input", *HEADINGS), (_model(row) for row in run))
     yield from _section("Rules", _rules(run))
     yield from _section("Why a BatchNorm did not fold", _reasons(run, "batch_norm"))
     yield from _section("Why an affine op did not fold", _reasons(run, "affine"))
@@ -59,7 +59,7 @@ def _rules(rows: Sequence[ZooRow]) -> list[str]:
     for row in rows:
         counts.update(row.rewrites)
     lines = ((f"`{rule}`", str(count)) for rule, count in counts.most_common())
-    return list(_table(("rule", "times"), lines)) if counts else []
+    return list(table(("rule", "times"), lines)) if counts else []
 
 
 def _reasons(rows: Sequence[ZooRow], kind: str) -> list[str]:
@@ -73,10 +73,10 @@ def _reasons(rows: Sequence[ZooRow], kind: str) -> list[str]:
         reason = shorten(given[0].reasons[code], 120, placeholder=" ...").replace("|", "\\|")
         example = f"{reason} ({given[0].model})"
         lines.append((f"`{code}`", str(count), str(len(given)), example))
-    return list(_table(("code", "times", "models", "for example"), lines)) if lines else []
+    return list(table(("code", "times", "models", "for example"), lines)) if lines else []
 
 
-def _versions() -> Iterator[str]:
+def versions() -> Iterator[str]:
     """Of the packages that are installed."""
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
@@ -88,7 +88,7 @@ def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
         yield from ("", f"## {title}", "", *lines)
 
 
-def _table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
+def table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
     yield _line(headings)
     yield _line(["---"] * len(headings))
     yield from map(_line, lines)

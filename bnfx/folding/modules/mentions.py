@@ -39,6 +39,12 @@ _COMPUTING = frozenset(
         "methodcaller",
         "getmembers",
         "getattr_static",
+        "__getstate__",
+        "__reduce__",
+        "__reduce_ex__",
+        "_getframe",
+        "currentframe",
+        "f_locals",
     ]
 )
 
@@ -95,6 +101,12 @@ class Mentions(Walks):
                 yield Mention(function, self.parents[node], ANY, node.value, below)
             if node.attr == "apply" and not self.is_harmless_apply(function.name, node):
                 yield Mention(function, node, ANY, node.value, True)
+            if (
+                node.attr == "train"
+                and is_of(node.value, function.owner)
+                and not self.is_mode(node)
+            ):
+                yield Mention(function, node, ANY, node.value, True)
             if node.attr in WEIGHTS and not self.is_harmless_weights(node):
                 yield Mention(function, node, ANY, node.value, True)
             if node.attr in BY_NAME and not self.is_named_elsewhere(node):
@@ -114,13 +126,12 @@ class Mentions(Walks):
                 yield Mention(function, call, name, call.args[0])
             else:
                 yield Mention(function, call, ANY, None)
-        elif isinstance(node, (ast.For, ast.comprehension, ast.Starred, ast.Subscript, ast.Call)):
-            for each in _looked_into(node):
-                if not isinstance(each, ast.Name) or each.id != function.owner or not each.id:
-                    continue
-                if not self._is_only_named(node, each, frozenset()):
-                    # ``for layer in self``, ``self[0]``; a function may go deeper
-                    yield Mention(function, each, ANY, each, isinstance(node, ast.Call))
+        elif isinstance(node, ast.Name) and node.id == function.owner and node.id:
+            around = self.parents[node]
+            if not _stays(node, around) and not self._is_only_named(around, node, frozenset()):
+                # ``for layer in self``, ``self[0]``; a function may go deeper
+                below = not isinstance(around, (ast.For, ast.comprehension, ast.Subscript))
+                yield Mention(function, node, ANY, node, below)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             parent = self.parents.get(node)
             if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in (
@@ -206,16 +217,16 @@ class Mentions(Walks):
         return owner in found
 
 
-def _looked_into(node: ast.AST) -> list[ast.AST]:
-    """What a statement iterates, indexes or hands to a builtin that does."""
-    if isinstance(node, (ast.For, ast.comprehension)):
-        return [node.iter]
-    if isinstance(node, (ast.Starred, ast.Subscript)):
-        return [node.value]
-    assert isinstance(node, ast.Call)
-    if getattr(node.func, "id", "") in ("super", "getattr", "setattr", "delattr", *HARMLESS_CALLS):
-        return []
-    return list(node.args)
+def _stays(node: ast.Name, parent: ast.AST) -> bool:
+    """Whether ``self`` is named only to ask for an attribute, to be compared, or to be returned."""
+    if isinstance(parent, ast.Attribute):
+        return True
+    if isinstance(parent, ast.Call):
+        name = getattr(parent.func, "id", "")
+        return name in ("super", "getattr", "setattr", "delattr", *HARMLESS_CALLS)
+    if isinstance(parent, ast.Compare):
+        return all(isinstance(op, (ast.Is, ast.IsNot)) for op in parent.ops)
+    return isinstance(parent, (ast.Return, ast.Expr, ast.FormattedValue))
 
 
 def _attribute(module: nn.Module, name: str) -> Any:

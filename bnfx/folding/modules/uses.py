@@ -10,7 +10,7 @@ from bnfx.folding.modules.whole_runs import runs_in_order
 HARMLESS_CALLS = frozenset(
     ["isinstance", "hasattr", "type", "id", "len", "print", "repr", "str", "issubclass"]
 )
-_HARMLESS_METHODS = frozenset(["train", "eval", "requires_grad_", "extra_repr"])
+_HARMLESS_METHODS = frozenset(["train", "eval", "requires_grad_"])
 # What folding leaves as it is, or makes an error that is heard.
 _FACTS = frozenset(
     [
@@ -64,18 +64,23 @@ class Uses:
         """Whether what the code does with a module neither runs nor keeps nor changes it."""
         parent = self.parents.get(node)
         if isinstance(parent, ast.Compare):
-            return all(isinstance(op, (ast.Is, ast.IsNot)) for op in parent.ops)
+            return _is_identity(parent)
+        if isinstance(parent, ast.FormattedValue):
+            return self.decides_nothing(parent)
         if isinstance(parent, ast.Call) and parent.func is not node:
             name = getattr(parent.func, "id", "")
             if name == "getattr" and len(parent.args) == 3 and parent.args[0] is node:
-                above = self.parents.get(parent)
-                return isinstance(above, ast.Compare) and all(
-                    isinstance(op, (ast.Is, ast.IsNot)) for op in above.ops
-                )
-            return name in HARMLESS_CALLS or _is_initialiser(parent)
+                return _is_identity(self.parents.get(parent)) and self.decides_nothing(parent)
+            if name in HARMLESS_CALLS:
+                return name in ("id", "len") or self.decides_nothing(parent)
+            return _is_initialiser(parent) or self._is_set_up_by(parent)
         if isinstance(parent, ast.Attribute) and parent.value is node:
             above = self.parents.get(parent)
             if isinstance(above, ast.Call) and above.func is parent:
+                if parent.attr == "train":
+                    return self.is_mode(parent)
+                if parent.attr == "extra_repr":
+                    return self.decides_nothing(above)
                 # Its own code is read like all other; what is run there is seen there.
                 return parent.attr in _HARMLESS_METHODS or not self.runs_own_code(parent.attr)
             if isinstance(above, ast.Attribute):
@@ -83,14 +88,63 @@ class Uses:
                 sets = isinstance(call, ast.Call) and call.func is above
                 return above.attr in (_HARMLESS_METHODS if sets else _FACTS)
             if parent.attr in _FACTS:
-                return True
+                return isinstance(parent.ctx, ast.Load) or parent.attr == "requires_grad"
             return (isinstance(above, ast.Call) and _is_initialiser(above)) or (
-                isinstance(above, ast.Compare)
-                and all(isinstance(op, (ast.Is, ast.IsNot)) for op in above.ops)
+                _is_identity(above) and self.decides_nothing(parent)
             )
         if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "getattr":
             return self.is_harmless(parent)
         return isinstance(parent, ast.Expr)
+
+    def _is_set_up_by(self, call: ast.Call) -> bool:
+        """``init_layer(self.conv)``, trusted by its name, as where it is passed to ``apply``."""
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        return "init" in name and isinstance(self.parents.get(call), ast.Expr)
+
+    def is_mode(self, method: ast.Attribute) -> bool:
+        """Whether ``layer.train(...)`` does no more than ``train`` of the model, or is ``eval``."""
+        call = self.parents.get(method)
+        if not isinstance(call, ast.Call) or call.func is not method:
+            return False
+        off = [ast.dump(argument) for argument in call.args] == [ast.dump(ast.Constant(False))]
+        return off or self._function_name(call) == "train"
+
+    def _function_name(self, node: ast.AST) -> str:
+        return str(getattr(self.scope(node), "name", ""))
+
+    def decides_nothing(self, node: ast.AST) -> bool:
+        """Whether no answer depends on an expression that a fold may change: what class a layer
+        is of, whether it has a bias.
+
+        It may be printed, asserted, or decide which weights are set up.
+        """
+        name = self._function_name(node)
+        if "init" in name or name in ("train", "eval", "__repr__", "extra_repr"):
+            return True
+        above = self.parents.get(node)
+        while isinstance(above, ast.expr):
+            node, above = above, self.parents.get(above)
+        if isinstance(above, ast.If) and above.test is node:
+            return all(map(self._sets_up, (*above.body, *above.orelse)))
+        return isinstance(above, (ast.Assert, ast.Expr, ast.Raise)) and not isinstance(
+            node, (ast.Yield, ast.YieldFrom)
+        )
+
+    def _sets_up(self, statement: ast.AST) -> bool:
+        """Whether a statement does nothing but set weights or modes, or stop."""
+        if isinstance(statement, ast.If):
+            return all(map(self._sets_up, (*statement.body, *statement.orelse)))
+        if isinstance(statement, ast.For):
+            return all(map(self._sets_up, (*statement.body, *statement.orelse)))
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            call = statement.value
+            mode = getattr(call.func, "attr", "") in _HARMLESS_METHODS
+            return mode or _is_initialiser(call) or getattr(call.func, "id", "") == "print"
+        if isinstance(statement, ast.Assign):
+            return all(
+                getattr(target, "attr", "") == "requires_grad" for target in statement.targets
+            )
+        return isinstance(statement, (ast.Pass, ast.Raise))
 
     def runs_whole(self, node: ast.AST, depth: int) -> bool:
         """Whether an expression is only called, ``depth`` containers down."""
@@ -162,9 +216,15 @@ class Uses:
             return False
         return (
             self.runs_whole(use, depth)
-            or isinstance(parent, (ast.Compare, ast.FormattedValue))
+            or isinstance(parent, ast.Compare)
             or (isinstance(parent, ast.Subscript) and parent.slice is use)
         )
+
+
+def _is_identity(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Compare) and all(
+        isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops
+    )
 
 
 def _is_initialiser(call: ast.Call) -> bool:

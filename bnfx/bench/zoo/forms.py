@@ -1,0 +1,253 @@
+"""``python -m bnfx.bench.zoo.forms``: models through ``bnfx.fold``, in each form that it gives.
+
+Each model is folded with ``keep="module"``, ``"graph"`` and ``"auto"``, and every result is
+compared with the model itself, in float64. Prints docs/zoo-forms.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from bnfx.bench.zoo.catalogue import ZooModel, entries
+from bnfx.bench.zoo.page import table, versions
+from bnfx.bench.zoo.random_norms import randomise
+from bnfx.errors import CaptureError, FoldWarning
+from bnfx.folding.given import ExampleInputs
+from bnfx.folding.graph_form import fold_graph
+from bnfx.folding.keep import fold_kept
+from bnfx.folding.verify import relative_error
+from bnfx.options import parse_rules
+from bnfx.passes.report import GraphReport, Outcome
+
+MAX_ERROR = 1e-9
+MAX_PARAMETERS = 30e6  # of a model that is run: it stands in memory five times, in float64
+
+# One of each family, the smallest.
+MODELS = (
+    *("torchvision/" + name for name in (
+        "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
+        "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf",
+        "resnet18", "resnet50", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1",
+        "vgg11_bn", "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large",
+        "fcn_resnet50", "fasterrcnn_mobilenet_v3_large_fpn.backbone", "r3d_18", "r2plus1d_18",
+    )),
+    *("timm/" + name for name in (
+        "bat_resnext26ts", "gernet_s", "mobileone_s0", "repvgg_a0", "regnetz_b16", "cspresnet50",
+        "darknet17", "cs3darknet_s", "dla34", "dpn48b", "efficientformer_l1", "mobilenetv2_035",
+        "mixnet_s", "efficientnet_lite0", "tf_efficientnet_b0", "efficientvit_b0",
+        "efficientvit_m0", "fasternet_t0", "fastvit_t8", "ghostnet_050", "hardcorenas_b",
+        "hgnetv2_b0", "hrnet_w18_small", "lcnetv2_small", "levit_128s",
+    )),
+)  # fmt: skip
+
+
+@dataclass
+class FormsRow:
+    """What became of one model.
+
+    Args:
+        model, shape: its name, and its input's shape.
+        norms: its modules with running statistics.
+        class_left: of them, those still there in the class.
+        graph_left: those of which the graph keeps a multiply-add or an op; ``None``: no graph.
+        unreached: those that the input does not reach.
+        form: what ``keep="auto"`` gives: ``"class"`` or ``"graph"``.
+        reasons: why the class leaves what it leaves, as the warning puts it.
+        error: the largest of the three results.
+        seconds: it took.
+        problems: what is wrong.
+    """
+
+    model: str
+    shape: tuple[int, ...]
+    norms: int = 0
+    class_left: int = 0
+    graph_left: int | None = None
+    unreached: int = 0
+    form: str = ""
+    reasons: str = ""
+    error: float = 0.0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+def measure_forms(name: str, model: nn.Module, *args: Any, **kwargs: Any) -> FormsRow:
+    """Fold ``model``, whose BatchNorms are random, in each form, and compare.
+
+    Args:
+        name: what the row calls it.
+        model: in evaluation mode and float64; it is not changed.
+        args, kwargs: its inputs.
+    """
+    start = time.perf_counter()
+    row = FormsRow(name, tuple(args[0].shape))
+    norms = _norms(model)
+    row.norms = len(norms)
+    inputs, rules = ExampleInputs(args, kwargs), parse_rules("all")
+    expected = _answer(model, inputs)
+
+    def compare(folded: nn.Module, what: str) -> None:
+        error = relative_error(_answer(folded, inputs), expected)
+        row.error = max(row.error, error)
+        if not error <= MAX_ERROR:
+            row.problems.append(f"{what} is off by {error:.1e}")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        same = fold_kept(model, inputs, rules, "module", None)
+        compare(same, "the class")
+    row.class_left = len(_norms(same))
+    row.reasons = " ".join(str(w.message) for w in caught if issubclass(w.category, FoldWarning))
+    missing: set[str] = set()
+    try:
+        graph, report = fold_graph(model, inputs, rules)
+    except CaptureError as error:
+        row.problems += [] if "cannot capture" in str(error) else [str(error)]
+    else:
+        compare(graph, "the graph")
+        seen, folded = _seen(report), _folded(report)
+        row.graph_left = len(norms & seen - folded)
+        row.unreached = len(norms - seen)
+        missing = _norms(same) & folded
+    with warnings.catch_warnings(), suppress(CaptureError):
+        warnings.simplefilter("ignore")
+        row.form = "refused"  # no graph, and nothing to fold in the class
+        either = fold_kept(model, inputs, rules, "auto", None)
+        compare(either, "what comes back")
+        row.form = "graph" if isinstance(either, fx.GraphModule) else "class"
+    if missing and str(len(missing)) not in re.findall(r"(\d+) BatchNorms? left", row.reasons):
+        row.problems.append(f"{len(missing)} BatchNorms are left without a word")
+    row.seconds = time.perf_counter() - start
+    return row
+
+
+def _answer(model: nn.Module, inputs: ExampleInputs) -> Any:
+    args, kwargs = inputs.copied()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)  # some models add noise
+        return model(*args, **kwargs)
+
+
+def _norms(model: nn.Module) -> set[str]:
+    """The modules with running statistics."""
+    return {
+        path
+        for path, module in model.named_modules()
+        if isinstance(getattr(module, "running_var", None), torch.Tensor)
+    }
+
+
+def _seen(report: GraphReport) -> set[str]:
+    return {verdict.site.name.split(":")[0] for verdict in report.verdicts}
+
+
+def _folded(report: GraphReport) -> set[str]:
+    """Those that every call of them lost."""
+    kept = {
+        verdict.site.name.split(":")[0]
+        for verdict in report.verdicts
+        if verdict.outcome not in (Outcome.FOLDED, Outcome.MERGED)
+    }
+    return _seen(report) - kept
+
+
+def run(names: Sequence[str], rows: Path | None) -> int:
+    """Measure the models, print the page, and return the exit status.
+
+    Args:
+        names: of models of the zoo.
+        rows: a file of rows, one JSON object a line; what is there is not measured again.
+    """
+    known = _read(rows)
+    catalogue = {entry.name: entry for entry in entries()}
+    for name in names:
+        if name in known:
+            continue
+        print(name, file=sys.stderr, flush=True)
+        known[name] = _measure(catalogue[name])
+        if rows is not None:
+            with rows.open("a") as file:
+                file.write(json.dumps(asdict(known[name])) + "\n")
+    measured = [known[name] for name in names]
+    print("\n".join(_page(measured)))
+    for row in measured:
+        for problem in row.problems:
+            print(f"{row.model}: {problem}", file=sys.stderr)
+    return int(any(row.problems for row in measured))
+
+
+def _measure(entry: ZooModel) -> FormsRow:
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = entry.load().double().eval()
+            x = torch.randn(entry.shape, dtype=torch.float64)
+        randomise(model, x)
+        return measure_forms(entry.name, model, x)
+    except Exception as error:
+        return FormsRow(entry.name, entry.shape, problems=[f"{type(error).__name__}: {error}"])
+    finally:
+        torch._dynamo.reset()
+        gc.collect()
+
+
+def _read(rows: Path | None) -> dict[str, FormsRow]:
+    if rows is None or not rows.exists():
+        return {}
+    read = (FormsRow(**json.loads(line)) for line in rows.read_text().splitlines())
+    return {row.model: row for row in read}
+
+
+_HEAD = """\
+# Forms of the result
+
+Each model goes through `bnfx.fold` in every form (see [export.md](export.md#the-same-class-back)),
+and each result is compared with the model in float64, BatchNorms randomised. *in the class* and *in
+the graph* say how many BatchNorms are not folded there: the graph has a multiply-add for each.
+
+This page is written by `python -m bnfx.bench.zoo.forms`.
+"""
+
+
+def _page(rows: Sequence[FormsRow]) -> Iterator[str]:
+    yield _HEAD
+    wrong = sum(bool(row.problems) for row in rows)
+    norms = sum(row.norms for row in rows)
+    left = sum(row.class_left for row in rows)
+    in_graph = sum(row.graph_left or 0 for row in rows)
+    error = max(row.error for row in rows)
+    yield f"- {len(rows)} models, {wrong} with a problem; largest error {error:.0e}."
+    yield f"- {norms} BatchNorms: {left} left in the class, {in_graph} in the graph."
+    yield f"- {', '.join(versions())}."
+    yield ""
+    head = ("model", "BatchNorms", "left in the class", "in the graph", 'keep="auto"', "error")
+    yield from table(head, map(cells, rows))
+
+
+def cells(row: FormsRow) -> tuple[str, ...]:
+    """A row of the table."""
+    graph = "no graph" if row.graph_left is None else str(row.graph_left)
+    norms = f"{row.norms}" + (f" ({row.unreached} not reached)" if row.unreached else "")
+    return (row.model, norms, str(row.class_left), graph, row.form, f"{row.error:.0e}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=MODELS, help="names of models of the zoo")
+    parser.add_argument("--rows", type=Path, help="a file of rows, which is added to")
+    chosen = parser.parse_args()
+    sys.exit(run(chosen.only, chosen.rows))
