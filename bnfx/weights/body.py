@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from bnfx.inner.base import KEPT, Compiled, Inner
+from bnfx.inner.late import LateInputs, captured_as, fresh
 from bnfx.inner.locks import compiling
 from bnfx.passes.fx.lowering.bind import BOUND_PREFIX, bind
 from bnfx.passes.fx.lowering.recipe import Recipe
@@ -17,7 +18,6 @@ from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.weights.arguments import Arguments
 from bnfx.weights.changes.snapshot import Numbers
-from bnfx.weights.late import LateInputs, captured_as, fresh
 from bnfx.weights.ways import Body, Fits, PackedBody, PlainBody, Way, always
 
 log = logging.getLogger("bnfx")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+import pkgutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -35,6 +37,12 @@ def _quiet() -> Iterator[None]:
 ENGINES = {
     "openvino": "bnfx.inner.openvino.session.Requests",
     "onnxruntime": "bnfx.inner.onnxruntime.onnx_session.Bindings",
+}
+
+
+BUILDERS = {
+    "openvino": "bnfx.inner.openvino.session.OpenVino",
+    "onnxruntime": "bnfx.inner.onnxruntime.onnx_session.OnnxRuntime",
 }
 
 
@@ -115,6 +123,56 @@ def test_layouts_sizes_and_numbers_that_are_not_finite() -> None:
     assert run(x).isnan().equal(model(x).isnan())
     x[0, 0, 3, 3] = float("inf")
     assert run(x).isfinite().equal(model(x).isfinite())
+
+
+@contextlib.contextmanager
+def _builds(inner: str) -> Iterator[Any]:
+    """Counts what the engine builds."""
+    engine = pkgutil.resolve_name(BUILDERS[inner])
+    with mock.patch.object(engine, "build", autospec=True, side_effect=engine.build) as build:
+        yield build
+
+
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_open_sizes_are_built_once(inner: str, dynamic: bool | None) -> None:
+    """Dynamo's automatic ones, too: nothing is built from the fourth size on."""
+    model = nn.Sequential(*_model(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    run = _compiled(model, dynamic=dynamic)
+    for size in (8, 9, 10, 11):
+        _agree(run, model, torch.randn(2, 3, size, size + 1))
+    with _builds(inner) as build:
+        for size in (12, 14, 17):
+            for _ in range(3):
+                x = torch.randn(2, 3, size, size + 1)
+                _agree(run, model, x)
+            assert _in_the_engine(run, x)
+    assert build.call_count == 0
+
+
+class Shuffle(nn.Module):
+    """Sizes that are computed, moved about and asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = _model()
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.model(x)
+        batch, channels, height, width = y.shape
+        y = y.view(batch, 2, channels // 2, height, width).transpose(1, 2)
+        y = y.reshape(batch, channels, height, width)[:, :, 1:, : width // 2]
+        y = y.flatten(2).transpose(1, 2) if height > width else y.flatten(2) * width
+        return torch.cat([y, y[:, :1]], 1) / height
+
+
+def test_sizes_that_are_computed_with(inner: str) -> None:
+    model = Shuffle().eval()
+    run = _compiled(model, dynamic=True)
+    for height, width in ((9, 8), (12, 9), (14, 10), (15, 13), (9, 8), (8, 9), (9, 12), (10, 14)):
+        for batch in (1, 2, 5):
+            x = torch.randn(batch, 3, height, width)
+            _agree(run, model, x)
+            _agree(run, model, x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -195,7 +195,7 @@ class _Calls(torch.nn.Module):
 
 def _run(engine: Any, call: Call, args: Sequence[Any]) -> torch.Tensor:
     module: Any = _Calls(call)
-    return engine.build(aten_graph(module, args).bound(module))(args)[0]
+    return engine.build(aten_graph(module, args).bound(module))(args, None)[0]
 
 
 def _error(engine: Any, call: Call, args: list[torch.Tensor]) -> float:
@@ -303,5 +303,5 @@ def test_a_graph_module_keeps_its_weights(engine: Any) -> None:
     traced.graph.output_node().args = ((traced.graph.output_node().args[0],),)
     traced.recompile()
     x = torch.randn(1, 3, 6, 6)
-    ours = engine.build(aten_graph(traced, [x]).bound(traced))([x])[0]
+    ours = engine.build(aten_graph(traced, [x]).bound(traced))([x], None)[0]
     assert float((ours - module(x)).abs().max()) < 1e-5

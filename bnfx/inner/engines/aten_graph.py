@@ -6,6 +6,7 @@ and is bound to them anew after a change.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from bnfx.inner.base import EngineRefusal
+from bnfx.inner.late import LateInputs
 from bnfx.passes.fx.lowering.bind import attribute
 from bnfx.torch_private import FakeTensorMode, tracing, without_autocast
 
@@ -51,38 +53,103 @@ class Traced:
         return fx.GraphModule(attributes, graph)
 
 
-def aten_graph(module: fx.GraphModule, args: Sequence[Any]) -> Traced:
+def aten_graph(
+    module: fx.GraphModule, args: Sequence[Any], opened: LateInputs | None = None
+) -> Traced:
     """``module`` traced for inputs like ``args``.
 
     Args:
         module: holds its weights as attributes.
         args: tensors, of which sizes, strides and dtypes are read, and numbers.
+        opened: the same with symbols for sizes, see :func:`open_inputs`.
 
     Raises:
         EngineRefusal: if it writes to what it is given, or what it returns shares memory.
     """
+    refuse_effects(module, args)
     held = dict(_named(module))
-    count = len(held)
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if opened is None else opened.mode
+    with _alone(), mode:
+        # Engines are given contiguous inputs, whatever the strides of a call.
+        inputs = [_fake(value, contiguous=True) for value in args]
+        plain = [_fake(value, contiguous=True) for value in held.values()]
+        plain += inputs if opened is None else opened.fakes
+        functional = torch.func.functionalize(_called(module, list(held)), remove="mutations")
+        traced = make_fx(functional, _allow_non_fake_inputs=True)(*plain)
+    traced.graph.eliminate_dead_code()
+    return Traced(traced, tuple(held))
+
+
+def open_inputs(captured: Sequence[Any], args: Sequence[Any]) -> LateInputs | None:
+    """Inputs like ``args`` with symbols where Dynamo had them; ``None`` where it had none.
+
+    Args:
+        captured: what Dynamo knew each as.
+    """
+    known = [
+        isinstance(value, torch.SymInt)
+        or (
+            isinstance(value, torch.Tensor)
+            and any(isinstance(size, torch.SymInt) for size in value.shape)
+        )
+        for value in captured
+    ]
+    if not any(known):
+        return None
+    with _alone():
+        return LateInputs.of(
+            captured,
+            [
+                torch.empty_like(value, memory_format=torch.contiguous_format)
+                if isinstance(value, torch.Tensor)
+                else value
+                for value in args
+            ],
+        )
+
+
+def as_contiguous(args: Sequence[Any]) -> list[Any]:
+    """Contiguous tensors of such sizes, without numbers."""
+    return [
+        torch.empty(value.shape, dtype=value.dtype, device="meta")
+        if isinstance(value, torch.Tensor)
+        else value
+        for value in args
+    ]
+
+
+def refuse_effects(module: fx.GraphModule, args: Sequence[Any]) -> None:
+    """Raise :class:`EngineRefusal` unless, for inputs like these, outputs are memory of their own
+    and nothing else is written to.
+    """
+    held = dict(_named(module))
+    with _alone(), FakeTensorMode(allow_non_fake_inputs=True):
+        fakes = [_fake(value) for value in (*held.values(), *args)]
+        _refuse_effects(_called(module, list(held)), fakes)
+
+
+def _called(module: fx.GraphModule, names: Sequence[str]) -> Callable[..., Any]:
+    """``module`` as a function of its weights and its inputs."""
+    count = len(names)
 
     def call(*values: Any) -> Any:
-        weights = dict(zip(held, values[:count], strict=True))
+        weights = dict(zip(names, values[:count], strict=True))
         return torch.func.functional_call(module, weights, tuple(values[count:]))
 
+    return call
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Whatever the caller's modes are."""
     with (
         tracing(None),
         torch.utils._python_dispatch._disable_current_modes(),
         torch.inference_mode(False),
         torch.no_grad(),
         without_autocast(),
-        FakeTensorMode(allow_non_fake_inputs=True),
     ):
-        _refuse_effects(call, [_fake(value) for value in (*held.values(), *args)])
-        # Engines are given contiguous inputs, whatever the strides of a call.
-        plain = [_fake(value, contiguous=True) for value in (*held.values(), *args)]
-        functional = torch.func.functionalize(call, remove="mutations")
-        traced = make_fx(functional, _allow_non_fake_inputs=True)(*plain)
-    traced.graph.eliminate_dead_code()
-    return Traced(traced, tuple(held))
+        yield
 
 
 def widened(
@@ -130,7 +197,6 @@ def _fake(value: Any, contiguous: bool = False) -> Any:
 
 
 def _refuse_effects(call: Callable[..., Any], values: Sequence[Any]) -> None:
-    """An engine's outputs are memory of their own, and it writes to nothing else."""
     inputs = [value for value in values if isinstance(value, torch.Tensor)]
     versions = [value._version for value in inputs]
     answers = call(*values)

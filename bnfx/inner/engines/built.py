@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
-Run = Callable[[Sequence[Any]], list[torch.Tensor]]
+# Of outputs; ``None`` where the graph says them.
+Sizes = Sequence[tuple[int, ...]] | None
+Run = Callable[[Sequence[Any], Sizes], list[torch.Tensor]]
 
 
 class Engine(Protocol):
@@ -27,8 +29,8 @@ class Engine(Protocol):
         """Compile a graph of ATen operators.
 
         What it gives takes the tensors and numbers of a call, all finite, in other dtypes than
-        float32 where nothing but a conversion reads them, and returns outputs that are contiguous,
-        in float32, in memory of torch's own.
+        float32 where nothing but a conversion reads them, and the sizes of its outputs where these
+        are open. It returns outputs that are contiguous, in float32, in memory of torch's own.
 
         Raises:
             EngineRefusal: naming what it does not take.
@@ -69,6 +71,8 @@ class Built:
     Args:
         run: takes what ``widen`` makes of the arguments.
         wide: what ``run`` was built from; gone once that is checked.
+        fits: for which arguments, where sizes are open.
+        sizes: of the outputs for these arguments, where they are open.
     """
 
     run: Run | None
@@ -76,3 +80,5 @@ class Built:
     wide: fx.GraphModule | None = None
     outputs: tuple[Output, ...] = ()
     checked: bool = False
+    fits: Callable[[Sequence[Any]], bool] | None = None
+    sizes: Sizes = None

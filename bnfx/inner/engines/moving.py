@@ -9,6 +9,8 @@ from torch import fx
 
 from bnfx.inner.engines.rows import Arguments, Row, Writer, aten, need, shape
 
+_TO_THE_END = 2**31 - 1  # of any axis
+
 
 def _same(to: Writer, node: fx.Node, a: Arguments) -> Any:
     """What copies; sizes, dtypes and memory are seen to elsewhere."""
@@ -21,7 +23,7 @@ def _convert(to: Writer, node: fx.Node, a: Arguments) -> Any:
 
 
 def _reshape(to: Writer, node: fx.Node, a: Arguments) -> Any:
-    return to.ops.reshape(to.read(a["self"]), to.integers(shape(node)), special_zero=False)
+    return to.reshape(to.read(a["self"]), shape(a["self"]), shape(node))
 
 
 def _full(to: Writer, node: fx.Node, a: Arguments) -> Any:
@@ -71,7 +73,10 @@ def _slice(to: Writer, node: fx.Node, a: Arguments) -> Any:
     size = shape(a["self"])
     axis = a["dim"] % len(size)
     start, end = _position(a["start"] or 0, size[axis]), a["end"]
-    end = size[axis] if end is None else _position(end, size[axis])
+    if end is None or end >= size[axis]:
+        end = _TO_THE_END if isinstance(size[axis], torch.SymInt) else size[axis]
+    else:
+        end = _position(end, size[axis])
     return _cut(to, to.read(a["self"]), axis, start, end, a["step"])
 
 

@@ -61,7 +61,7 @@ def max_pool(to: Writer, node: fx.Node, a: Arguments) -> Any:
     # Where sizes are rounded up, the last window still begins in the input or in front of it.
     ends = (
         [
-            max(pad, (out - 1) * stride + (size - 1) * dilation + 1 - given - pad)
+            max(pad, int((out - 1) * stride + (size - 1) * dilation + 1 - given - pad))
             for pad, out, stride, size, dilation, given in zip(
                 pads,
                 _first_shape(node)[2:],
@@ -112,7 +112,7 @@ def adaptive_avg_pool(to: Writer, node: fx.Node, a: Arguments) -> Any:
         return to.ops.reduce_mean(to.read(a["self"]), to.integers(axes), True)
     pairs = list(zip(given[2:], wanted, strict=True))
     need(all(size % out == 0 for size, out in pairs), node, "windows of several sizes")
-    kernel, none = [size // out for size, out in pairs], [0] * rank
+    kernel, none = [int(size // out) for size, out in pairs], [0] * rank
     return to.ops.avg_pool(
         to.read(a["self"]), kernel, none, none, kernel, False, "floor", "explicit"
     )

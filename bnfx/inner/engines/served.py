@@ -23,19 +23,30 @@ from bnfx.inner.answers import difference
 from bnfx.inner.base import KEPT, EngineRefusal
 from bnfx.inner.engines.aten_graph import (
     Traced,
+    as_contiguous,
     aten_graph,
+    open_inputs,
+    refuse_effects,
     signature,
     weights_signature,
     widened,
 )
 from bnfx.inner.engines.built import Built, Engine, Output
+from bnfx.inner.late import captured_as
 from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor
 
 log = logging.getLogger("bnfx")
 
-# One graph is built for so many combinations of sizes; PyTorch runs others.
+# Combinations of sizes that one graph is built for before it is built with open ones, if Dynamo has
+# any open.
+MAX_SIZES_WHEN_OPEN = 2
+# Builds with open sizes: symbols that were equal in one call may not be in another.
+MAX_OPEN = 3
+# Combinations that a graph is built for in all; PyTorch runs others.
 MAX_SIZES = 16
+# Combinations of which it is remembered that an engine with open sizes was right.
+MAX_KNOWN = 1024
 
 _IN_TORCH = Built(None, checked=True)
 
@@ -53,6 +64,8 @@ class Served:
         self._engine = engine
         # Of graphs of the same form, which hold the weights of other moments.
         self._traces: dict[object, Traced] = module.meta.get(KEPT, {})
+        self._captured = captured_as(module)
+        self._open: tuple[Built, ...] = ()
         self._built: dict[object, Built] = {}
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -90,7 +103,7 @@ class Served:
             return self._first(args, built)
         if built.run is None or os.getpid() != self._process or not _usual(args):
             return self._in_torch(args)  # an engine's threads do not outlive a fork
-        answers = built.run(built.widen(args))
+        answers = built.run(built.widen(args), built.sizes)
         return tuple(output.of(answers) for output in built.outputs)
 
     def _in_torch(self, args: Sequence[Any]) -> Any:
@@ -107,16 +120,38 @@ class Served:
         key = signature(args)
         with self._lock:
             if built is None:
-                if len(self._built) >= MAX_SIZES:
-                    self._warn(f"more than {MAX_SIZES} sizes: PyTorch runs the graph for others")
-                    return theirs
                 try:
-                    built = self._build(args)
+                    built = self._new(args, theirs)
                 except Exception as error:
                     self._warn(f"PyTorch runs the graph for some sizes: {error}")
                     built = _IN_TORCH
+            if len(self._built) >= MAX_KNOWN:
+                self._built = {}
             self._built[key] = self._checked(built, args, theirs)
         return theirs
+
+    def _new(self, args: Sequence[Any], theirs: Any) -> Built:
+        """For a combination of sizes that nothing was built for."""
+        sizes = [tuple(value.shape) for value in theirs if value is not None]
+        for each in self._open:
+            if each.fits is not None and each.fits(args):
+                assert each.wide is not None
+                refuse_effects(each.wide, each.widen(args))
+                return replace(each, sizes=sizes)
+        fixed = sum(each.sizes is None for each in self._built.values())
+        if fixed >= MAX_SIZES_WHEN_OPEN and len(self._open) < MAX_OPEN:
+            try:
+                opened = self._build_open(args)
+            except Exception as error:
+                log.info("bnfx: %s: sizes stay fixed: %r", self._engine.name, error)
+                self._open = (*self._open, _IN_TORCH)  # that was one of the times
+            else:
+                if opened is not None:
+                    self._open = (*self._open, opened)
+                    return replace(opened, sizes=sizes)
+        if fixed >= MAX_SIZES:
+            raise EngineRefusal(f"it was built for {MAX_SIZES} combinations of sizes")
+        return self._build(args)
 
     def _build(self, args: Sequence[Any]) -> Built:
         wide, widen = widened(self._module, args)
@@ -125,6 +160,17 @@ class Served:
         if traced is None:
             traced = self._traces[key] = aten_graph(wide, widen(args))
         return Built(self._engine.build(traced.bound(wide)), widen, wide)
+
+    def _build_open(self, args: Sequence[Any]) -> Built | None:
+        """With the sizes open that Dynamo had open; ``None`` where it had none."""
+        wide, widen = widened(self._module, args)
+        opened = open_inputs(self._captured, widen(args))
+        if opened is None:
+            return None
+        traced = aten_graph(wide, widen(args), opened)
+        run = self._engine.build(traced.bound(wide))
+        guards = opened.guards()  # now: building asked about sizes, too
+        return Built(run, widen, wide, fits=lambda args: guards(as_contiguous(args)))
 
     def _checked(self, built: Built, args: Sequence[Any], theirs: Any) -> Built:
         """What serves from now on."""
@@ -145,7 +191,7 @@ class Served:
         """
         assert built.run is not None and built.wide is not None
         wide = built.widen(args)
-        answers = built.run(wide)
+        answers = built.run(wide, built.sizes)
         at = iter(range(len(answers)))
         outputs = [
             Output(None) if value is None else Output.like(next(at), value) for value in theirs

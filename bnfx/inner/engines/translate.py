@@ -23,13 +23,13 @@ class Translated:
     """An engine's nodes: parameters, and results.
 
     Args:
-        sizes: of the results.
+        sizes: of the results; ``None`` if any is open.
         taken: which inputs of the graph the parameters are.
     """
 
     parameters: Sequence[Any]
     results: Sequence[Any]
-    sizes: Sequence[tuple[int, ...]]
+    sizes: Sequence[tuple[int, ...]] | None
     taken: tuple[int, ...]
 
 
@@ -46,7 +46,7 @@ def translated(graph: fx.GraphModule, ops: Any) -> Translated:
     unconverted = _unconverted(graph)
     to, parameters, taken = Writer(ops), list[Any](), list[int]()
     for at, node in enumerate(graph.graph.find_nodes(op="placeholder")):
-        if node.users:
+        if node.users and not isinstance(node.meta["val"], torch.SymInt):
             given = node.meta["val"]
             _check(node, given.float() if node in unconverted else given)
             to.values[node] = to.parameter(node.meta["val"].shape)
@@ -60,12 +60,23 @@ def translated(graph: fx.GraphModule, ops: Any) -> Translated:
                 raise EngineRefusal("a weight is infinite or not a number")
             node.meta["val"] = value
             to.values[node] = to.tensor(value)
-        elif node.op == "call_function":
+        elif node.op == "call_function" and not _is_number(node):
             to.values[node] = _call(to, node, unconverted)
     returned: Any = graph.graph.output_node().args[0]
     given = [value for value in returned if value is not None]
     results = [ops.result(to.values[value]) for value in given]
-    return Translated(parameters, results, [*map(shape, given)], tuple(taken))
+    return Translated(parameters, results, _sizes(given), tuple(taken))
+
+
+def _is_number(node: fx.Node) -> bool:
+    """Whether it computes sizes: rows read those of each tensor."""
+    return isinstance(node.meta["val"], (torch.SymInt, int))
+
+
+def _sizes(results: Sequence[fx.Node]) -> Sequence[tuple[int, ...]] | None:
+    found = [shape(node) for node in results]
+    open_ = any(isinstance(size, torch.SymInt) for sizes in found for size in sizes)
+    return None if open_ else found
 
 
 def _call(to: Writer, node: fx.Node, unconverted: Collection[fx.Node]) -> Any:
@@ -92,7 +103,13 @@ def _bound(node: fx.Node) -> dict[str, Any]:
     schema = node.target._schema  # type: ignore[union-attr]
     given = dict(zip((each.name for each in schema.arguments), node.args, strict=False))
     given |= node.kwargs
+    given = {key: fx.map_arg(value, _number) for key, value in given.items()}
     return {each.name: given.get(each.name, each.default_value) for each in schema.arguments}
+
+
+def _number(node: fx.Node) -> Any:
+    value = node.meta.get("val")
+    return value if isinstance(value, (torch.SymInt, int)) else node
 
 
 # Their inputs become float32 before anything is computed, if the result is float32.

@@ -37,6 +37,10 @@ class Value:
         return self
 
 
+def _open(size: Sequence[int]) -> list[int | None]:
+    return [None if each < 0 else each for each in size]
+
+
 class OnnxOps:
     """Writes a graph; :meth:`model` gives it."""
 
@@ -55,7 +59,7 @@ class OnnxOps:
         graph = self._helper.make_graph(
             self._nodes,
             "bnfx",
-            [info(each.name, self._float, each.size) for each in parameters],
+            [info(each.name, self._float, _open(each.size)) for each in parameters],
             [info(each.name, self._float, None) for each in results],
             [
                 self._arrays.from_array(array, name)
@@ -196,10 +200,9 @@ class OnnxOps:
     # What moves numbers.
 
     def reshape(self, x: Value, size: Value, special_zero: bool) -> Value:
-        assert not special_zero
         if x.array is not None:
             return self.constant(x.array.reshape(size.array))
-        y = self._write("Reshape", x, size, allowzero=1)
+        y = self._write("Reshape", x, size, allowzero=not special_zero)
         return Value(y.name, size=tuple(size.array.tolist()))
 
     def transpose(self, x: Value, order: Value) -> Value:

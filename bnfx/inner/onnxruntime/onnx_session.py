@@ -14,7 +14,7 @@ from bnfx.errors import OptionError
 from bnfx.inner.answers import TOLERANCE
 from bnfx.inner.base import EngineRefusal, Inner
 from bnfx.inner.engines.as_inner import as_inner
-from bnfx.inner.engines.built import Run
+from bnfx.inner.engines.built import Run, Sizes
 from bnfx.inner.engines.translate import Translated, translated
 from bnfx.inner.onnxruntime.onnx_ops import OnnxOps
 from bnfx.options import nearest
@@ -97,16 +97,18 @@ class Bindings:
         self._session = session
         self._taken = found.taken
         self._inputs = [each.name for each in session.get_inputs()]
-        names = [each.name for each in session.get_outputs()]
-        self._outputs = [*zip(names, found.sizes, strict=True)]
+        self._outputs = [each.name for each in session.get_outputs()]
+        self._sizes = found.sizes
 
-    def __call__(self, args: Sequence[Any]) -> list[torch.Tensor]:
+    def __call__(self, args: Sequence[Any], sizes: Sizes = None) -> list[torch.Tensor]:
         binding = self._session.io_binding()
         inputs = [args[at].detach().float().contiguous() for at in self._taken]
-        outputs = [torch.empty(size) for _, size in self._outputs]
+        known = self._sizes if sizes is None else sizes
+        assert known is not None
+        outputs = [torch.empty(size) for size in known]
         for name, value in zip(self._inputs, inputs, strict=True):
             binding.bind_input(name, "cpu", 0, np.float32, tuple(value.shape), value.data_ptr())
-        for (name, size), value in zip(self._outputs, outputs, strict=True):
-            binding.bind_output(name, "cpu", 0, np.float32, size, value.data_ptr())
+        for name, value in zip(self._outputs, outputs, strict=True):
+            binding.bind_output(name, "cpu", 0, np.float32, tuple(value.shape), value.data_ptr())
         self._session.run_with_iobinding(binding)
         return outputs

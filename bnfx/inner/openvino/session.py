@@ -15,8 +15,8 @@ from bnfx.errors import OptionError
 from bnfx.inner.answers import TOLERANCE
 from bnfx.inner.base import Inner
 from bnfx.inner.engines.as_inner import as_inner
-from bnfx.inner.engines.built import Run
-from bnfx.inner.engines.translate import translated
+from bnfx.inner.engines.built import Run, Sizes
+from bnfx.inner.engines.translate import Translated, translated
 from bnfx.options import nearest
 
 _PRECISION = "INFERENCE_PRECISION_HINT"
@@ -68,26 +68,28 @@ class OpenVino:
         kind = importlib.import_module("openvino").Model
         model = kind([*found.results], [*found.parameters], "bnfx")
         chosen = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), **self._properties}
-        return Requests(_core().compile_model(model, "CPU", chosen), found.taken)
+        return Requests(_core().compile_model(model, "CPU", chosen), found)
 
 
 class Requests:
     """Calls a compiled model; one request a thread."""
 
-    def __init__(self, model: Any, taken: tuple[int, ...]) -> None:
+    def __init__(self, model: Any, found: Translated) -> None:
         self._model = model
-        self._taken = taken
+        self._taken = found.taken
         self._tensor = importlib.import_module("openvino").Tensor
         self._local = threading.local()
-        self._sizes = [tuple(each.get_shape()) for each in model.outputs]
+        self._sizes = found.sizes
 
-    def __call__(self, args: Sequence[Any]) -> list[torch.Tensor]:
+    def __call__(self, args: Sequence[Any], sizes: Sizes = None) -> list[torch.Tensor]:
         local = self._local.__dict__
         request = local.get("request")
         if request is None:
             request = local["request"] = self._model.create_infer_request()
         inputs = [args[at].detach().float().contiguous() for at in self._taken]
-        outputs = [torch.empty(size) for size in self._sizes]
+        known = self._sizes if sizes is None else sizes
+        assert known is not None
+        outputs = [torch.empty(size) for size in known]
         # Memory that the request knows of outlives it, even when an interrupt ends this call.
         local["memory"] = inputs, outputs
         share = self._tensor
