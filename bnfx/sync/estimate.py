@@ -20,6 +20,7 @@ from bnfx.sync.graphs.ownership import sharing_everywhere
 from bnfx.sync.group import Peers, peers_of
 
 _RAISED, _ENDED = -1, -2  # in place of a number of samples
+_UNTOUCHED = -1.0  # no variance is negative: the layer did not run, or had none to note
 
 
 def estimate_statistics(
@@ -35,8 +36,10 @@ def estimate_statistics(
 
     over batches b of n_b samples, on all ranks together. Each batch's statistics are computed in
     the dtype of the buffers, and averaged in float64. If all batches have the same size, the result
-    is that of ``torch.optim.swa_utils.update_bn``. All other modules are in evaluation mode, so
-    dropout is off. The model runs in eager mode, whatever it was compiled with.
+    is that of ``torch.optim.swa_utils.update_bn``. A batch of a single value per channel has no
+    variance, and does not count for that layer; a layer that does not run stays as it is.
+    All other modules are in evaluation mode, so dropout is off. The model runs in eager mode,
+    whatever it was compiled with.
 
     Args:
         model: a model with BatchNorms; it may be compiled or wrapped in DDP. Modes and momenta stay
@@ -53,7 +56,8 @@ def estimate_statistics(
         OptionError: if ``process_group`` is not a process group.
         SyncError: if another rank's loader raises, or if this rank's loader has no batch at all
             while another's does.
-        ValueError: if the loader has no batch.
+        ValueError: if the loader has no batch, or if a layer gets a single value per channel in
+            each.
     """
     options = Options(process_group=process_group)
     layers = [each for each in model.modules() if isinstance(each, _BatchNorm)]
@@ -86,27 +90,40 @@ def _average(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Mean and variance of each layer, over batches that come with their sizes."""
     device = next((each.device for each in model.parameters()), torch.device("cpu"))
-    averages: list[tuple[torch.Tensor, torch.Tensor]] = []
-    seen = 0
+    averages = [(_copied(each.running_mean), _copied(each.running_var)) for each in layers]
+    seen, batch = [0] * len(layers), None
     for batch, size in batches:
         if tell is not None:
             tell("estimating running statistics")
+        for layer in layers:
+            _buffer(layer.running_var).fill_(_UNTOUCHED)
         batch = pytree.tree_map_only(torch.Tensor, lambda each: each.to(device), batch)
         model(**batch) if isinstance(batch, Mapping) else model(batch)
-        seen += size
-        found = [(each.running_mean, each.running_var) for each in layers]
-        averages = averages or [(_copied(mean), _copied(var)) for mean, var in found]
-        for old, new in zip(averages, found, strict=True):
-            for average, value in zip(old, new, strict=True):
-                average.lerp_(value.double(), size / max(seen, 1))  # type: ignore[union-attr]
-    if not averages:
+        for place, layer in enumerate(layers):
+            if not size or bool((_buffer(layer.running_var) == _UNTOUCHED).any()):
+                continue
+            seen[place] += size
+            found = (_buffer(layer.running_mean), _buffer(layer.running_var))
+            for average, value in zip(averages[place], found, strict=True):
+                average.lerp_(value.double(), size / seen[place])
+    if batch is None:
         raise ValueError("the loader gave no batch, so there is nothing to estimate from")
+    for layer, count in zip(layers, seen, strict=True):
+        if not count and layer.num_batches_tracked is not None and layer.num_batches_tracked > 0:
+            raise ValueError(
+                f"a {type(layer).__name__} got a single value per channel in each batch, or none, "
+                "of which there is no variance: give it larger batches"
+            )
     return averages
 
 
-def _copied(value: torch.Tensor | None) -> torch.Tensor:
+def _buffer(value: torch.Tensor | None) -> torch.Tensor:
     assert value is not None
-    return value.to(torch.float64, copy=True)
+    return value
+
+
+def _copied(value: torch.Tensor | None) -> torch.Tensor:
+    return _buffer(value).to(torch.float64, copy=True)
 
 
 @contextmanager

@@ -207,3 +207,20 @@ def case_required_of_a_part() -> None:
     whole.stem(x)
     store = os.environ["SYNC_RENDEZVOUS"]
     dist.init_process_group("gloo", init_method=f"file://{store}part", rank=rank, world_size=world)
+
+
+def case_estimated_from_single_values() -> None:
+    """One value a channel over all ranks: no variance, so it does not count."""
+    first, alone = dist.get_rank() == 0, torch.ones(1, 3).double()
+    full = torch.cat(images(sizes())).mean((2, 3))
+    mine = full.chunk(dist.get_world_size())[dist.get_rank()]
+    norm = nn.BatchNorm1d(3).double()
+    norm.running_var.fill_(1e3)
+    for loader in ([alone, mine], [mine, alone]):
+        given = loader if first else [each[:0] if each is alone else each for each in loader]
+        bnfx.estimate_statistics(norm, given, progress=False)
+        torch.testing.assert_close(norm.running_var, full.var(0))
+        torch.testing.assert_close(norm.running_mean, full.mean(0))
+    with pytest.raises(ValueError, match="a single value per channel in each batch"):
+        bnfx.estimate_statistics(norm, [alone if first else alone[:0]], progress=False)
+    torch.testing.assert_close(norm.running_var, full.var(0))
