@@ -117,6 +117,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
 
 INTERRUPTED = """
 import itertools, os, signal, sys, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 from bnfx.report.files import whole_stream
 

@@ -206,10 +206,8 @@ def _measure(entry: ZooModel) -> FormsRow:
 
 
 def _read(rows: Path | None) -> dict[str, FormsRow]:
-    if rows is None or not rows.exists():
-        return {}
-    read = (FormsRow(**json.loads(line)) for line in rows.read_text().splitlines())
-    return {row.model: row for row in read}
+    lines = rows.read_text().splitlines() if rows is not None and rows.exists() else ()
+    return {row.model: row for row in (FormsRow(**json.loads(line)) for line in lines)}
 
 
 _HEAD = """\
@@ -239,7 +237,6 @@ def _page(rows: Sequence[FormsRow]) -> Iterator[str]:
 
 
 def cells(row: FormsRow) -> tuple[str, ...]:
-    """A row of the table."""
     graph = "no graph" if row.graph_left is None else str(row.graph_left)
     norms = f"{row.norms}" + (f" ({row.unreached} not reached)" if row.unreached else "")
     return (row.model, norms, str(row.class_left), graph, row.form, f"{row.error:.0e}")
