@@ -24,8 +24,12 @@ from bnfx.torch_private import FakeTensor
 
 log = logging.getLogger("bnfx")
 
-# What a trial takes: so many calls of each, as far as they fit into the seconds; at least some.
-ROUNDS, SECONDS, AT_LEAST = 15, 1.0, 3
+# What a trial takes: in each of these rounds so many calls of each engine, one after the other, as
+# far as they fit into the seconds; at least some.
+ROUNDS, CALLS, SECONDS, AT_LEAST = 3, 6, 0.4, 2
+# Seconds between two engines: the threads of one spin for a while after its call, and would slow
+# the next one down.
+REST = 0.03
 PYTORCH = "PyTorch"
 
 
@@ -138,16 +142,18 @@ class _Trial:
 
 
 def _times(ways: Mapping[str, Callable[..., Any]], examples: Sequence[Any]) -> dict[str, float]:
-    """Median milliseconds of each, in turn; the fastest first."""
+    """Median milliseconds of each, by itself; the fastest first."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    began = time.perf_counter()
-    for turn in range(ROUNDS + 1):
-        if turn > AT_LEAST and time.perf_counter() - began > SECONDS * len(ways):
-            break
+    for _ in range(ROUNDS):
         for name, way in ways.items():
-            start = time.perf_counter()
-            way(*examples)
-            if turn:  # the first one warms up
+            time.sleep(REST)
+            way(*examples)  # warms up
+            began = time.perf_counter()
+            for call in range(CALLS):
+                start = time.perf_counter()
+                if call >= AT_LEAST and start - began > SECONDS:
+                    break
+                way(*examples)
                 times[name].append((time.perf_counter() - start) * 1e3)
     medians = {name: statistics.median(own) for name, own in times.items()}
     return dict(sorted(medians.items(), key=lambda item: item[1]))
