@@ -77,12 +77,11 @@ def compare(
                 _first(contender)
             for _ in range(rounds):
                 for contender in contenders.values():
-                    if not math.isnan(contender.error):
-                        times = contender.ask(str(calls))["ms"]
-                        contender.medians.append(statistics.median(times))
+                    if (answer := _ask(contender, str(calls))) is not None:
+                        contender.medians.append(statistics.median(answer["ms"]))
             for contender in contenders.values():
-                if not math.isnan(contender.error):
-                    contender.error = max(contender.error, contender.ask("check")["error"])
+                if (answer := _ask(contender, "check")) is not None:
+                    contender.error = max(contender.error, answer["error"])
     finally:
         for contender in contenders.values():
             contender.process.kill()
@@ -112,6 +111,18 @@ def _first(contender: Contender) -> None:
         return
     contender.first_s, contender.error = answer["first_s"], answer["error"]
     contender.note = answer["note"]
+
+
+def _ask(contender: Contender, what: str) -> Mapping[str, Any] | None:
+    """Its answer; ``None``, and a note, once it has failed."""
+    if math.isnan(contender.error):
+        return None
+    try:
+        return contender.ask(what)
+    except (OSError, RuntimeError) as error:
+        contender.note, contender.error = str(error), math.nan
+        contender.medians.clear()
+        return None
 
 
 def ratios(rows: Mapping[tuple[str, int], Mapping[str, Contender]]) -> Iterator[str]:

@@ -71,7 +71,7 @@ def bench(
         stop("bnfx bench: --only, --markdown and --rows are for --zoo")
     if zoo and models:
         stop("bnfx bench: models or --zoo, not both")
-    if not models and (shapes or weights or engine or plot or device != "cpu"):
+    if not models and (shapes or weights or weights_key or engine or plot or device != "cpu"):
         stop("bnfx bench: which model? Example: bnfx bench torchvision:resnet18 --input 1x3x64x64")
     if as_json and as_markdown:
         stop("bnfx bench: --json or --markdown, not both")

@@ -119,7 +119,11 @@ def _warn_of_refused(same: SameClass, left: Sequence[str], others: int = 0) -> N
     if whys:
         shown = "; ".join(whys[:_SHOWN]) + ("; ..." if len(whys) > _SHOWN else "")
         norms = counted(len(whys), "BatchNorm")
-        besides = f" ({others} more are left, but in a graph too)" if others else ""
+        besides = (
+            f" ({others} more {'is' if others == 1 else 'are'} left, in a graph too)"
+            if others
+            else ""
+        )
         warn(f"{norms} left, as folds do not map onto modules: {shown}{besides}", FoldWarning)
 
 

@@ -24,6 +24,30 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+class SharedConv(nn.Module):
+    """One convolution, called twice, with a BatchNorm for each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3)
+        self.first, self.second = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(self.conv(x)) + self.second(self.conv(x + 1))
+
+
+class TwoReaders(nn.Module):
+    """A convolution that a BatchNorm reads, and the sum behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return self.bn(y) + y
+
+
 def case(
     peer: str,
     package: str,

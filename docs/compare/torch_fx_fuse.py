@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import torch
-from common import case, randomise
+from common import SharedConv, TwoReaders, case, randomise
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
@@ -13,26 +13,6 @@ import bnfx
 
 warnings.simplefilter("ignore")
 X = torch.randn(2, 4, 8, 8)
-
-
-class SharedConv(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3)
-        self.first, self.second = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        return self.first(self.conv(x)) + self.second(self.conv(x + 1))
-
-
-class TwoReaders(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        y = self.conv(x)
-        return self.bn(y) + y
 
 
 def compare(what, model, x):

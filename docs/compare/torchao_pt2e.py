@@ -5,33 +5,13 @@ from __future__ import annotations
 import warnings
 
 import torch
-from common import case, randomise
+from common import SharedConv, TwoReaders, case, randomise
 from torch import nn
 from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
 import bnfx
 
 warnings.simplefilter("ignore")
-
-
-class SharedConv(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(4, 4, 3)
-        self.first, self.second = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        return self.first(self.conv(x)) + self.second(self.conv(x + 1))
-
-
-class TwoReaders(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        y = self.conv(x)
-        return self.bn(y) + y
 
 
 def pt2e(program, x):

@@ -240,6 +240,217 @@ for _body in (_unpacked, _renamed, _listed, _chosen, _walrus, _generated, _by_ke
     reaching(_body.__name__.strip("_").title().replace("_", ""), _body)
 
 
+def running(name: str, probe: Callable[..., Any], forward: Any = None, **methods: Any) -> None:
+    """A class whose method ``probe`` runs a layer alone, or a way of its own."""
+    body = {"probe": probe, **methods, **({"forward": forward} if forward else {})}
+    FORMS.append(type(name, (Base,), body))
+
+
+running("EvalThenCalled", lambda self, x: self.c.eval()(x))
+running("OffThenCalled", lambda self, x: self.c.train(False)(x))
+running("FrozenThenCalled", lambda self, x: self.c.requires_grad_(False)(x))
+running("WeightHandedOn", lambda s, x: nn.functional.conv2d(x, s.c.weight.requires_grad_(False)))
+
+
+class Stem(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3))
+        self.outs: list[Any] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.row(x)
+
+
+class Itself(nn.Sequential):
+    def me(self) -> Itself:
+        return self
+
+
+def in_a_row(name: str, probe: Callable[..., Any], **methods: Any) -> None:
+    FORMS.append(type(name, (Stem,), {"probe": probe, **methods}))
+
+
+in_a_row("EvalThenIndexed", lambda self, x: self.row.eval()[0](x))
+
+
+@form
+class OwnMethod(Stem):
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = Itself(*self.row)
+
+    def probe(self, x: torch.Tensor) -> Any:
+        return self.row.me()[0](x)
+
+
+@form
+class Iterated(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3))
+
+    def probe(self, x: torch.Tensor) -> Any:
+        for layer in self.eval():
+            return layer(x)
+
+
+@form
+class IteratedByOwnMethod(Itself):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3))
+
+    def probe(self, x: torch.Tensor) -> Any:
+        return next(iter(self.me()))(x)
+
+
+@form
+class WalkedThenCalled(Base):
+    def probe(self, x: torch.Tensor) -> Any:
+        for layer in self.modules():
+            if layer is not self:
+                return layer.eval()(x)
+
+
+@form
+class InitHidden(Base):
+    h: Any = None
+
+    def init_hidden(self, layer: Any, x: torch.Tensor) -> None:
+        self.h = layer(x)
+
+    def probe(self, x: torch.Tensor) -> Any:
+        self.init_hidden(self.c, x)
+        return self.h + self(x)
+
+
+@form
+class CheckFinite(Base):
+    h: Any = None
+
+    def check_finite(self, layer: Any, x: torch.Tensor) -> None:
+        self.h = layer(x)
+
+    def probe(self, x: torch.Tensor) -> Any:
+        self.check_finite(self.c, x)
+        return self.h
+
+
+@form
+class InitialBlock(Base):
+    def initial(self, y: torch.Tensor) -> torch.Tensor:
+        return y if self.c.bias is None else y * 2
+
+    def probe(self, x: torch.Tensor) -> Any:
+        return self.initial(self(x))
+
+
+@form
+class Appended(Base):
+    def probe(self, x: torch.Tensor) -> Any:
+        outs: list[Any] = []
+        outs.append(x * 2 if self.c.bias is None else x)
+        return outs[0]
+
+
+@form
+class WrittenTo(Base):
+    def probe(self, x: torch.Tensor) -> Any:
+        y = x.clone()
+        y.mul_(2 if isinstance(self.b, nn.BatchNorm2d) else 1)
+        return y
+
+
+@form
+class KeptTypes(Base):
+    def probe(self, x: torch.Tensor) -> Any:
+        kinds: list[Any] = []
+        kinds.append(type(self.b))
+        return x * 2 if nn.BatchNorm2d in kinds else x
+
+
+@form
+class AssertedWalrus(Base):
+    def probe(self, x: torch.Tensor) -> Any:
+        assert (plain := self.c.bias is None) or True  # noqa: RUF018
+        return x * 2 if plain else x
+
+
+@form
+class CaughtAssertion(Base):
+    def probe(self, x: torch.Tensor) -> Any:
+        try:
+            assert self.c.bias is None
+        except AssertionError:
+            return x * 2
+        return x
+
+
+@form
+class CaughtElsewhere(Base):
+    def check(self) -> None:
+        if self.c.bias is not None:
+            raise ValueError("a bias")
+
+    def probe(self, x: torch.Tensor) -> Any:
+        try:
+            self.check()
+        except ValueError:
+            return x * 2
+        return x
+
+
+@form
+class Swallowed(Base):
+    def check(self) -> None:
+        assert isinstance(self.b, nn.BatchNorm2d)
+
+    def probe(self, x: torch.Tensor) -> Any:
+        with contextlib.suppress(AssertionError):
+            self.check()
+            return x * 2
+        return x
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Base() for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def dropout_on(self) -> None:
+        raise NotImplementedError
+
+    def probe(self, x: torch.Tensor) -> Any:
+        self.dropout_on()
+        y = self(x)
+        self.eval()
+        return y
+
+
+@form
+class TrainedInALoop(Blocks):
+    def dropout_on(self) -> None:
+        for block in self.blocks:
+            block.train()
+
+
+@form
+class TrainedByIndex(Blocks):
+    def dropout_on(self) -> None:
+        self.blocks[0].train()
+
+
+@form
+class TrainedByName(Blocks):
+    def dropout_on(self) -> None:
+        block = self.blocks[1]
+        block.train()
+
+
 @pytest.mark.parametrize("kind", FORMS, ids=lambda kind: kind.__name__)
 def test_the_class_answers_as_the_original(kind: type[Any]) -> None:
     torch.manual_seed(0)

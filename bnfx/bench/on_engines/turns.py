@@ -8,8 +8,6 @@ milliseconds, and for ``check`` the error of its answer.
 from __future__ import annotations
 
 import copy
-import json
-import os
 import sys
 import time
 import warnings
@@ -19,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from bnfx.bench.on_engines.answer_lines import answer_lines
 from bnfx.bench.on_engines.bench_models import load
 from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN, twin
 from bnfx.errors import InnerWarning
@@ -29,12 +28,7 @@ WARM_UPS = 3
 
 def main() -> None:
     contender, name, batch = sys.argv[1:]
-    lines = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
-
-    def tell(**answer: Any) -> None:
-        lines.write(json.dumps(answer) + "\n")
-
+    tell = answer_lines()
     try:
         with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InnerWarning)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import resource
 import sys
 import time
@@ -24,6 +23,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from bnfx.bench.on_engines.answer_lines import answer_lines
 from bnfx.bench.on_engines.contenders import TWIN
 from bnfx.bench.weights_speed import twin_of
 from bnfx.bench.zoo.random_norms import randomise
@@ -89,12 +89,7 @@ def is_fresh(model: nn.Module) -> bool:
 def main() -> None:
     raw = json.loads(sys.argv[1])
     job = Job(**{**raw, "shapes": tuple(raw["shapes"])})
-    lines = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
-
-    def tell(**answer: Any) -> None:
-        lines.write(json.dumps(answer) + "\n")
-
+    tell = answer_lines()
     try:
         with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InnerWarning)

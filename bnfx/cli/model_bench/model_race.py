@@ -18,7 +18,7 @@ from bnfx.cli.model_bench.bench_worker import Job
 
 MOST_ERROR = 1e-3  # relative, of a float32 answer against float64
 CALLS = 5  # of each in a round
-_LOUD = 0.1  # a share of its median by which eager's calls may vary
+_LOUD = 0.1  # a share of its median by which the calls of the steadiest way may vary
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class Race:
 
     def to_json(self) -> str:
         """The race as JSON; what failed has ``null`` in place of numbers."""
-        data = {**asdict(self), "noise": self.noise}
+        rows = [{**asdict(row), "wrong": row.is_wrong} for row in self.rows]
+        data = {**asdict(self), "rows": rows, "noise": self.noise}
         return json.dumps(_plain(data), indent=2)
 
 

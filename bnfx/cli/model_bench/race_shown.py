@@ -9,6 +9,7 @@ from html import escape
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bnfx.cli.model_bench.bench_ways import LIMIT
 from bnfx.cli.model_bench.model_race import Race, Row
@@ -20,7 +21,7 @@ _LINE, _LEFT, _WIDE = 34, 150, 760
 
 def table(race: Race, width: int | None = None) -> str:
     """What was measured, the noise, and what failed or was left out."""
-    found = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{race.source}, {race.device}")
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(f"{race.source}, {race.device}"))
     for column in _COLUMNS:
         found.add_column(column, justify="left" if column == "way" else "right", no_wrap=True)
     for row in race.rows:
@@ -42,10 +43,13 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (row.way, f"{row.ms:.2f}", quartiles, f"{row.over_eager:.2f}", error, first, memory)
 
 
+def _threads(race: Race) -> str:
+    return f"{race.threads} thread{'s' * (race.threads != 1)}"
+
+
 def _sentences(race: Race) -> Iterator[str]:
-    threads = f"{race.threads} thread{'s' * (race.threads != 1)}"
     inputs = ", ".join(race.shapes)
-    yield f"Inputs {inputs}; float32, {threads}; errors against the model in float64."
+    yield f"Inputs {inputs}; float32, {_threads(race)}; errors against the model in float64."
     yield race.noise_in_words()
     for row in race.rows:
         if row.note:
@@ -65,7 +69,7 @@ def picture(race: Race) -> str:
         f'aria-label="Milliseconds a call of {escape(race.source)}">',
         f'<rect width="{_WIDE}" height="{tall}" fill="#ffffff"/>',
         f'<text x="12" y="24" font-weight="600">{escape(race.source)}: milliseconds a call, '
-        f"{escape(race.device)}, {race.threads} threads</text>",
+        f"{escape(race.device)}, {_threads(race)}</text>",
     ]
     for at, row in enumerate(rows):
         parts += _bar(row, 40 + at * _LINE, scale)

@@ -101,11 +101,7 @@ class Mentions(Walks):
                 yield Mention(function, self.parents[node], ANY, node.value, below)
             if node.attr == "apply" and not self.is_harmless_apply(function.name, node):
                 yield Mention(function, node, ANY, node.value, True)
-            if (
-                node.attr == "train"
-                and is_of(node.value, function.owner)
-                and not self.is_mode(node)
-            ):
+            if node.attr == "train" and not self.is_mode(node):
                 yield Mention(function, node, ANY, node.value, True)
             if node.attr in WEIGHTS and not self.is_harmless_weights(node):
                 yield Mention(function, node, ANY, node.value, True)
@@ -128,7 +124,8 @@ class Mentions(Walks):
                 yield Mention(function, call, ANY, None)
         elif isinstance(node, ast.Name) and node.id == function.owner and node.id:
             around = self.parents[node]
-            if not _stays(node, around) and not self._is_only_named(around, node, frozenset()):
+            stays = _stays(node, around) and not self.is_handed_on(around)
+            if not stays and not self._is_only_named(around, node, frozenset()):
                 # ``for layer in self``, ``self[0]``; a function may go deeper
                 below = not isinstance(around, (ast.For, ast.comprehension, ast.Subscript))
                 yield Mention(function, node, ANY, node, below)

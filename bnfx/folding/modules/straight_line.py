@@ -74,21 +74,9 @@ def argument_of(mentions: Mentions, mention: Mention) -> ast.AST | None:
 def _is_tried(mentions: Mentions, statement: ast.AST) -> bool:
     """Whether what was bound before an exception may be seen behind it."""
     above = mentions.parents.get(statement)
-    while above is not None:
-        if type(above).__name__ in ("Try", "TryStar"):
-            return True
-        if isinstance(above, (ast.With, ast.AsyncWith)) and not all(
-            _lets_through(mentions, item.context_expr) for item in above.items
-        ):
-            return True
+    while above is not None and not mentions.goes_on(above):
         above = mentions.parents.get(above)
-    return False
-
-
-def _lets_through(mentions: Mentions, manager: ast.AST) -> bool:
-    """Whether a ``with`` block lets every exception through: those of torch do."""
-    kind = mentions.resolve(manager.func) if isinstance(manager, ast.Call) else None
-    return str(getattr(kind, "__module__", "")).partition(".")[0] == "torch"
+    return above is not None
 
 
 def _callee(call: ast.Call, mention: Mention) -> ast.AST | None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
 
+from bnfx.folding.modules.dependence import (
+    HARMLESS_METHODS,
+    Dependence,
+    is_initialiser,
+    sets_weights_up,
+)
 from bnfx.folding.modules.whole_runs import runs_in_order
 
 HARMLESS_CALLS = frozenset(
     ["isinstance", "hasattr", "type", "id", "len", "print", "repr", "str", "issubclass"]
 )
-_HARMLESS_METHODS = frozenset(["train", "eval", "requires_grad_"])
 # What folding leaves as it is, or makes an error that is heard.
 _FACTS = frozenset(
     [
@@ -31,29 +35,18 @@ _FACTS = frozenset(
         "groups",
     ]
 )
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
-class Uses:
+class Uses(Dependence):
     """Expressions, and what stands around them."""
-
-    def __init__(self) -> None:
-        self.parents: dict[ast.AST, ast.AST] = {}
 
     def runs_own_code(self, method: str) -> bool:
         """Whether a method of that name may run a layer."""
         raise NotImplementedError
 
-    def resolve(self, node: ast.AST) -> Any:
-        """The object that a name of a Python module stands for; ``None`` if it is not known."""
+    def gives_itself(self, method: str) -> bool:
+        """Whether a method of that name may return the module that it belongs to."""
         raise NotImplementedError
-
-    def scope(self, node: ast.AST) -> ast.AST | None:
-        """The function that an expression stands in."""
-        above = self.parents.get(node)
-        while above is not None and not isinstance(above, _SCOPES):
-            above = self.parents.get(above)
-        return above
 
     def is_call(self, node: ast.AST) -> bool:
         """Whether the expression is only called."""
@@ -73,23 +66,26 @@ class Uses:
                 return _is_identity(self.parents.get(parent)) and self.decides_nothing(parent)
             if name in HARMLESS_CALLS:
                 return name in ("id", "len") or self.decides_nothing(parent)
-            return _is_initialiser(parent) or self._is_set_up_by(parent)
+            return is_initialiser(parent) or self._is_set_up_by(parent)
         if isinstance(parent, ast.Attribute) and parent.value is node:
             above = self.parents.get(parent)
             if isinstance(above, ast.Call) and above.func is parent:
-                if parent.attr == "train":
-                    return self.is_mode(parent)
                 if parent.attr == "extra_repr":
                     return self.decides_nothing(above)
+                if self.gives_itself(parent.attr) and not self.is_statement(above):
+                    return False  # ``self.conv.eval()(x)``
+                if parent.attr == "train":
+                    return self.is_mode(parent)
                 # Its own code is read like all other; what is run there is seen there.
-                return parent.attr in _HARMLESS_METHODS or not self.runs_own_code(parent.attr)
+                return parent.attr in HARMLESS_METHODS or not self.runs_own_code(parent.attr)
             if isinstance(above, ast.Attribute):
                 call = self.parents.get(above)
-                sets = isinstance(call, ast.Call) and call.func is above
-                return above.attr in (_HARMLESS_METHODS if sets else _FACTS)
+                if isinstance(call, ast.Call) and call.func is above:
+                    return above.attr in HARMLESS_METHODS and self.is_statement(call)
+                return above.attr in _FACTS
             if parent.attr in _FACTS:
                 return isinstance(parent.ctx, ast.Load) or parent.attr == "requires_grad"
-            return (isinstance(above, ast.Call) and _is_initialiser(above)) or (
+            return (isinstance(above, ast.Call) and is_initialiser(above)) or (
                 _is_identity(above) and self.decides_nothing(parent)
             )
         if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "getattr":
@@ -99,7 +95,7 @@ class Uses:
     def _is_set_up_by(self, call: ast.Call) -> bool:
         """``init_layer(self.conv)``, trusted by its name, as where it is passed to ``apply``."""
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-        return "init" in name and isinstance(self.parents.get(call), ast.Expr)
+        return sets_weights_up(name) and self.is_statement(call)
 
     def is_mode(self, method: ast.Attribute) -> bool:
         """Whether ``layer.train(...)`` does no more than ``train`` of the model, or is ``eval``."""
@@ -107,44 +103,7 @@ class Uses:
         if not isinstance(call, ast.Call) or call.func is not method:
             return False
         off = [ast.dump(argument) for argument in call.args] == [ast.dump(ast.Constant(False))]
-        return off or self._function_name(call) == "train"
-
-    def _function_name(self, node: ast.AST) -> str:
-        return str(getattr(self.scope(node), "name", ""))
-
-    def decides_nothing(self, node: ast.AST) -> bool:
-        """Whether no answer depends on an expression that a fold may change: what class a layer
-        is of, whether it has a bias.
-
-        It may be printed, asserted, or decide which weights are set up.
-        """
-        name = self._function_name(node)
-        if "init" in name or name in ("train", "eval", "__repr__", "extra_repr"):
-            return True
-        above = self.parents.get(node)
-        while isinstance(above, ast.expr):
-            node, above = above, self.parents.get(above)
-        if isinstance(above, ast.If) and above.test is node:
-            return all(map(self._sets_up, (*above.body, *above.orelse)))
-        return isinstance(above, (ast.Assert, ast.Expr, ast.Raise)) and not isinstance(
-            node, (ast.Yield, ast.YieldFrom)
-        )
-
-    def _sets_up(self, statement: ast.AST) -> bool:
-        """Whether a statement does nothing but set weights or modes, or stop."""
-        if isinstance(statement, ast.If):
-            return all(map(self._sets_up, (*statement.body, *statement.orelse)))
-        if isinstance(statement, ast.For):
-            return all(map(self._sets_up, (*statement.body, *statement.orelse)))
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-            call = statement.value
-            mode = getattr(call.func, "attr", "") in _HARMLESS_METHODS
-            return mode or _is_initialiser(call) or getattr(call.func, "id", "") == "print"
-        if isinstance(statement, ast.Assign):
-            return all(
-                getattr(target, "attr", "") == "requires_grad" for target in statement.targets
-            )
-        return isinstance(statement, (ast.Pass, ast.Raise))
+        return off or self.function_name(call) == "train"
 
     def runs_whole(self, node: ast.AST, depth: int) -> bool:
         """Whether an expression is only called, ``depth`` containers down."""
@@ -224,12 +183,4 @@ class Uses:
 def _is_identity(node: ast.AST | None) -> bool:
     return isinstance(node, ast.Compare) and all(
         isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops
-    )
-
-
-def _is_initialiser(call: ast.Call) -> bool:
-    """``nn.init.zeros_(...)``: a fold takes the weights as they are."""
-    function = call.func
-    return isinstance(function, ast.Attribute) and (
-        getattr(function.value, "attr", getattr(function.value, "id", "")) == "init"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from bnfx.folding.modules.dependence import SELVES, sets_weights_up
 from bnfx.folding.modules.reachable import Function
 from bnfx.folding.modules.uses import Uses
 
@@ -27,6 +28,30 @@ class Walks(Uses):
     def __init__(self) -> None:
         super().__init__()
         self.functions: dict[ast.AST, Function] = {}
+        self._catches: bool | None = None
+
+    def catches(self) -> bool:
+        if self._catches is None:
+            nodes = (node for function in self.functions for node in ast.walk(function))
+            self._catches = any(self.goes_on(node) for node in nodes)
+        return self._catches
+
+    def gives_itself(self, method: str) -> bool:
+        return method in SELVES or any(
+            getattr(node, "name", "") == method and _returns(node, function.owner)
+            for node, function in self.functions.items()
+        )
+
+    def is_handed_on(self, attribute: ast.AST) -> bool:
+        """``for layer in self.eval()``: what a method gives back is ``self``, and is used."""
+        call = self.parents.get(attribute)
+        return (
+            isinstance(attribute, ast.Attribute)
+            and isinstance(call, ast.Call)
+            and call.func is attribute
+            and self.gives_itself(attribute.attr)
+            and not isinstance(self.parents.get(call), (ast.Expr, ast.Return))
+        )
 
     def is_named_elsewhere(self, node: ast.Attribute) -> bool:
         """Whether what is looked up by name is named in a mention of its own: by a constant, or,
@@ -55,7 +80,7 @@ class Walks(Uses):
             return not isinstance(call, ast.Call)
         given = call.args[0]
         name = getattr(given, "attr", getattr(given, "id", ""))
-        if "init" in name or "init" in inside:
+        if sets_weights_up(name) or sets_weights_up(inside):
             return True  # trusted: it is meant for weights that were not learned yet
         callee = self.resolve(given)
         nodes: list[ast.AST] = [n for n, f in self.functions.items() if f.function is callee]
@@ -125,6 +150,11 @@ class Walks(Uses):
             else []
         )
         return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
+
+
+def _returns(function: ast.AST, name: str) -> bool:
+    given = (n.value for n in ast.walk(function) if isinstance(n, ast.Return))
+    return any(isinstance(value, ast.Name) and value.id == name for value in given)
 
 
 def _is_next(node: ast.AST) -> bool:
