@@ -158,9 +158,9 @@ def test_whatever_happens_before_an_engine(
     requests = pkgutil.resolve_name(ENGINES[inner])
     answer, answered = requests.__call__, list[int]()
 
-    def counted(self: Any, args: Sequence[Any]) -> Any:
+    def counted(self: Any, *args: Any) -> Any:
         answered.append(1)
-        return answer(self, args)
+        return answer(self, *args)
 
     monkeypatch.setattr(requests, "__call__", counted)
     compiled = torch.compile(forward, backend="bnfx", options={"inner": inner})
