@@ -43,11 +43,7 @@ def start(
 def run(words: Sequence[str], folder: Path, timeout: float = 900) -> tuple[int | None, str]:
     """The exit status, and what it printed."""
     output = folder / "printed"
-    process = start(words, output, folder)
-    process.join(timeout)
-    process.kill()
-    process.join()
-    return process.exitcode, output.read_text()
+    return _status(start(words, output, folder), timeout), output.read_text()
 
 
 def run_apart(
@@ -56,14 +52,18 @@ def run_apart(
     """As ``subprocess.run`` would, with both streams apart; ``output`` may be a device."""
     streams = [folder.with_name(f"{folder.name}.{stream}") for stream in ("out", "err")]
     process = start(words, output or streams[0], folder, environment, errors=streams[1])
-    process.join(900)
+    status = _status(process, 900)
+    assert status is not None
+    printed = streams[0].read_text() if output is None else ""
+    return subprocess.CompletedProcess(list(words), status, printed, streams[1].read_text())
+
+
+def _status(process: BaseProcess, timeout: float) -> int | None:
+    """The exit status, once it has ended or the time is up."""
+    process.join(timeout)
     process.kill()
     process.join()
-    assert process.exitcode is not None
-    printed = streams[0].read_text() if output is None else ""
-    return subprocess.CompletedProcess(
-        list(words), process.exitcode, printed, streams[1].read_text()
-    )
+    return process.exitcode
 
 
 def _run(

@@ -11,17 +11,12 @@ by. ``twin`` is the model without BatchNorms.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich import box
@@ -29,39 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bnfx.bench.on_engines.bench_models import MODELS
+from bnfx.bench.on_engines.contender_process import Contender
 from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN, TWINS
 
 ROUNDS, CALLS = 20, 5
 _RIVALS = ("onnxruntime", "openvino")
-
-
-@dataclass
-class Contender:
-    """A process, and what it has told."""
-
-    process: subprocess.Popen[str]
-    first_s: float = math.nan
-    error: float = math.nan
-    note: str = ""
-    medians: list[float] = field(default_factory=list)
-
-    def ask(self, line: str) -> Mapping[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.read()
-
-    def read(self) -> Mapping[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        answer: Mapping[str, Any] = json.loads(line) if line else {"failed": "it ended"}
-        if "failed" in answer:
-            raise RuntimeError(answer["failed"])
-        return answer
-
-    @property
-    def ms(self) -> float:
-        return statistics.median(self.medians) if self.medians else math.nan
 
 
 def compare(
@@ -73,56 +40,23 @@ def compare(
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             for engine in engines:  # one after the other: the first call is timed as well
                 caches = Path(folder, engine) if cold else None
-                contenders[engine] = contender = Contender(_start(engine, name, batch, caches))
-                _first(contender)
+                contenders[engine] = _start(engine, name, batch, caches)
             for _ in range(rounds):
                 for contender in contenders.values():
-                    if (answer := _ask(contender, str(calls))) is not None:
-                        contender.medians.append(statistics.median(answer["ms"]))
+                    if times := contender.times(calls):
+                        contender.medians.append(statistics.median(times))
             for contender in contenders.values():
-                if (answer := _ask(contender, "check")) is not None:
-                    contender.error = max(contender.error, answer["error"])
+                contender.check()
     finally:
         for contender in contenders.values():
-            contender.process.kill()
-            contender.process.communicate()
+            contender.end()
     return contenders
 
 
-def _start(engine: str, name: str, batch: int, caches: Path | None) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "bnfx.bench.on_engines.turns", engine, name, str(batch)]
+def _start(engine: str, name: str, batch: int, caches: Path | None) -> Contender:
     given = {} if caches is None else {"TORCHINDUCTOR_CACHE_DIR": str(caches)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        words,
-        stdin=pipe,
-        stdout=pipe,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "BNFX_NATIVE": "1", **given},
-    )
-
-
-def _first(contender: Contender) -> None:
-    try:
-        answer = contender.read()
-    except RuntimeError as error:
-        contender.note = str(error)
-        return
-    contender.first_s, contender.error = answer["first_s"], answer["error"]
-    contender.note = answer["note"]
-
-
-def _ask(contender: Contender, what: str) -> Mapping[str, Any] | None:
-    """Its answer; ``None``, and a note, once it has failed."""
-    if math.isnan(contender.error):
-        return None
-    try:
-        return contender.ask(what)
-    except (OSError, RuntimeError) as error:
-        contender.note, contender.error = str(error), math.nan
-        contender.medians.clear()
-        return None
+    words = ("bnfx.bench.on_engines.turns", engine, name, str(batch))
+    return Contender.started(words, {"BNFX_NATIVE": "1", **given})
 
 
 def ratios(rows: Mapping[tuple[str, int], Mapping[str, Contender]]) -> Iterator[str]:

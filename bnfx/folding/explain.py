@@ -26,13 +26,7 @@ _collected: contextvars.ContextVar[list[GraphReport] | None] = contextvars.Conte
     "bnfx_explain", default=None
 )
 # Dynamo stops compiling code that it has compiled too often, and would show nothing from then on.
-# After a second size it would leave sizes open, so that a report would depend on earlier ones.
-_ANEW = {
-    "recompile_limit": 2**20,
-    "accumulated_recompile_limit": 2**20,
-    "allow_rnn": True,
-    "automatic_dynamic_shapes": False,
-}
+_NO_LIMIT = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20, "allow_rnn": True}
 
 
 def explain(
@@ -76,7 +70,7 @@ def explain(
         with (
             torch.no_grad(),
             torch.random.fork_rng(),
-            torch._dynamo.config.patch(_ANEW),
+            torch._dynamo.config.patch(_NO_LIMIT),
         ):
             # Sizes are those of these inputs: Dynamo would open one that it has seen to vary, so
             # that the answer would depend on what was explained before.

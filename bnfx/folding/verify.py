@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bnfx.errors import CaptureError, VerificationError
 from bnfx.folding.given import ExampleInputs, copied
 from bnfx.passes.fx import Rewritten
+from bnfx.passes.user_warnings import is_users
 from bnfx.torch_private import FakeTensor
-
-_NOT_THE_USERS = tuple(
-    os.path.join(folder, "")
-    for folder in (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
-)
 
 
 def allowed(verify: bool | float, answer: Any) -> float:
@@ -56,9 +51,9 @@ def run_once(model: nn.Module, inputs: ExampleInputs) -> Any:
 
 def _place(error: Exception) -> str:
     """Where in the user's code it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    user = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
-    return f" at {user[-1].filename}:{user[-1].lineno}" if user else ""
+    walked = traceback.walk_tb(error.__traceback__)
+    places = [(frame.f_code.co_filename, line) for frame, line in walked if is_users(frame)]
+    return " at {}:{}".format(*places[-1]) if places else ""
 
 
 def check_answers(

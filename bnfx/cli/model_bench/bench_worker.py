@@ -12,8 +12,6 @@ import copy
 import json
 import resource
 import sys
-import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from bnfx.bench.on_engines.answer_lines import answer_lines
+from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns
 from bnfx.bench.on_engines.contenders import TWIN
 from bnfx.bench.weights_speed import twin_of
 from bnfx.bench.zoo.random_norms import randomise
@@ -31,7 +29,7 @@ from bnfx.cli.checkpoints import WeightsFile
 from bnfx.cli.inputs import make_inputs
 from bnfx.cli.model_bench.bench_ways import WAYS, Packed
 from bnfx.cli.models import load_model
-from bnfx.errors import InnerWarning, SourceError
+from bnfx.errors import SourceError
 from bnfx.folding.verify import relative_error
 
 _WARM_UPS = 3
@@ -89,32 +87,22 @@ def is_fresh(model: nn.Module) -> bool:
 def main() -> None:
     raw = json.loads(sys.argv[1])
     job = Job(**{**raw, "shapes": tuple(raw["shapes"])})
-    tell = answer_lines()
-    try:
-        with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", InnerWarning)
-            model, x = load(job)
-            if job.way.startswith(TWIN):
-                model = twin_of(model)
-            expected = _exact(model, x)
-            loaded = _memory()
-            start = time.perf_counter()
-            run = WAYS[job.way.removeprefix(TWIN)](model, x)
-            run(x)
-            _finish(job)
-            first = time.perf_counter() - start
-            for _ in range(_WARM_UPS):
-                answer = run(x)
-            told = [str(each.message) for each in caught if each.category is InnerWarning]
-            tell(first_s=first, error=_error(answer, expected), note="; ".join(told))
-            for line in sys.stdin:
-                if line.strip() == "check":
-                    tell(error=_error(run(x), expected), memory=_memory() - loaded)
-                else:
-                    tell(ms=[_ms(job, run, x) for _ in range(int(line))])
-    except Exception as error:
-        tell(failed=f"{type(error).__name__}: {error}".strip().splitlines()[0])
-        raise
+
+    def prepare() -> Measured:
+        model, x = load(job)
+        if job.way.startswith(TWIN):
+            model = twin_of(model)
+        expected, loaded = _exact(model, x), _memory()
+        way = WAYS[job.way.removeprefix(TWIN)]
+        return Measured(
+            lambda: way(model, x),
+            x,
+            lambda answer: _error(answer, expected),
+            finish=lambda: _finish(job),
+            more=lambda: {"memory": _memory() - loaded},
+        )
+
+    answer_turns(prepare, _WARM_UPS)
 
 
 def _exact(model: nn.Module, x: Any) -> tuple[torch.Tensor, ...]:
@@ -128,13 +116,6 @@ def _exact(model: nn.Module, x: Any) -> tuple[torch.Tensor, ...]:
 def _error(answer: Any, expected: tuple[torch.Tensor, ...]) -> float:
     leaves = pytree.tree_leaves(answer)
     return relative_error(tuple(each.detach().cpu() for each in leaves), expected)
-
-
-def _ms(job: Job, run: Any, x: Any) -> float:
-    start = time.perf_counter()
-    run(x)
-    _finish(job)
-    return (time.perf_counter() - start) * 1e3
 
 
 def _finish(job: Job) -> None:

@@ -6,13 +6,11 @@ import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bnfx.bench.engines import Contender
+from bnfx.bench.on_engines.contender_process import Contender
 from bnfx.cli.model_bench.bench_ways import LIMIT
 from bnfx.cli.model_bench.bench_worker import Job
 
@@ -121,60 +119,25 @@ def race(
     before = os.getloadavg()[0]
     started: dict[str, Contender] = {}
     times: dict[str, list[float]] = {job.way: [] for job in jobs}
-    memory: dict[str, int] = {}
     try:
         for job in jobs:  # one after the other: the first call is timed as well
             tell(f"compiling: {job.way}")
-            started[job.way] = contender = Contender(_start(job))
-            _attempt(contender, lambda c=contender: _first(c))  # type: ignore[misc]
+            words = ("bnfx.cli.model_bench.bench_worker", json.dumps(asdict(job)))
+            started[job.way] = Contender.started(words)
         tell("timing")
         for _ in range(rounds):
             for way, contender in started.items():
-                if not math.isnan(contender.error):
-                    _attempt(contender, lambda w=way, c=contender: times[w].extend(_turn(c)))  # type: ignore[misc]
-        for way, contender in started.items():
-            if not math.isnan(contender.error):
-                _attempt(contender, lambda w=way, c=contender: memory.update({w: _check(c)}))  # type: ignore[misc]
+                times[way] += contender.times(CALLS)
+        memory = {way: int(each.check().get("memory", 0)) for way, each in started.items()}
     finally:
         for contender in started.values():
-            contender.process.kill()
-            contender.process.communicate()
+            contender.end()
     load = (before, os.getloadavg()[0])
     eager = statistics.median(times.get("eager") or [math.nan])
-    rows = tuple(_row(w, c, times[w], memory.get(w, 0), eager) for w, c in started.items())
+    rows = tuple(_row(w, c, times[w], memory[w], eager) for w, c in started.items())
     threads = torch.get_num_threads()
     first = jobs[0]
     return Race(first.source, first.shapes, first.device, threads, rows, load, tuple(left_out))
-
-
-def _start(job: Job) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "bnfx.cli.model_bench.bench_worker", json.dumps(asdict(job))]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-
-
-def _attempt(contender: Contender, step: Callable[[], None]) -> None:
-    """A way that fails is out of the race, with a note."""
-    try:
-        step()
-    except (RuntimeError, OSError) as error:
-        contender.note, contender.error = str(error), math.nan
-
-
-def _first(contender: Contender) -> None:
-    answer = contender.read()
-    contender.first_s, contender.error = answer["first_s"], answer["error"]
-    contender.note = answer["note"]
-
-
-def _turn(contender: Contender) -> list[float]:
-    return list(contender.ask(str(CALLS))["ms"])
-
-
-def _check(contender: Contender) -> int:
-    answer = contender.ask("check")
-    contender.error = max(contender.error, answer["error"])
-    return int(answer["memory"])
 
 
 def _row(way: str, contender: Contender, ms: list[float], memory: int, eager: float) -> Row:

@@ -106,6 +106,13 @@ class Dependence:
         return isinstance(statement, ast.Pass)
 
 
+def is_identity(node: ast.AST | None) -> bool:
+    """``a is b``, ``a is not b``."""
+    return isinstance(node, ast.Compare) and all(
+        isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops
+    )
+
+
 def is_initialiser(call: ast.Call) -> bool:
     """``nn.init.zeros_(...)``: a fold takes the weights as they are."""
     function = call.func

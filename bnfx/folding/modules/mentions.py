@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from bnfx.folding.modules.computed_names import ANY, bound_names, exactly, is_of, pattern
+from bnfx.folding.modules.dependence import is_identity
 from bnfx.folding.modules.reachable import Function, Reachable, resolve_global
 from bnfx.folding.modules.uses import HARMLESS_CALLS
 from bnfx.folding.modules.walks import BY_NAME, WEIGHTS, Walks
@@ -222,7 +223,7 @@ def _stays(node: ast.Name, parent: ast.AST) -> bool:
         name = getattr(parent.func, "id", "")
         return name in ("super", "getattr", "setattr", "delattr", *HARMLESS_CALLS)
     if isinstance(parent, ast.Compare):
-        return all(isinstance(op, (ast.Is, ast.IsNot)) for op in parent.ops)
+        return is_identity(parent)
     return isinstance(parent, (ast.Return, ast.Expr, ast.FormattedValue))
 
 

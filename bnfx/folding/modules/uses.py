@@ -7,6 +7,7 @@ import ast
 from bnfx.folding.modules.dependence import (
     HARMLESS_METHODS,
     Dependence,
+    is_identity,
     is_initialiser,
     sets_weights_up,
 )
@@ -57,13 +58,13 @@ class Uses(Dependence):
         """Whether what the code does with a module neither runs nor keeps nor changes it."""
         parent = self.parents.get(node)
         if isinstance(parent, ast.Compare):
-            return _is_identity(parent)
+            return is_identity(parent)
         if isinstance(parent, ast.FormattedValue):
             return self.decides_nothing(parent)
         if isinstance(parent, ast.Call) and parent.func is not node:
             name = getattr(parent.func, "id", "")
             if name == "getattr" and len(parent.args) == 3 and parent.args[0] is node:
-                return _is_identity(self.parents.get(parent)) and self.decides_nothing(parent)
+                return is_identity(self.parents.get(parent)) and self.decides_nothing(parent)
             if name in HARMLESS_CALLS:
                 return name in ("id", "len") or self.decides_nothing(parent)
             return is_initialiser(parent) or self._is_set_up_by(parent)
@@ -86,7 +87,7 @@ class Uses(Dependence):
             if parent.attr in _FACTS:
                 return isinstance(parent.ctx, ast.Load) or parent.attr == "requires_grad"
             return (isinstance(above, ast.Call) and is_initialiser(above)) or (
-                _is_identity(above) and self.decides_nothing(parent)
+                is_identity(above) and self.decides_nothing(parent)
             )
         if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "getattr":
             return self.is_harmless(parent)
@@ -178,9 +179,3 @@ class Uses(Dependence):
             or isinstance(parent, ast.Compare)
             or (isinstance(parent, ast.Subscript) and parent.slice is use)
         )
-
-
-def _is_identity(node: ast.AST | None) -> bool:
-    return isinstance(node, ast.Compare) and all(
-        isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from bnfx.folding.modules.dependence import SELVES, sets_weights_up
+from bnfx.folding.modules.dependence import SELVES, is_identity, sets_weights_up
 from bnfx.folding.modules.reachable import Function
 from bnfx.folding.modules.uses import Uses
 
@@ -131,7 +131,7 @@ class Walks(Uses):
     def _is_fact(self, node: ast.AST) -> bool:
         parent = self.parents.get(node)
         if isinstance(parent, ast.Compare):
-            return all(isinstance(op, (ast.Is, ast.IsNot)) for op in parent.ops)
+            return is_identity(parent)
         return isinstance(parent, ast.Attribute) and parent.attr in _WEIGHT_FACTS
 
     def is_harmless_walk(self, node: ast.Attribute) -> bool:

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import fx
 
 from bnfx.inner.engines.aten_graph import signature, weights_signature
 from bnfx.native.cxx import cache_folder
+from bnfx.report.output import write_whole
 
 log = logging.getLogger("bnfx")
 
@@ -54,9 +54,7 @@ def write(key: str, times: Mapping[str, float]) -> None:
     try:
         path = _path(key)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump({"milliseconds": dict(times)}, file)
-        Path(file.name).replace(path)
+        write_whole(path, json.dumps({"milliseconds": dict(times)}))
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         log.info("bnfx: a choice of engine could not be kept: %r", error)
 

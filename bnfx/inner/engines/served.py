@@ -92,11 +92,10 @@ class Served:
         if built.run is None:
             raise EngineRefusal(f"{self._engine.name} does not take the graph")
         try:
-            outputs = self._compared(built, args, self._in_torch(args))
+            self._built[signature(args)] = self._compared(built, args, self._in_torch(args))
         except Exception as error:
             why = f"{self._engine.name} answers otherwise than PyTorch: {error}"
             raise EngineRefusal(why) from None
-        self._built[signature(args)] = replace(built, wide=None, outputs=outputs, checked=True)
 
     def __call__(self, *args: Any) -> Any:
         built = self._built.get(signature(args))
@@ -178,14 +177,13 @@ class Served:
         if built.run is None:
             return _IN_TORCH
         try:
-            outputs = self._compared(built, args, theirs)
+            return self._compared(built, args, theirs)
         except Exception as error:
             self._warn(f"it answers otherwise than PyTorch, which runs the graph: {error}")
             return _IN_TORCH
-        return replace(built, wide=None, outputs=outputs, checked=True)
 
-    def _compared(self, built: Built, args: Sequence[Any], theirs: Any) -> tuple[Output, ...]:
-        """How the engine's outputs are those that PyTorch gave.
+    def _compared(self, built: Built, args: Sequence[Any], theirs: Any) -> Built:
+        """What serves from now on, as its outputs are those that PyTorch gave.
 
         Raises:
             EngineRefusal: if they are not.
@@ -210,7 +208,7 @@ class Served:
                 problem = problem or "infinite in other places"
             if problem is not None:
                 raise EngineRefusal(problem)
-        return tuple(outputs)
+        return replace(built, wide=None, outputs=tuple(outputs), checked=True)
 
     def _warn(self, message: str) -> None:
         log.warning("bnfx: %s: %s", self._engine.name, message)

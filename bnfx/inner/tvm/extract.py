@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from bnfx.inner.tvm.part import laid_out
 from bnfx.inner.tvm.placement import Placement
 from bnfx.inner.tvm.views import is_view, leaving
 from bnfx.passes.fx.lowering.bind import attribute
@@ -70,9 +71,11 @@ def extracted(
             for node in nodes:
                 whole.copy(node)
                 if _is_viewed(node):
+                    # A few operators of PyTorch's give other strides than they tell, group_norm of
+                    # channels_last for one; a view chosen by what was told may not exist then.
                     strides = tuple(map(int, node.meta["val"].stride()))
                     whole.values[node] = whole.graph.call_function(
-                        _with_strides, (whole.values[node], strides)
+                        laid_out, (whole.values[node], strides, False)
                     )
             continue
         part, inputs, outputs = _part(original, nodes)
@@ -92,18 +95,6 @@ def _is_viewed(node: fx.Node) -> bool:
     """Whether there are views of what a call makes."""
     fresh = not is_view(node) and isinstance(node.meta.get("val"), torch.Tensor)
     return fresh and any(map(is_view, node.users))
-
-
-def _with_strides(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
-    """A tensor with the strides that its fake tensor had, by which its views were chosen.
-
-    A few operators of PyTorch's give other strides than they tell, ``native_group_norm`` of
-    channels_last for one; a view may not exist then.
-    """
-    if value.stride() == strides:
-        return value
-    out = torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device)
-    return out.copy_(value)
 
 
 def _getitem(values: Any, at: int) -> Any:

@@ -55,9 +55,15 @@ def current_call() -> CompiledCall | None:
     return _call_of(_entry_below(sys._getframe(1)))
 
 
-def within_any_call() -> bool:
-    """Whether a compiled call is on this thread's stack, of whatever backend."""
-    return _entry_below(sys._getframe(1)) is not None
+def nearest_call() -> tuple[bool, CompiledCall | None]:
+    """Whether a compiled call is on this thread's stack, of whatever backend; and the innermost, if
+    bnfx compiled it.
+
+    Raises:
+        OptionError: if its options are not valid.
+    """
+    entry = _entry_below(sys._getframe(1))
+    return entry is not None, _call_of(entry)
 
 
 def call_of_another_thread(module: nn.Module) -> CompiledCall | None:

@@ -20,10 +20,9 @@ from bnfx.options import Options
 from bnfx.passes.user_warnings import warn
 from bnfx.sync.graphs.compiled_call import (
     call_of_another_thread,
-    current_call,
+    nearest_call,
     path_in,
     path_in_call,
-    within_any_call,
 )
 from bnfx.sync.graphs.compiled_models import compiled_model_of
 from bnfx.sync.graphs.state import current_state
@@ -63,17 +62,16 @@ def peers_outside(module: nn.Module) -> Peers | None:
     Raises:
         SyncError: if ``sync="require"`` cannot be met.
     """
-    call = None if _everywhere else current_call()
+    is_within, call = (True, None) if _everywhere else nearest_call()
     if _everywhere:
         options = _everywhere[-1]
     elif call is not None:
         options = call.options
     elif is_recomputing() and module in _shared:
         options = _shared[module]
+    elif is_within or (found := _options_without_a_call(module)) is None:
+        return None
     else:
-        found = _options_without_a_call(module)
-        if found is None:
-            return None
         options = found
     if options.sync == "off":
         return None
@@ -100,8 +98,6 @@ def path_of(module: nn.Module) -> str:
 
 def _options_without_a_call(module: nn.Module) -> Options | None:
     """Those of the compiled model that the layer is a part of, where it is called by itself."""
-    if within_any_call():
-        return None
     call = None if peers_of() is None else call_of_another_thread(module)
     if call is not None:
         _refuse_threads(module, call.options)
