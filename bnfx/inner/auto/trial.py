@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from bnfx.errors import OptionError
 from bnfx.inner.auto import choices
 from bnfx.inner.base import ENGINES, KEPT, Compiled, EngineRefusal, Inner
-from bnfx.inner.engines.as_inner import sized
+from bnfx.inner.engines.as_inner import first_line, sized
 from bnfx.inner.engines.served import Served
 from bnfx.options import nearest
 from bnfx.torch_private import FakeTensor
@@ -131,7 +131,7 @@ class _Trial:
                 self.built(name).verify(examples)
             except Exception as refusal:
                 self._built.pop(name, None)
-                refusals.append(str(refusal).splitlines()[0])
+                refusals.append(first_line(refusal))
                 log.info("bnfx: %s is not tried", name, exc_info=True)
         if not self._built:
             raise EngineRefusal("no engine takes the graph: " + "; ".join(refusals), quiet=True)
