@@ -272,3 +272,15 @@ def test_pruned_layers_fold_as_explain_says() -> None:
         targets = [str(node.target) for node in graph.graph.nodes]
         assert not any("batch_norm" in target for target in targets)
         assert relative(graph(X.float()), model(X.float())) < 1e-5
+
+
+def test_example_inputs_keep_their_marks() -> None:
+    """Torch notes on them which sizes it left open, and would open those for the user, too."""
+    model = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).eval()
+    plain, marked = torch.randn(2, 3, 6, 7), torch.randn(2, 3, 6, 7)
+    torch._dynamo.mark_dynamic(marked, 0)
+    for x in (plain, marked):
+        before = {name: str(value) for name, value in vars(x).items()}
+        bnfx.fold(model, x, keep="graph")
+        bnfx.explain(model, x)
+        assert {name: str(value) for name, value in vars(x).items()} == before

@@ -117,10 +117,15 @@ def _lift_body(
     given: dict[str, Source] = {}
     tensors: dict[str, torch.Tensor] = {}
     for placeholder, operand in body.pairs()[body.varying :]:
-        source = lifted.sources.resolve(operand, "operand") if isinstance(operand, fx.Node) else 0
+        if not isinstance(operand, fx.Node):
+            continue
+        source: Any = lifted.sources.resolve(operand, "operand")
+        if isinstance(source, Source):
+            tensors[placeholder.name] = lifted.tensors[source.name]
+        else:  # a number, such as eps where all is dynamic
+            source = lifted.sources.resolve_scalar(operand, "operand")
         if isinstance(source, Source):
             given[placeholder.name] = source
-            tensors[placeholder.name] = lifted.tensors[source.name]
     inner = Scope(
         given, f"{scope.attributes}{body.path}.", f"{scope.computed}{node.name}/{body.at}/"
     )

@@ -140,6 +140,9 @@ class Sources:
         """A Python number, or one that Dynamo hands in at run time (``eps`` under dynamic=True)."""
         if isinstance(argument, (int, float)) and not isinstance(argument, bool):
             return Scalar(float(argument))
+        if isinstance(argument, fx.Node) and argument.name not in self._parameters:
+            if (given := self.scope.given.get(argument.name)) is not None:
+                return given
         if isinstance(argument, fx.Node) and argument.target == "item":
             (leaf,) = argument.all_input_nodes
             if leaf.op == "placeholder" and leaf.name in self._scalars:
