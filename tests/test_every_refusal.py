@@ -245,7 +245,7 @@ def test_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("a fault on purpose")
 
     module = fx.symbolic_trace(Small(pair))
-    monkeypatch.setattr(importlib.import_module("bnfx.passes.fx.rewrite"), "lower", fail)
+    monkeypatch.setattr(importlib.import_module("bnfx.passes.fx.rewrite"), "lower_nest", fail)
     with pytest.warns(bnfx.RewriteWarning, match="a fault on purpose"):
         report = read(module)
     assert {r.code for v in report.verdicts for r in v.refusals} == {Code.INTERNAL_ERROR}

@@ -140,11 +140,12 @@ class Sources:
         """A Python number, or one that Dynamo hands in at run time (``eps`` under dynamic=True)."""
         if isinstance(argument, (int, float)) and not isinstance(argument, bool):
             return Scalar(float(argument))
-        if isinstance(argument, fx.Node) and argument.name not in self._parameters:
-            if (given := self.scope.given.get(argument.name)) is not None:
+        if isinstance(argument, fx.Node):
+            read = argument.target == "item"
+            leaf = argument.all_input_nodes[0] if read else argument
+            given = self.scope.given.get(leaf.name)
+            if given is not None and leaf.name not in self._parameters:
                 return given
-        if isinstance(argument, fx.Node) and argument.target == "item":
-            (leaf,) = argument.all_input_nodes
             if leaf.op == "placeholder" and leaf.name in self._scalars:
                 value = self._scalars[leaf.name]
                 self.tensors[leaf.name] = value
