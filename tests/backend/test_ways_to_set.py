@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from support import Capture, randomise, relative
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+
+import bnfx
 
 MODES = ("live", "frozen", "auto", "traced")
 SIZES = ((2, 3, 8, 8), (3, 3, 8, 8), (1, 3, 12, 9), (5, 3, 7, 11))
@@ -53,7 +56,7 @@ def agree(compiled: Callable[..., Any], model: Callable[..., Any], x: torch.Tens
 
 
 @pytest.mark.skipif(
-    not hasattr(torch.compiler, "set_default_backend"), reason="torch 2.13 and newer have it"
+    not hasattr(torch.compiler, "set_default_backend"), reason="this torch has no such function"
 )
 def test_the_default_backend() -> None:
     model, x = Net(), image(2, 3, 8, 8)
@@ -165,3 +168,16 @@ def test_compiled_in_place() -> None:
     for each in (model, twin):
         change(each)
     agree(model, twin, x)
+
+
+@pytest.mark.parametrize("weights", ["live", "frozen", "auto"])
+def test_ahead_of_time_compilation(weights: str, tmp_path: Path) -> None:
+    model, x = Net(), image(2, 3, 8, 8)
+    options = {"inner": "eager", "weights": weights}
+    compiled: Any = torch.compile(model, backend="bnfx", fullgraph=True, options=options)
+    function = compiled.forward.aot_compile(((x,), {}))
+    for _ in range(2):
+        assert relative(function(model, x), model(x)) < 1e-14
+        change(model)
+    with pytest.raises(bnfx.BnfxError, match=r"cannot be saved.*compile_package"):
+        function.save_compiled_function(str(tmp_path / "saved"))

@@ -17,6 +17,7 @@ from torch.nn.utils import prune
 import bnfx
 
 X = torch.randn(2, 3, 7, 7, dtype=torch.float64)
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 class Two(nn.Module):
@@ -115,6 +116,10 @@ KINDS += [Flag, Or, Traced, OfParameter]
 def test_decisions_go_where_the_call_goes(kind: type[nn.Module]) -> None:
     model = randomise(kind()).eval().double()
     with torch.no_grad():
+        if kind is ByIndex and TORCH < (2, 12):  # Dynamo knows no index that is a bool
+            with pytest.raises(bnfx.CaptureError, match="in one graph"):
+                bnfx.fold(model, X, keep="graph")
+            return
         folded = bnfx.fold(model, X, keep="graph", verify=False)
         assert relative(folded(X), model(X)) < 1e-12
         try:
