@@ -171,8 +171,9 @@ MEANINGS: dict[Code, Meaning] = {
         "Pass example inputs, or compile: tracing sees the arithmetic inside.",
     ),
     Code.NESTED_GRAPH: Meaning(
-        "The BatchNorm stands in a nested graph (torch.cond, a checkpointed block).",
-        "None yet; it is left as it is.",
+        "The BatchNorm stands in a graph that an op runs: one of an exported program, or of an op "
+        "other than torch.cond, map, scan, while_loop, checkpoints and nested_compile_region.",
+        "Instead of the exported program, compile the model. Elsewhere none; it is left as it is.",
     ),
     Code.NON_FINITE: Meaning(
         "A statistic or a folded value is NaN or infinite (a negative variance gives NaN too).",

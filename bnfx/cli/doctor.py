@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from bnfx.extras import page_packages_missing
+from bnfx.torch_versions import doubt
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at this machine. Imports torch and TVM if they are there; compiles nothing."""
     findings = [Finding("Python", "python", sys.version_info >= (3, 10), sys.version.split()[0])]
-    findings.append(_package("PyTorch", "torch", 'pip install "bnfx[torch]"'))
+    findings.append(_torch())
     if findings[-1].works:
         findings += [*_compilers(), *_engines(), *_groups(), *_cuda()]
     findings += _tvm()
@@ -64,6 +65,13 @@ def render(findings: list[Finding], as_json: bool) -> str:
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def _torch() -> Finding:
+    """Its version, and whether bnfx is tested with that."""
+    found = _package("PyTorch", "torch", 'pip install "bnfx[torch]"')
+    why = doubt(found.detail) if found.works else None
+    return found if why is None else replace(found, detail=f"{found.detail}, {why}")
 
 
 def _page() -> Finding:

@@ -33,6 +33,7 @@ from bnfx.weights.choice import described, forms
 from bnfx.weights.folded import FoldedSets, FoldedState
 from bnfx.weights.freezing import Budget, Patience
 from bnfx.weights.programs import Programs
+from bnfx.weights.unsaved import Unsaved
 
 log = logging.getLogger("bnfx")
 
@@ -46,7 +47,7 @@ class _Folded:
     weights: Sequence[torch.Tensor] = ()
 
 
-class FoldedFunction:
+class FoldedFunction(Unsaved):
     """What Dynamo calls in place of the captured graph.
 
     Args:

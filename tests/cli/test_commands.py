@@ -21,6 +21,8 @@ from support import relative
 from typer.testing import CliRunner, Result
 
 from bnfx.cli import app
+from bnfx.cli.doctor import examine
+from bnfx.torch_versions import NEWEST, OLDEST, doubt
 
 ROOT = Path(__file__).parents[2]
 NET = """
@@ -315,6 +317,27 @@ def test_doctor() -> None:
     assert findings["gloo"]["works"] is torch.distributed.is_gloo_available()
     assert findings["GPU"]["works"] is torch.cuda.is_available()
     assert all(found["detail"] for found in findings.values())
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        (f"{OLDEST[0]}.{OLDEST[1]}.0+cu130", None),
+        (f"{NEWEST[0]}.{NEWEST[1]}.7", None),
+        (f"{NEWEST[0]}.{NEWEST[1] + 1}.0", "newer than"),
+        (f"{NEWEST[0] + 1}.0.0a0+git12", "newer than"),
+        (f"{OLDEST[0]}.{OLDEST[1] - 1}.1", "older than"),
+        ("version unknown", None),
+    ],
+)
+def test_torches_that_are_not_tested(version: str, says: str | None) -> None:
+    why = doubt(version)
+    assert why is None if says is None else str(why).startswith(says)
+
+
+def test_doctor_says_whether_torch_is_tested() -> None:
+    (found,) = [each for each in examine() if each.area == "PyTorch"]
+    assert found.detail.partition(", ")[2] == (doubt(torch.__version__) or "")
 
 
 @pytest.mark.parametrize("command", ["explain", "fold", "bench", "doctor", "demo"])

@@ -21,6 +21,7 @@ from bnfx.errors import CaptureError
 from bnfx.folding.capturing.plain_graph import plain_graph
 from bnfx.folding.capturing.recurrent_shapes import recurrent_shapes
 from bnfx.folding.capturing.state_changes import StateError, check_side_effects
+from bnfx.folding.capturing.tensor_marks import marks_kept
 from bnfx.folding.given import WAY_OUT
 from bnfx.passes.fx.metadata import readable_path, value_of
 from bnfx.torch_private import export_to_torch_ir
@@ -49,7 +50,8 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     first: Exception | None = None
     for sizes in (_open(bound, {}), None):
         try:
-            return _captured(model, bound, sizes)
+            with marks_kept((bound.args, bound.kwargs)):
+                return _captured(model, bound, sizes)
         except StateError:
             raise
         except Exception as error:
