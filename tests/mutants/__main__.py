@@ -7,6 +7,7 @@ stopped and goes on later. Survivors stand at the end; docs/reliability.md argue
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import time
@@ -34,6 +35,7 @@ def main() -> None:
     began = time.monotonic()
     total: Counter[str] = Counter()
     survivors: list[str] = []
+    passing: set[tuple[str, ...]] = set()
     for path in files(chosen.files):
         found: Counter[str] = Counter()
         for mutant in list(mutants((ROOT / path).read_text()))[: chosen.limit]:
@@ -43,6 +45,9 @@ def main() -> None:
                 if time.monotonic() - began > chosen.seconds:
                     found["not tried"] += 1
                     continue
+                if suite_of(path) not in passing:
+                    _check_tests(path)
+                    passing.add(suite_of(path))
                 row = _try(path, mutant)
                 known[key] = row
                 _append(chosen.kept, {"key": key, **row})
@@ -55,6 +60,14 @@ def main() -> None:
     tried = total["killed"] + total["survived"]
     score = 100 * total["killed"] / tried if tried else 0.0
     print(f"{_words(total)}: {score:.1f} % of {tried} killed")
+
+
+def _check_tests(path: str) -> None:
+    """Tests that fail anyway would kill every mutant."""
+    source = ast.unparse(ast.parse((ROOT / path).read_text()))
+    outcome = trial(path, source, suite_of(path))
+    if outcome.killed:
+        raise SystemExit(f"the tests of {path} fail as it is ({outcome.how}): {suite_of(path)}")
 
 
 def _try(path: str, mutant: Mutant) -> dict[str, Any]:

@@ -54,10 +54,16 @@ def mutants(source: str) -> Iterator[Mutant]:
 
 def _places(tree: ast.AST) -> Iterator[tuple[Callable[[ast.AST], None], ast.AST]]:
     """Each node below ``tree``, and what puts another in its place."""
+    decorators = {  # whether a class is frozen is no guard
+        node
+        for owner in ast.walk(tree)
+        for decorator in getattr(owner, "decorator_list", ())
+        for node in ast.walk(decorator)
+    }
     for parent in ast.walk(tree):
+        if parent in decorators:
+            continue
         for name, value in ast.iter_fields(parent):
-            if name == "decorator_list":  # whether a class is frozen is no guard
-                continue
             if isinstance(value, ast.AST):
                 yield partial(setattr, parent, name), value
             elif isinstance(value, list):

@@ -79,7 +79,7 @@ def _replace(path: str, source: str) -> None:
 
 def prepare() -> None:
     """Import once what all trials need, and nothing of bnfx."""
-    for name in ("hypothesis", "numpy", "torch", "torch._dynamo", "torch.export"):
+    for name in ("numpy", "torch", "torch._dynamo", "torch.export"):
         importlib.import_module(name)
     sys.modules["torch"].set_num_threads(1)
     loaded = [name for name in sys.modules if name.split(".")[0] == "bnfx"]

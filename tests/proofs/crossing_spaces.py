@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from neutral_run import applied
-from proofs.exact import Dims, Exact, Space, integers, subsets, varying
+from proofs.exact import Dims, Exact, Space, each, integers, subsets, varying
 
 from bnfx.passes.algebra import BroadcastAffine, Evaluator, Scalar
 from bnfx.passes.crossing import (
@@ -199,15 +199,15 @@ def _chains() -> Iterator[Crossing]:
         )
         dims = (2, out * r * r, high, wide)
         yield Crossing(shuffle, dims, lambda x, r=r: F.pixel_shuffle(x, r))
-    for groups, each in itertools.product((1, 2, 3), (1, 2, 3)):
+    for groups, width in itertools.product((1, 2, 3), (1, 2, 3)):
         turned = Chain(
             (
-                (Reshape(), (2, groups, each, 3)),
-                (Permute((0, 2, 1, 3)), (2, each, groups, 3)),
-                (Reshape(), (2, groups * each, 3)),
+                (Reshape(), (2, groups, width, 3)),
+                (Permute((0, 2, 1, 3)), (2, width, groups, 3)),
+                (Reshape(), (2, groups * width, 3)),
             )
         )
-        dims = (2, groups * each, 3)
+        dims = (2, groups * width, 3)
         yield Crossing(turned, dims, lambda x, g=groups: _turned(x, g))
 
 
@@ -257,9 +257,9 @@ def _spaces() -> Iterator[Space]:
         ("Window", "means, maxima, pools; all sets of axes", _windows, 40),
         ("Chain", "pixel and channel shuffles", _chains, 40),
     ):
-        yield Space(name, bound, lambda c=crossings: _with_maps(c()), check, every)
+        yield Space(name, bound, each(lambda c=crossings: _with_maps(c())), check, every)
     yield Space(
-        "Homogeneous", "all numbers from -3 to 3, scales 0 to 3", _by_order, check_by_order, 9
+        "Homogeneous", "all numbers from -3 to 3, scales 0 to 3", each(_by_order), check_by_order, 9
     )
 
 

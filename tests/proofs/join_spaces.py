@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from proofs.exact import Exact, Space, prove
+from proofs.exact import Exact, Space, each, prove
 
 from bnfx.passes.algebra import BroadcastAffine, Conv
 from bnfx.passes.crossing import Identity, Select
@@ -139,14 +139,14 @@ SPACES = (
     Space(
         move_affine.RULE.name,
         "back: all programs of up to 3 joins, slices and copies",
-        lambda: _cases(2, 3),
+        each(lambda: _cases(2, 3)),
         check_back,
         400,
     ),
     Space(
         move_affine.RULE.name,
         "on: all programs of up to 3 joins, slices and copies",
-        lambda: _cases(2, 3),
+        each(lambda: _cases(2, 3)),
         check_forward,
         300,
     ),

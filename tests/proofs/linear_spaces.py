@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from neutral_run import linear
-from proofs.exact import Exact, Space, prove, subsets, varying
+from proofs.exact import Exact, Space, each, prove, subsets, varying
 from proofs.operators import Layer, Operator, layers, of_rank, rank_1
 
 from bnfx.passes.algebra import BroadcastAffine, Evaluator
@@ -122,7 +122,7 @@ def _spaces() -> Iterator[Space]:
         yield Space(
             rule,
             "dense: up to 4 features, ranks 1 to 4, all forms of a map",
-            lambda: _sides(layers(), True),
+            each(lambda: _sides(layers(), True)),
             check,
             40,
         )
@@ -130,7 +130,7 @@ def _spaces() -> Iterator[Space]:
             yield Space(
                 rule,
                 f"{kind}, rank 1: all attributes to 3, channels to 4",
-                lambda transposed=transposed: _sides(rank_1(transposed), False),
+                each(lambda transposed=transposed: _sides(rank_1(transposed), False)),
                 check,
                 500,
             )
@@ -138,8 +138,8 @@ def _spaces() -> Iterator[Space]:
                 rule,
                 f"{kind}, rank 2: "
                 + ("each 11th pair of axes" if transposed else "all pairs of axes"),
-                lambda transposed=transposed: _sides(
-                    of_rank(2, transposed, 11 if transposed else 1), False
+                lambda step, transposed=transposed: _sides(
+                    of_rank(2, transposed, step * (11 if transposed else 1)), False
                 ),
                 check,
                 3000,
@@ -147,8 +147,8 @@ def _spaces() -> Iterator[Space]:
             yield Space(
                 rule,
                 f"{kind}, rank 3: a sample",
-                lambda transposed=transposed: _sides(
-                    of_rank(3, transposed, 300_007 if transposed else 40_009), False
+                lambda step, transposed=transposed: _sides(
+                    of_rank(3, transposed, step * (300_007 if transposed else 40_009)), False
                 ),
                 check,
                 200,
@@ -157,7 +157,7 @@ def _spaces() -> Iterator[Space]:
         yield Space(
             rule,
             "every set of axes of scale and shift, ranks 2 to 5, equal sizes",
-            _axes,
+            each(_axes),
             lambda case, after=after: check_axes(case, after),
             37,
         )
@@ -166,7 +166,7 @@ def _spaces() -> Iterator[Space]:
         yield Space(
             "definition",
             f"{kind}, rank 1: the matrix, by PyTorch",
-            lambda transposed=transposed: rank_1(transposed),
+            each(lambda transposed=transposed: rank_1(transposed)),
             check_definition,
             400,
         )

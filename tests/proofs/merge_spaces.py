@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from neutral_run import outputs
-from proofs.exact import Dims, Exact, Space, integers, prove, small, subsets, varying
+from proofs.exact import Dims, Exact, Space, each, integers, prove, small, subsets, varying
 from proofs.operators import SIDES, UP_TO_3, Axis, Operator, conv_axes
 
 from bnfx.passes.algebra import BroadcastAffine, ChannelAffine, Scalar, average
@@ -252,37 +252,36 @@ def check_norm(case: Any) -> str:
 
 
 def _spaces() -> Iterator[Space]:
-    parallel = merge_parallel_linear.RULE.name
-    yield Space(
-        parallel,
-        "rank 1: all pairs of attributes to 3 with equal outputs",
-        lambda: _parallel(1, 1),
-        check_parallel,
-        150,
-    )
-    yield Space(
-        parallel,
-        "rank 2: each 3001st pair of pairs",
-        lambda: _parallel(2, 3001),
-        check_parallel,
-        999,
-    )
-    yield Space(parallel, "beside the input, a map, an average pool: rank 1", _arms, check_arm, 40)
-    serial = merge_serial_linear.RULE.name
-    yield Space(
-        serial,
-        "rank 1: all attributes to 3, channels to 4",
-        lambda: _serial(1, 1, 4),
-        check_serial,
-        100,
-    )
-    yield Space(serial, "rank 2: each 101st", lambda: _serial(2, 101, 1), check_serial, 999)
-    yield Space(
-        merge_affines.RULE.name, "ranks 1 to 3: all axes of all four sides", _maps, check_maps, 70
-    )
-    yield Space(
-        lower_batch_norm.RULE.name, "all small statistics, on each axis", _norms, check_norm, 4
-    )
+    parallel, serial = merge_parallel_linear.RULE.name, merge_serial_linear.RULE.name
+    maps, lowering = merge_affines.RULE.name, lower_batch_norm.RULE.name
+    for rule, bound, cases, check, every in (
+        (
+            parallel,
+            "rank 1: all pairs of attributes to 3 with equal outputs",
+            lambda step: _parallel(1, step),
+            check_parallel,
+            150,
+        ),
+        (
+            parallel,
+            "rank 2: each 3001st pair of pairs",
+            lambda step: _parallel(2, 3001 * step),
+            check_parallel,
+            999,
+        ),
+        (parallel, "rank 1: beside the input, a map, a pool", each(_arms), check_arm, 40),
+        (
+            serial,
+            "rank 1: all attributes to 3, channels to 4",
+            lambda step: _serial(1, step, 4),
+            check_serial,
+            100,
+        ),
+        (serial, "rank 2: each 101st", lambda step: _serial(2, 101 * step, 1), check_serial, 999),
+        (maps, "all axes of four sides, ranks 1 to 3", each(_maps), check_maps, 70),
+        (lowering, "all small statistics, on each axis", each(_norms), check_norm, 4),
+    ):
+        yield Space(rule, bound, cases, check, every)
 
 
 SPACES = tuple(_spaces())
