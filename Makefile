@@ -98,8 +98,8 @@ prove: $(STAMP)  ## each rule on every small shape, and the battery, to the last
 mutants: $(STAMP)  ## break each guard in turn; a test must fail (docs/reliability.md)
 	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
 
-fuzz: $(STAMP)  ## thousands of random networks and damaged files, for a nightly run
-	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/weights/test_random.py tests/relax/test_random.py
+fuzz: $(STAMP)  ## random networks, equivalent ones, weights, damaged files, for SECONDS (1800)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
 fuzz-relay: $(RELAY_STAMP)  ## thousands of random Relay modules, for a nightly run
 	BNFX_FUZZ=3000 $(RELAY_BIN)/python -m pytest tests/relay/test_random.py
