@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help site figures compare demo test test-all test-main test-relay test-tvm-versions test-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay clean
+.PHONY: help site figures compare demo test test-all test-main test-relay test-tvm-versions test-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay prove mutants faults clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -93,8 +93,17 @@ SECONDS ?= 1800
 soak: $(STAMP)  ## threads call one model while another writes to it, for SECONDS (1800)
 	$(BIN)/python -m bnfx.bench.soak --seconds $(SECONDS)
 
-fuzz: $(STAMP)  ## thousands of random networks and damaged files, for a nightly run
-	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/weights/test_random.py tests/relax/test_random.py
+# PROVE_ARGS="--step 10" takes each tenth case, "--only merge" the rules so named.
+prove: $(STAMP)  ## each rule on every small shape, and the battery, to the last bit (docs/reliability.md)
+	PYTHONPATH=tests $(BIN)/python -m proofs $(PROVE_ARGS)
+	$(BIN)/python -m pytest -q -m 'heavy or not heavy' tests/proofs
+
+# It can be stopped and goes on later. MUTANTS="passes/crossing --again", "--seconds 600".
+mutants: $(STAMP)  ## break each guard in turn; a test must fail (docs/reliability.md)
+	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
+
+fuzz: $(STAMP)  ## random networks, equivalent ones, weights, damaged files, for SECONDS (1800)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
 fuzz-relay: $(RELAY_STAMP)  ## thousands of random Relay modules, for a nightly run
 	BNFX_FUZZ=3000 $(RELAY_BIN)/python -m pytest tests/relay/test_random.py
