@@ -20,24 +20,20 @@ _NORM = tvm.ir.Op.get("relax.nn.batch_norm")
 @relax.expr_functor.mutator
 class _Widener(relax.PyExprMutator):  # type: ignore[misc]
     def visit_call_(self, expr: Expr) -> Expr:
-        expr = super().visit_call_(expr)
+        new = super().visit_call_(expr)
         if not (expr.op == _NORM and _is_half(expr.args[0])):
-            return expr
-        wide = [self._cast(arg, "float32") for arg in expr.args]
-        whole = self.builder_.emit(call(_NORM, wide, expr))
-        parts = [self.builder_.emit(relax.TupleGetItem(whole, part)) for part in range(3)]
+            return new
+        whole = self.builder_.emit(call(_NORM, [self._cast(x, "float32") for x in new.args], new))
+        parts = (self.builder_.emit(relax.TupleGetItem(whole, part)) for part in range(3))
+        kinds = tensor_types(type_of(expr))
         return relax.Tuple(
-            [self._cast(part, _dtype(old)) for part, old in zip(parts, _types(expr), strict=True)]
+            [self._cast(part, _dtype(kind)) for part, kind in zip(parts, kinds, strict=True)]
         )
 
     def _cast(self, value: Expr, dtype: str) -> Expr:
         if _dtype(type_of(value)) == dtype:
             return value
         return self.builder_.emit(relax.op.astype(value, dtype))
-
-
-def _types(expr: Expr) -> list[Any]:
-    return list(tensor_types(type_of(expr)))
 
 
 def _dtype(kind: Any) -> str:

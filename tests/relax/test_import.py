@@ -204,7 +204,8 @@ def test_a_half_batch_norm_alone() -> None:
 @pytest.mark.parametrize("rules", ["all", "none"])
 def test_a_half_batch_norm_that_stays_is_half(rules: str) -> None:
     """TVM's own build answers in float32, and cannot build what reads that as float16."""
-    model = randomised(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), nn.Sigmoid())).half()
+    norms = (nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    model = randomised(nn.Sequential(nn.ReLU(), *norms, nn.Sigmoid())).half()
     x = torch.randn(*X2).half()
     module = bnfx.tvm.from_torch(model, x)
     (ours,) = Runner(bnfx.tvm.build(module, TARGET, rules=rules))(x)
