@@ -462,10 +462,12 @@ def test_numbers_that_change_are_inputs() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InnerWarning)
         run = _compiled(f)
-        for number in (2.0, 0.5, 3.25, -1.0):
-            ours = run(V, number)
+        for number in (2.0, 0.5, 3.25, -1.0, 0.0, -0.0, float("nan"), 1e-50):
+            ours, theirs = run(HOLES, number), f(HOLES, number)
             assert ours.dtype is torch.float32
-            torch.testing.assert_close(ours, f(V, number))
+            torch.testing.assert_close(ours, theirs, equal_nan=True)
+            zeros = theirs == 0
+            assert torch.equal(ours[zeros].signbit(), theirs[zeros].signbit())
 
 
 @torch.no_grad()
