@@ -127,11 +127,12 @@ class TvmPart(nn.Module):
 
 
 def _built(module: Any, settings: Settings) -> Runner:
+    """Folded it is already, by the user's rules."""
     target = settings.target
+    options: dict[str, Any] = {}
     if settings.database is not None:
-        executable = build.build(tuned(module, settings), target, relax_pipeline="default")
-    else:
-        executable = build.build(module, target)
+        module, options = tuned(module, settings), {"relax_pipeline": "default"}
+    executable = build.build(module, target, rules="none", **options)
     return Runner(executable, _device(target), owned=False)
 
 

@@ -78,7 +78,7 @@ class PerSize:
         if isinstance(value, torch.Tensor):
             fixed = id(value) if id(value) in self._fixed else None
             return (tuple(value.shape), value.stride(), value.dtype, value.device, fixed)
-        return (type(value), value)
+        return (type(value), repr(value))  # -0.0 is another number than 0.0, and NaN the same one
 
     def _build(self, args: Sequence[Any]) -> Compiled:
         """The graph with TVM's parts; PyTorch runs it as it is if something goes wrong."""
