@@ -117,7 +117,7 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     Code.TRAINING_MODE: Meaning(
         "The BatchNorm normalises by the statistics of the batch: it is in training mode.",
-        "Call model.eval() first; in Relax, give nn.batch_norm training=False (default: True).",
+        "Call model.eval() first (in Relax: nn.batch_norm with training=False).",
     ),
     Code.NO_RUNNING_STATISTICS: Meaning(
         "The BatchNorm has no running statistics (track_running_stats=False), so even in "

@@ -90,6 +90,11 @@ def explain_source(
         tell("folding")
         try:
             report = explain(model, *inputs)
+        except CaptureError as error:
+            if inputs or not isinstance(model, nn.Module):
+                raise
+            why = str(error).partition(". ")[0]
+            raise CaptureError(f"{why}; say what the model takes: --input 1x3x224x224") from error
         except (BnfxError, MemoryError):
             raise
         except Exception as error:
@@ -229,7 +234,7 @@ def _write_onnx(program: ExportedProgram, output: Path, sizes: Any) -> None:
                 dynamic_shapes=sizes,
             )
         except ImportError:
-            raise SourceError("ONNX needs onnxscript: pip install onnx onnxscript") from None
+            raise SourceError("ONNX needs onnx and onnxscript: pip install 'bnfx[onnx]'") from None
 
 
 @contextlib.contextmanager

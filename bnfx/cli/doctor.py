@@ -45,8 +45,9 @@ def examine() -> list[Finding]:
     findings += _tvm()
     for name in ("torchvision", "timm"):
         findings.append(_package("Models", name, 'pip install "bnfx[demo]"'))
-    for name in ("onnx", "onnxscript", "onnxruntime", "safetensors"):
-        findings.append(_package("Files", name, f"pip install {name}"))
+    for name in ("onnx", "onnxscript"):
+        findings.append(_package("Files", name, 'pip install "bnfx[onnx]"'))
+    findings.append(_package("Files", "safetensors", "pip install safetensors"))
     findings.append(_page())
     return findings
 
@@ -77,7 +78,8 @@ def _torch() -> Finding:
 def _page() -> Finding:
     """Whether reports can be drawn as pages."""
     missing = page_packages_missing()
-    return Finding("Reports", "HTML", missing is None, missing or "bnfx explain --html")
+    remedy = 'pip install "bnfx[report]", Python 3.11 or newer'
+    return Finding("Reports", "HTML", missing is None, remedy if missing else "bnfx explain --html")
 
 
 def _package(area: str, name: str, remedy: str) -> Finding:
@@ -173,14 +175,14 @@ def _tvm() -> list[Finding]:
     if importlib.util.find_spec("tvm") is None:
         return [
             Finding("TVM", "relay", False, remedy),
-            Finding("TVM", "relax", False, "pip install apache-tvm"),
+            Finding("TVM", "relax", False, 'pip install "bnfx[tvm]"'),
         ]
     try:
         import tvm
     except Exception as error:  # a TVM that is installed and broken is a finding, no failure
         return [Finding("TVM", "tvm", False, f"cannot be imported: {error}")]
     version = str(tvm.__version__)
-    flavours = {"relay": remedy, "relax": "pip install apache-tvm"}
+    flavours = {"relay": remedy, "relax": 'pip install "bnfx[tvm]"'}
     return [
         Finding("TVM", name, found, version if found else do)
         for name, do in flavours.items()

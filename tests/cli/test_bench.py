@@ -14,11 +14,12 @@ from click.testing import Result
 from torch import nn
 from typer.testing import CliRunner
 
+from bnfx.bench.on_models.bench_ways import LIMIT, choose
+from bnfx.bench.on_models.bench_worker import Job, is_fresh, load
+from bnfx.bench.on_models.model_race import Race, Row, race
+from bnfx.bench.on_models.race_shown import picture, table
 from bnfx.cli import app
-from bnfx.cli.model_bench.bench_ways import LIMIT, choose
-from bnfx.cli.model_bench.bench_worker import Job, is_fresh, load
-from bnfx.cli.model_bench.model_race import Race, Row, race
-from bnfx.cli.model_bench.race_shown import picture, table
+from bnfx.cli.named_subject import named_subject
 
 NET = """
 from torch import nn
@@ -78,6 +79,7 @@ def bench(*words: str) -> Result:
         (["net.py:make", "net.py:two", *SHAPE, "--plot", "x.svg"], "name one"),
         (["net.py:make", "--zoo"], "models or --zoo"),
         ([*SHAPE], "which model?"),
+        (["--rounds", "2"], "which model?"),
         (["--json"], "--json is for models and for --zoo"),
         (["net.py:make", *SHAPE, "--rows", "x"], "are for --zoo"),
     ],
@@ -120,7 +122,7 @@ def test_every_way_of_a_users_model(folder: Path) -> None:
 
 
 def job(way: str, source: str) -> Job:
-    return Job(way, source, None, None, ("1x3x8x8",), "cpu")
+    return Job(way, named_subject(source, ["1x3x8x8"], None, None))
 
 
 def test_what_fails_later_is_out_of_the_race_with_a_note(folder: Path) -> None:
@@ -150,10 +152,11 @@ def test_what_is_left_out_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ways == ["eager", "fx-fuse", "inductor", "bnfx", LIMIT]
     assert all("it is for the CPU" in why for why in left)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    ways, left = choose(("eager", "openvino", "bnfx-tvm"), "cpu", 1)
+    ways, left = choose(("eager", "openvino", "onnxruntime", "bnfx-tvm"), "cpu", 1)
     assert ways == ["eager"]
     assert left == [
         "openvino is left out: openvino is not installed",
+        "onnxruntime is left out: onnxruntime and onnx are not installed",
         "bnfx-tvm is left out: tvm is not installed",
     ]
 

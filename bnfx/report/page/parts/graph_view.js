@@ -76,10 +76,18 @@ class GraphView {
   start() {
     const { width } = this.size();
     this.scale = Math.min(1, Math.max(READABLE, (width - 30) / (this.graph.width + BOX.width + 40)));
-    const first = this.graph.nodes.find((node) => node.outcome) ?? this.graph.nodes[0];
-    this.x = width / 2 - (first?.x ?? 0) * this.scale;
+    this.x = width / 2 - this.middle(width / this.scale) * this.scale;
     this.y = (BOX.height / 2 + 16) * this.scale;
     this.move();
+  }
+
+  // Where to look first: at all that is in view at the top, if that is not too wide.
+  middle(width) {
+    const first = this.graph.nodes.find((node) => node.outcome) ?? this.graph.nodes[0];
+    const lowest = this.size().height / this.scale;
+    const places = this.graph.nodes.filter((node) => node.y < lowest).map((node) => node.x);
+    const least = Math.min(...places), most = Math.max(...places);
+    return most - least + BOX.width < width ? (least + most) / 2 : first?.x ?? 0;
   }
 
   showAll() {

@@ -1,6 +1,6 @@
-"""One way to run a user's model, in its process: it tells of its first call, then takes turns.
+"""One way to run a model, in its process: it tells of its first call, then takes turns.
 
-``python -m bnfx.cli.model_bench.bench_worker JOB`` reads the job, a :class:`Job` as JSON, and
+``python -m bnfx.bench.on_models.bench_worker JOB`` reads the job, a :class:`Job` as JSON, and
 writes a line of JSON for each line that it reads: first by itself what became of its first call,
 then for a number of calls their milliseconds, and for ``check`` the error of its answer and the
 memory that the process took at most.
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import copy
 import json
+import pkgutil
 import resource
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -23,16 +24,35 @@ from torch.utils import _pytree as pytree
 
 from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns
 from bnfx.bench.on_engines.contenders import TWIN
-from bnfx.bench.weights_speed import twin_of
+from bnfx.bench.on_models.bench_ways import WAYS, Packed
+from bnfx.bench.on_models.twins import levelled_twin_of
 from bnfx.bench.zoo.random_norms import randomise
-from bnfx.cli.checkpoints import WeightsFile
-from bnfx.cli.inputs import make_inputs
-from bnfx.cli.model_bench.bench_ways import WAYS, Packed
-from bnfx.cli.models import load_model
-from bnfx.errors import SourceError
 from bnfx.folding.verify import relative_error
 
 _WARM_UPS = 3
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what it is called with, in a form that another process can load.
+
+    Args:
+        name: what it is called in tables.
+        shapes: of its inputs, in words.
+        loader: ``"package.module:function"``, which gives the model and a tuple of its inputs.
+        given: what that is called with; plain data.
+    """
+
+    name: str
+    shapes: tuple[str, ...]
+    loader: str
+    given: Mapping[str, Any]
+
+    def load(self) -> tuple[nn.Module, tuple[Any, ...]]:
+        """The model, and its inputs; the same numbers in each process."""
+        torch.manual_seed(0)
+        model, inputs = pkgutil.resolve_name(self.loader)(**self.given)
+        return model, tuple(inputs)
 
 
 @dataclass(frozen=True)
@@ -40,36 +60,30 @@ class Job:
     """What one process measures.
 
     Args:
-        way: how the model runs.
-        source, weights, weights_key: the model, as the command line names it.
-        shapes: of its inputs.
+        way: how the model runs, a name of ``WAYS``, or one behind ``TWIN``.
+        subject: the model.
         device: ``"cpu"`` or ``"cuda"``.
     """
 
     way: str
-    source: str
-    weights: str | None
-    weights_key: str | None
-    shapes: tuple[str, ...]
-    device: str
+    subject: Subject
+    device: str = "cpu"
+
+    def to_json(self) -> str:
+        """What :meth:`from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Job:
+        """The job that :meth:`to_json` wrote."""
+        raw = json.loads(text)
+        subject = {**raw["subject"], "shapes": tuple(raw["subject"]["shapes"])}
+        return Job(raw["way"], Subject(**subject), raw["device"])
 
 
 def load(job: Job) -> tuple[nn.Module, Any]:
-    """The model, as engines take it, and its input; the same numbers in each process.
-
-    Raises:
-        SourceError: for what is no model, or no shape of its inputs.
-    """
-    torch.manual_seed(0)
-    weights = None if job.weights is None else WeightsFile(Path(job.weights), job.weights_key)
-    model = load_model(job.source, weights)
-    if not isinstance(model, nn.Module):
-        raise SourceError("a .pt2 is what torch.export made of a model: name the model itself")
-    inputs, dynamic = make_inputs(job.shapes, "float32")
-    if dynamic is not None:
-        raise SourceError("times are of one size: write a number in place of each letter")
-    if not inputs:
-        raise SourceError("say what the model takes: --input 1x3x224x224")
+    """The model, as engines take it, and its input; BatchNorms that are identities are random."""
+    model, inputs = job.subject.load()
     packed = Packed(model, len(inputs) > 1).eval().requires_grad_(False)
     given: Any = inputs if len(inputs) > 1 else inputs[0]
     if is_fresh(packed):
@@ -85,13 +99,12 @@ def is_fresh(model: nn.Module) -> bool:
 
 
 def main() -> None:
-    raw = json.loads(sys.argv[1])
-    job = Job(**{**raw, "shapes": tuple(raw["shapes"])})
+    job = Job.from_json(sys.argv[1])
 
     def prepare() -> Measured:
         model, x = load(job)
         if job.way.startswith(TWIN):
-            model = twin_of(model)
+            model = levelled_twin_of(model, x)
         expected, loaded = _exact(model, x), _memory()
         way = WAYS[job.way.removeprefix(TWIN)]
         return Measured(

@@ -1,4 +1,4 @@
-"""Compares ways to run a user's model: each in its process, in turns, right beside fast."""
+"""Compares ways to run a model: each in its process, in turns, right beside fast."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bnfx.bench.on_engines.contender_process import Contender
-from bnfx.cli.model_bench.bench_ways import LIMIT
-from bnfx.cli.model_bench.bench_worker import Job
+from bnfx.bench.on_models.bench_ways import LIMIT
+from bnfx.bench.on_models.bench_worker import Job
 
 MOST_ERROR = 1e-3  # relative, of a float32 answer against float64
 CALLS = 5  # of each in a round
@@ -102,7 +102,11 @@ def _plain(value: Any) -> Any:
 
 
 def race(
-    jobs: Sequence[Job], rounds: int, left_out: Sequence[str], tell: Callable[[str], None]
+    jobs: Sequence[Job],
+    rounds: int,
+    left_out: Sequence[str],
+    tell: Callable[[str], None],
+    calls: int = CALLS,
 ) -> Race:
     """Run all jobs in turns.
 
@@ -110,9 +114,10 @@ def race(
 
     Args:
         jobs: one for each way, of one model.
-        rounds: of :data:`CALLS` calls each.
+        rounds: of ``calls`` calls each.
         left_out: a sentence on each way that was not tried.
         tell: is told what is done next, ``len(jobs) + 1`` times.
+        calls: of each way in a round.
     """
     import torch
 
@@ -121,13 +126,13 @@ def race(
     times: dict[str, list[float]] = {job.way: [] for job in jobs}
     try:
         for job in jobs:  # one after the other: the first call is timed as well
-            tell(f"compiling: {job.way}")
-            words = ("bnfx.cli.model_bench.bench_worker", json.dumps(asdict(job)))
+            tell(f"compiling: {job.way}" if job.way != "eager" else "starting: eager")
+            words = ("bnfx.bench.on_models.bench_worker", job.to_json())
             started[job.way] = Contender.started(words)
         tell("timing")
         for _ in range(rounds):
             for way, contender in started.items():
-                times[way] += contender.times(CALLS)
+                times[way] += contender.times(calls)
         memory = {way: int(each.check().get("memory", 0)) for way, each in started.items()}
     finally:
         for contender in started.values():
@@ -137,14 +142,22 @@ def race(
     rows = tuple(_row(w, c, times[w], memory[w], eager) for w, c in started.items())
     threads = torch.get_num_threads()
     first = jobs[0]
-    return Race(first.source, first.shapes, first.device, threads, rows, load, tuple(left_out))
+    return Race(
+        first.subject.name,
+        first.subject.shapes,
+        first.device,
+        threads,
+        rows,
+        load,
+        tuple(left_out),
+    )
 
 
 def _row(way: str, contender: Contender, ms: list[float], memory: int, eager: float) -> Row:
     if math.isnan(contender.error) or not ms:
         nan = math.nan
         return Row(way, nan, nan, nan, nan, nan, contender.first_s, memory, contender.note)
-    low, middle, high = statistics.quantiles(ms, n=4)
+    low, middle, high = statistics.quantiles(ms, n=4) if len(ms) > 1 else ms * 3
     note = contender.note
     if way == LIMIT:
         note = "the model without BatchNorms: what a fold can reach at best"

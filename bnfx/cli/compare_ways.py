@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 import typer
 
-from bnfx.cli.model_bench.bench_ways import choose
-from bnfx.cli.model_bench.bench_worker import Job, load
-from bnfx.cli.model_bench.model_race import Race, race
-from bnfx.cli.model_bench.race_shown import picture, table
+from bnfx.bench.on_models.bench_ways import choose
+from bnfx.bench.on_models.bench_worker import Job, load
+from bnfx.bench.on_models.model_race import Race, race
+from bnfx.bench.on_models.race_shown import picture, table
+from bnfx.cli.named_subject import named_subject
 from bnfx.errors import BnfxError, CaptureError, SourceError
 from bnfx.report.output import write_whole
 from bnfx.report.progress import progress
@@ -43,8 +44,8 @@ def compare(
         raise SourceError(f"nothing is left to compare: {'; '.join(left_out)}")
     races = []
     for source in sources:
-        held = None if weights is None else str(weights)
-        jobs = [Job(way, source, held, weights_key, tuple(shapes), device) for way in ways]
+        subject = named_subject(source, shapes, weights, weights_key)
+        jobs = [Job(way, subject, device) for way in ways]
         _try_once(jobs[0])
         with progress(len(jobs) + 1, lines=False) as tell:
             races.append(race(jobs, rounds, left_out, tell))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +11,11 @@ from torch.utils import _pytree as pytree
 
 from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN
 from bnfx.errors import SourceError
+from bnfx.inner.base import packages_missing
 from bnfx.options import nearest
 
 Run = Callable[[Any], Any]
 
-_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tvm": "tvm"}
 # What has no kernels on a GPU, or is built for the CPU here.
 _CPU_ONLY = ("freezing", "onnxruntime", "openvino", "tvm")
 _OF_ONE_TENSOR = ("onnxruntime", "openvino")
@@ -75,11 +74,12 @@ def choose(asked: Sequence[str], device: str, inputs: int) -> tuple[list[str], l
     left: dict[str, str] = {}
     for name in asked or (*_DEFAULT, LIMIT):
         part = name.removeprefix(TWIN).removeprefix("bnfx-")
-        package = _PACKAGES.get(part)
+        missing = packages_missing(part)
         if device != "cpu" and part in _CPU_ONLY:
             left[name] = f"{name} is left out: it is for the CPU"
-        elif package is not None and importlib.util.find_spec(package) is None:
-            left[name] = f"{name} is left out: {package} is not installed"
+        elif missing:
+            are = "is" if len(missing) == 1 else "are"
+            left[name] = f"{name} is left out: {' and '.join(missing)} {are} not installed"
         elif inputs > 1 and name in _OF_ONE_TENSOR:
             left[name] = f"{name} is left out: it is compared on models of one input"
         else:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnfx.cli.model_bench.bench_ways import LIMIT
-from bnfx.cli.model_bench.model_race import Race, Row
+from bnfx.bench.on_models.bench_ways import LIMIT
+from bnfx.bench.on_models.model_race import Race, Row
 from bnfx.report.wording import sized
 
 _COLUMNS = ("way", "ms a call", "quartiles", "x eager", "error", "first call", "memory")
