@@ -321,7 +321,13 @@ def test_two_models_share_a_compiled_graph() -> None:
             assert relative(other(X), second(X)) < 1e-14
 
 
-@pytest.mark.parametrize("dynamic", [None, True])
+UNCAPTURED = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 15),
+    reason="Dynamo's assertion in torch 2.15: a region that is given an open number",
+)
+
+
+@pytest.mark.parametrize("dynamic", [None, pytest.param(True, marks=UNCAPTURED)])
 def test_other_sizes(dynamic: bool | None) -> None:
     """With ``dynamic=True``, eps and momentum are operands, too."""
     model = net(in_turn, Block(), Block())
