@@ -16,11 +16,11 @@ def net(seed: int) -> nn.Module:
     return randomise(nn.Sequential(*layers), seed).eval()
 
 
-@pytest.mark.parametrize("weights", ["live", "frozen"])
-def test_artifacts_go_from_one_process_to_another(weights: str) -> None:
+@pytest.mark.heavy
+def test_artifacts_go_from_one_process_to_another() -> None:
     """As a second process would: caches are empty, and the checkpoint is another one."""
     x = torch.randn(2, 3, 12, 12)
-    options = {"weights": weights}
+    options = {"weights": "live"}
     with torch.no_grad():
         with fresh_cache():
             first = net(0)
@@ -29,9 +29,6 @@ def test_artifacts_go_from_one_process_to_another(weights: str) -> None:
             )
             saved = torch.compiler.save_cache_artifacts()
         torch._dynamo.reset()
-        if weights == "frozen":  # constants are the checkpoint's own, so nothing is saved
-            assert saved is None
-            return
         assert saved is not None
         with fresh_cache():
             torch.compiler.load_cache_artifacts(saved[0])
