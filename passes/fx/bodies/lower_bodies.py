@@ -74,7 +74,7 @@ def _call(
         module.graph.lint()
     slots = tuple(slot for _, each in lowered for slot in each.slots)
     kinds = tuple((slot.expression.shape, slot.dtype) for slot in slots)
-    texts = tuple((id(body.module), _text(module)) for body, module in bodies.items())
+    texts = tuple((id(body.module), text_of(module)) for body, module in bodies.items())
     shared = names.shared((str(node.target), texts, kinds, dropped), bodies)
     renamed = tuple(replace(slot, name=names.new(f"{node.name}_{slot.name}")) for slot in slots)
     tables = tuple(table for _, each in lowered for table in each.tables)
@@ -112,9 +112,9 @@ def _dropped(bodies: Mapping[Body, fx.GraphModule]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _text(module: fx.GraphModule) -> tuple[Any, ...]:
-    """What tells graphs apart."""
-    inner = tuple((name, _text(each)) for name, each in _graphs_in(module))
+def text_of(module: fx.GraphModule) -> tuple[Any, ...]:
+    """What tells graphs apart, with those in them."""
+    inner = tuple((name, text_of(each)) for name, each in _graphs_in(module))
     return (module.code, *inner)
 
 
