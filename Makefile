@@ -98,7 +98,12 @@ prove: $(STAMP)  ## each rule on every small shape, and the battery, to the last
 	PYTHONPATH=tests $(BIN)/python -m proofs $(PROVE_ARGS)
 	$(BIN)/python -m pytest -q -m 'heavy or not heavy' tests/proofs
 
-# It can be stopped and goes on later. MUTANTS="passes/crossing --again", "--seconds 600".
+# Mutants can be stopped and go on later. MUTANTS="passes/crossing --again", "--seconds 600".
+faults: $(STAMP)  ## rules, compilers, memory, disks, files, threads and ranks that fail: counted
+	$(BIN)/python -m pytest -q -m 'heavy or not heavy' tests/test_faults.py tests/faults tests/archives \
+	  tests/fuzz/test_files.py tests/weights/test_interrupts.py tests/weights/test_threads.py \
+	  tests/sync/test_diagnosis.py
+
 mutants: $(STAMP)  ## break each guard in turn; a test must fail (docs/reliability.md)
 	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
 

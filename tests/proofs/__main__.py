@@ -13,11 +13,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="prove", description=__doc__)
     parser.add_argument("--step", type=int, default=1, help="take each STEP-th case only")
     parser.add_argument("--only", default="", help="rules whose name contains this")
+    parser.add_argument("--bound", default="", help="spaces whose bound contains this")
     chosen = parser.parse_args()
     total: Counter[str] = Counter()
     began = time.monotonic()
     for space in SPACES:
-        if chosen.only not in space.rule:
+        if chosen.only not in space.rule or chosen.bound not in space.bound:
             continue
         start = time.monotonic()
         found = space.run(chosen.step)
