@@ -414,7 +414,13 @@ def _odd_numbers(x: torch.Tensor) -> Any:
         *(torch.reciprocal(x + 0.0), torch.reciprocal(F.relu(x)), torch.reciprocal(x.tanh())),
         *(torch.maximum(x, x.flip(0)), torch.minimum(x, x.flip(0)) + 0.0, square.amax(1)),
         *(square.max(0)[0], square.amin((0, 1)), square.softmax(1), square @ square),
-        *(F.layer_norm(square, (4,)), F.leaky_relu(x, 1e-50), F.hardswish(x), x - x, x / x),
+        *(
+            F.layer_norm(square.clamp(-9, 9), (4,)),
+            F.leaky_relu(x, 1e-50),
+            F.hardswish(x),
+            x - x,
+            x / x,
+        ),
     )
 
 
