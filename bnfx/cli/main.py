@@ -106,7 +106,8 @@ def explain(
     with errors("explain"):
         require("explain", "torch")
         from bnfx.cli.checkpoints import WeightsFile
-        from bnfx.cli.commands import Presentation, explain_source
+        from bnfx.cli.commands import explain_source
+        from bnfx.cli.presentation import Presentation
 
         held = WeightsFile(weights, weights_key) if weights else None
 

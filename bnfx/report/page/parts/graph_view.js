@@ -76,18 +76,18 @@ class GraphView {
   start() {
     const { width } = this.size();
     this.scale = Math.min(1, Math.max(READABLE, (width - 30) / (this.graph.width + BOX.width + 40)));
-    this.x = width / 2 - this.middle(width / this.scale) * this.scale;
+    const first = this.graph.nodes.find((node) => node.outcome) ?? this.graph.nodes[0];
+    this.x = width / 2 - this.middle(first, 0, this.size().height / this.scale) * this.scale;
     this.y = (BOX.height / 2 + 16) * this.scale;
     this.move();
   }
 
-  // Where to look first: at all that is in view at the top, if that is not too wide.
-  middle(width) {
-    const first = this.graph.nodes.find((node) => node.outcome) ?? this.graph.nodes[0];
-    const lowest = this.size().height / this.scale;
-    const places = this.graph.nodes.filter((node) => node.y < lowest).map((node) => node.x);
+  // The middle of all that stands between two heights if there is room for it, else of one op.
+  middle(node, top, bottom) {
+    const places = this.graph.nodes.filter(({ y }) => y >= top && y <= bottom).map(({ x }) => x);
     const least = Math.min(...places), most = Math.max(...places);
-    return most - least + BOX.width < width ? (least + most) / 2 : first?.x ?? 0;
+    const fits = most - least + BOX.width < this.size().width / this.scale;
+    return fits ? (least + most) / 2 : node?.x ?? 0;
   }
 
   showAll() {
@@ -112,7 +112,8 @@ class GraphView {
     if (!node) return;
     this.scale = Math.max(this.scale, READABLE);
     const { width, height } = this.size();
-    this.x = width / 2 - node.x * this.scale;
+    const half = height / 2 / this.scale;
+    this.x = width / 2 - this.middle(node, node.y - half, node.y + half) * this.scale;
     this.y = height / 2 - node.y * this.scale;
     this.move();
   }
