@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from bnfx.folding.capturing.symbolic import trace
 from bnfx.folding.given import ASSUMES, ExampleInputs, check_scripted, copied, unwrap
+from bnfx.folding.open_sizes import fixed_only
 from bnfx.folding.programs.exported import survey_exported
 from bnfx.folding.verify import run_once
 from bnfx.passes.fx import rewrite
@@ -36,8 +37,9 @@ def explain(
 
     With example inputs, a copy of the model runs once, in eager mode under ``torch.no_grad()``, and
     is captured as ``torch.compile`` captures it the first time, with the sizes of these inputs: a
-    graph break gives two graphs. Without inputs,
-    it is traced by ``torch.fx``, which knows no shapes. Neither model nor inputs are changed.
+    graph break gives two graphs. Where :func:`bnfx.fold`, which leaves sizes open, folds less, a
+    note says so. Without inputs, the model is traced by ``torch.fx``, which knows no shapes.
+    Neither model nor inputs are changed.
 
     Args:
         model: in evaluation mode; otherwise each BatchNorm's verdict will be ``training-mode``.
@@ -45,7 +47,8 @@ def explain(
         example_args, example_kwargs: inputs that ``model`` accepts.
 
     Returns:
-        The report. Its notes name each BatchNorm module that no captured graph runs.
+        The report. Its notes name each BatchNorm module that no captured graph runs, and each that
+        is folded for these sizes only.
 
     Raises:
         CaptureError: if the model cannot be copied, fails on the inputs, or is TorchScript; or,
@@ -79,7 +82,8 @@ def explain(
         _collected.reset(token)
     buffers = dict(module.named_buffers())
     collected = [_counted(graph, buffers) for graph in collected]
-    return Report((*collected, *_unseen(module, collected), *_assumed(module)))
+    notes = (*_unseen(module, collected), *fixed_only(module, inputs, collected), *_assumed(module))
+    return Report((*collected, *notes))
 
 
 def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
