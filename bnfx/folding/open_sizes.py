@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from torch import nn
+from torch import fx, nn
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import without_checks
@@ -16,6 +16,8 @@ from bnfx.passes.report import GraphReport, Outcome, Verdict
 _GONE = (Outcome.FOLDED, Outcome.MERGED)
 # What these do to a layer and the BatchNorm behind it holds for any size.
 _WHATEVER_SIZES = ("fold-affine-into-linear", "lower-batch-norm")
+# A fold may cross these, and where they cut may be computed from sizes.
+_CUTS = ("getitem", "narrow", "split", "chunk", "pad", "interpolate")
 
 
 def fixed_only(
@@ -29,8 +31,6 @@ def fixed_only(
         fixed: what becomes of its BatchNorms with these sizes.
     """
     gone = {v.site.name for graph in fixed for v in graph.verdicts if v.outcome in _GONE}
-    if not gone or not any(_may_rest_on_sizes(graph) for graph in fixed):
-        return
     args, kwargs = inputs.copied()
     try:
         check_traceable(model)
@@ -49,10 +49,22 @@ def fixed_only(
         )
 
 
-def _may_rest_on_sizes(graph: GraphReport) -> bool:
-    if any(count for rule, count in graph.rewrites.items() if rule not in _WHATEVER_SIZES):
-        return True
-    return any(v.site.kind != "batch_norm" and v.outcome in _GONE for v in graph.verdicts)
+def may_rest_on_sizes(graphs: Sequence[tuple[GraphReport, fx.GraphModule]]) -> bool:
+    """Whether anything may have been folded for the sizes of the example only.
+
+    Args:
+        graphs: reports of fixed sizes, each with the graph that it is about.
+    """
+    for report, module in graphs:
+        if any(n for rule, n in report.rewrites.items() if rule not in _WHATEVER_SIZES):
+            return True
+        if any(v.site.kind != "batch_norm" and v.outcome in _GONE for v in report.verdicts):
+            return True  # numbers that may be sizes
+        if any(
+            getattr(node.target, "__name__", node.target) in _CUTS for node in module.graph.nodes
+        ):
+            return True
+    return False
 
 
 def _why(verdict: Verdict) -> str:

@@ -104,7 +104,7 @@ def fold_modules(
     for paths in chains:
         chain = ModuleChain(result.model, paths, chosen)
         chain.fold(None)
-        if chain.units_left() and (examples := seen.get(paths[0])):
+        if chain.needs_shapes() and (examples := seen.get(paths[0])):
             chain.fold(examples)
         chain.write(result.folded, result.refused)
     return result
