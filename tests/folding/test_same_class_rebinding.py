@@ -426,6 +426,26 @@ class Namespace(Parent):
         return self.held.k.c(x)
 
 
+# A mode that is not the model's.
+@form
+class OtherMode(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.how = types.SimpleNamespace(training=True)
+
+    def probe(self, x: torch.Tensor) -> Any:
+        self.b.train(self.how.training)
+        return self(x)
+
+
+@form
+class OwnMode(Base):
+    def probe(self, x: torch.Tensor) -> Any:
+        self.training = True
+        self.b.train(self.training)
+        return self(x)
+
+
 # Weights by the state dict.
 probing("Value", Base, lambda self, x: F.conv2d(x, next(iter(self.state_dict().values()))))
 probing("Sum", Base, lambda self, x: x * sum(v.sum() for v in self.state_dict().values()))

@@ -45,6 +45,10 @@ class Uses(Dependence):
         """Whether a method of that name may run a layer."""
         raise NotImplementedError
 
+    def sets_modes(self) -> bool:
+        """Whether any code of the model's writes to an attribute ``training``."""
+        raise NotImplementedError
+
     def gives_itself(self, method: str) -> bool:
         """Whether a method of that name may return the module that it belongs to."""
         raise NotImplementedError
@@ -123,7 +127,12 @@ class Uses(Dependence):
             return False
         given = call.args[0] if len(call.args) == 1 else None
         off = isinstance(given, ast.Constant) and given.value is False
-        same = isinstance(given, ast.Attribute) and given.attr == "training"  # as another layer is
+        same = (
+            isinstance(given, ast.Attribute)
+            and given.attr == "training"
+            and _is_within(method.value, given.value)
+            and not self.sets_modes()
+        )
         return off or same or self.function_name(call) == "train"
 
     def runs_whole(self, node: ast.AST, depth: int) -> bool:
@@ -200,3 +209,13 @@ class Uses(Dependence):
             or isinstance(parent, ast.Compare)
             or (isinstance(parent, ast.Subscript) and parent.slice is use)
         )
+
+
+def _is_within(inner: ast.AST, outer: ast.AST) -> bool:
+    """Whether ``inner`` is reached from ``outer``, as ``self.head[0]`` is from ``self``."""
+    whole = ast.dump(outer)
+    while isinstance(inner, (ast.Attribute, ast.Subscript)):
+        inner = inner.value
+        if ast.dump(inner) == whole:
+            return True
+    return False

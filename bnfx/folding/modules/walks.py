@@ -34,12 +34,24 @@ class Walks(Uses):
         super().__init__()
         self.functions: dict[ast.AST, Function] = {}
         self._catches: bool | None = None
+        self._sets_modes: bool | None = None
 
     def catches(self) -> bool:
         if self._catches is None:
             nodes = (node for function in self.functions for node in ast.walk(function))
             self._catches = any(self.goes_on(node) for node in nodes)
         return self._catches
+
+    def sets_modes(self) -> bool:
+        if self._sets_modes is None:
+            nodes = (node for function in self.functions for node in ast.walk(function))
+            self._sets_modes = any(
+                isinstance(node, ast.Attribute)
+                and node.attr == "training"
+                and not isinstance(node.ctx, ast.Load)
+                for node in nodes
+            )
+        return self._sets_modes
 
     def gives_itself(self, method: str) -> bool:
         return method in SELVES or any(
