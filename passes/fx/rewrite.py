@@ -150,7 +150,7 @@ def _run(
     if not detailed:
         return pipeline.run(lifted.graph, rules, values)
     lists = OpLists(lifted.graph)
-    norms = {} if values is None else norm_numbers(lifted.norms, lifted.roles, module, values)
+    norms = {} if values is None else norm_numbers(lifted.norms, lifted.roles, values)
     sites = {node: node.sites for node in norms}
     carried: dict[Node, list[Site]] = {}
     report = pipeline.run(lifted.graph, rules, values, carried)

@@ -30,7 +30,9 @@ _MODES = ("_enter_", "_exit_", "_set_")
 _CONFIG: Any = _found_config
 
 
-def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> fx.GraphModule:
+def capture(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], fixed: bool = False
+) -> fx.GraphModule:
     """The graph of ``model(*args, **kwargs)``, with sizes left open where the model leaves them.
 
     It is captured by Dynamo, which follows the code on the inputs at hand: ``x is None``,
@@ -41,6 +43,7 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     Args:
         model: a copy; it takes these inputs.
         args, kwargs: inputs; they are not changed.
+        fixed: leave no size open.
 
     Raises:
         CaptureError: if there is no one graph of it.
@@ -48,7 +51,7 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     bound = inspect.signature(model.forward).bind(*args, **kwargs)
     bound.apply_defaults()
     first: Exception | None = None
-    for sizes in (_open(bound, {}), None):
+    for sizes in (None,) if fixed else (_open(bound, {}), None):
         try:
             with marks_kept((bound.args, bound.kwargs)):
                 return _captured(model, bound, sizes)

@@ -6,10 +6,20 @@ import ast
 import re
 
 ANY = re.compile(r".*", re.DOTALL)
+# These bind an attribute, or take it away, by a name.
+REBINDING = frozenset(
+    ["add_module", "register_module", "set_submodule", "__setattr__", "__delattr__"]
+)
 
 
 def exactly(name: str) -> re.Pattern[str]:
     return re.compile(re.escape(name))
+
+
+def attribute(name: str) -> re.Pattern[str]:
+    """What an attribute written so is called: in a class, ``__name`` becomes ``_Class__name``."""
+    private = name.startswith("__") and not name.endswith("__")
+    return re.compile(r"(_\w+)?" + re.escape(name)) if private else exactly(name)
 
 
 def _listed(node: ast.AST, scope: ast.AST | None) -> list[str] | None:

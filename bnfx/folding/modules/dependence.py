@@ -89,6 +89,10 @@ class Dependence:
             return not self.catches()
         return isinstance(above, ast.Expr) and (node is asked or _is_said(node))
 
+    def is_initialiser(self, call: ast.Call) -> bool:
+        """``nn.init.zeros_(...)``: a fold takes the weights as they are."""
+        return getattr(self.resolve(call.func), "__module__", "") == "torch.nn.init"
+
     def _sets_up(self, statement: ast.AST) -> bool:
         """Whether a statement does nothing but set weights or modes, or stop."""
         if isinstance(statement, (ast.If, ast.For)):
@@ -96,7 +100,7 @@ class Dependence:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
             call = statement.value
             mode = getattr(call.func, "attr", "") in HARMLESS_METHODS
-            return mode or is_initialiser(call) or _is_said(call)
+            return mode or self.is_initialiser(call) or _is_said(call)
         if isinstance(statement, ast.Assign):
             return all(
                 getattr(target, "attr", "") == "requires_grad" for target in statement.targets
@@ -113,12 +117,10 @@ def is_identity(node: ast.AST | None) -> bool:
     )
 
 
-def is_initialiser(call: ast.Call) -> bool:
-    """``nn.init.zeros_(...)``: a fold takes the weights as they are."""
-    function = call.func
-    return isinstance(function, ast.Attribute) and (
-        getattr(function.value, "attr", getattr(function.value, "id", "")) == "init"
-    )
+def is_local(name: str, scope: ast.AST) -> bool:
+    """Whether a name is that of a function alone: no ``global`` or ``nonlocal`` hands it on."""
+    shared = (n.names for n in ast.walk(scope) if isinstance(n, (ast.Global, ast.Nonlocal)))
+    return not any(name in names for names in shared)
 
 
 def _is_said(node: ast.AST) -> bool:

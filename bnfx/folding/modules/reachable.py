@@ -183,7 +183,7 @@ def resolve_global(function: FunctionType, node: ast.AST) -> Any:
     while isinstance(node, ast.Attribute):
         names.append(node.attr)
         node = node.value
-    if not isinstance(node, ast.Name) or node.id in function.__code__.co_varnames:
+    if not isinstance(node, ast.Name) or is_bound(function, node.id):
         return None
     value = function.__globals__.get(node.id)
     for name in reversed(names):
@@ -191,6 +191,12 @@ def resolve_global(function: FunctionType, node: ast.AST) -> Any:
             return None
         value = inspect.getattr_static(value, name, None)
     return value
+
+
+def is_bound(function: FunctionType, name: str) -> bool:
+    """Whether a name is one of the function's own, or of a function around it."""
+    code = function.__code__
+    return name in (*code.co_varnames, *code.co_cellvars, *code.co_freevars)
 
 
 def _unwrapped(value: Any) -> Iterator[FunctionType]:
@@ -221,19 +227,8 @@ def _is_known(kind: type) -> bool:
     return _is_library(kind.__module__) and kind.__module__ != "__main__"
 
 
-_GENERATED = frozenset(
-    [
-        "__init__",
-        "__repr__",
-        "__eq__",
-        "__hash__",
-        "__lt__",
-        "__le__",
-        "__gt__",
-        "__ge__",
-        "__setattr__",
-    ]
-)
+_GENERATED = frozenset(["__init__", "__repr__", "__eq__", "__hash__", "__setattr__"])
+_GENERATED |= frozenset(["__lt__", "__le__", "__gt__", "__ge__"])
 _GENERATED |= frozenset(
     ["__delattr__", "__new__", "__getnewargs__", "__getstate__", "__setstate__"]
 )

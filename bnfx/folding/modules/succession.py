@@ -191,7 +191,12 @@ def _forward(module: nn.Module) -> object:
 
 
 def _is_sequential(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential) and _forward(module) is nn.Sequential.forward
+    """Whether it runs its modules in their order: its ``forward`` goes by its ``__iter__``."""
+    kind = type(module)
+    return isinstance(module, nn.Sequential) and all(
+        inspect.getattr_static(kind, name) is inspect.getattr_static(nn.Sequential, name)
+        for name in ("forward", "__iter__")
+    )
 
 
 def _told(mention: Mention, name: str) -> str:

@@ -8,7 +8,7 @@ from bnfx.folding.modules.dependence import (
     HARMLESS_METHODS,
     Dependence,
     is_identity,
-    is_initialiser,
+    is_local,
     sets_weights_up,
 )
 from bnfx.folding.modules.whole_runs import runs_in_order
@@ -45,6 +45,10 @@ class Uses(Dependence):
         """Whether a method of that name may run a layer."""
         raise NotImplementedError
 
+    def sets_modes(self) -> bool:
+        """Whether any code of the model's writes to an attribute ``training``."""
+        raise NotImplementedError
+
     def gives_itself(self, method: str) -> bool:
         """Whether a method of that name may return the module that it belongs to."""
         raise NotImplementedError
@@ -53,6 +57,22 @@ class Uses(Dependence):
         """Whether the expression is only called."""
         parent = self.parents.get(node)
         return isinstance(parent, ast.Call) and parent.func is node
+
+    def stays(self, node: ast.Name, parent: ast.AST) -> bool:
+        """Whether ``self`` is named only to be called, asked for an attribute, compared, returned,
+        or shown where no answer depends on that.
+        """
+        if isinstance(parent, ast.Call):
+            name = getattr(parent.func, "id", "")
+            if name in ("repr", "str", "print"):
+                return self.decides_nothing(parent)
+            handed = name not in ("super", "getattr", "setattr", "delattr", *HARMLESS_CALLS)
+            return parent.func is node or not handed
+        if isinstance(parent, ast.Compare):
+            return is_identity(parent)
+        if isinstance(parent, ast.FormattedValue):
+            return self.decides_nothing(parent)
+        return isinstance(parent, (ast.Attribute, ast.Return, ast.Expr))
 
     def is_harmless(self, node: ast.AST) -> bool:
         """Whether what the code does with a module neither runs nor keeps nor changes it."""
@@ -67,7 +87,7 @@ class Uses(Dependence):
                 return is_identity(self.parents.get(parent)) and self.decides_nothing(parent)
             if name in HARMLESS_CALLS:
                 return name in ("id", "len") or self.decides_nothing(parent)
-            return is_initialiser(parent) or self._is_set_up_by(parent)
+            return self.is_initialiser(parent) or self._is_set_up_by(parent)
         if isinstance(parent, ast.Attribute) and parent.value is node:
             above = self.parents.get(parent)
             if isinstance(above, ast.Call) and above.func is parent:
@@ -83,10 +103,12 @@ class Uses(Dependence):
                 call = self.parents.get(above)
                 if isinstance(call, ast.Call) and call.func is above:
                     return above.attr in HARMLESS_METHODS and self.is_statement(call)
-                return above.attr in _FACTS
+                return above.attr in _FACTS and not self.catches()
             if parent.attr in _FACTS:
+                if parent.attr == "num_features" and self.catches():
+                    return False  # an identity has none
                 return isinstance(parent.ctx, ast.Load) or parent.attr == "requires_grad"
-            return (isinstance(above, ast.Call) and is_initialiser(above)) or (
+            return (isinstance(above, ast.Call) and self.is_initialiser(above)) or (
                 is_identity(above) and self.decides_nothing(parent)
             )
         if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "getattr":
@@ -103,8 +125,15 @@ class Uses(Dependence):
         call = self.parents.get(method)
         if not isinstance(call, ast.Call) or call.func is not method:
             return False
-        off = [ast.dump(argument) for argument in call.args] == [ast.dump(ast.Constant(False))]
-        return off or self.function_name(call) == "train"
+        given = call.args[0] if len(call.args) == 1 else None
+        off = isinstance(given, ast.Constant) and given.value is False
+        same = (
+            isinstance(given, ast.Attribute)
+            and given.attr == "training"
+            and _is_within(method.value, given.value)
+            and not self.sets_modes()
+        )
+        return off or same or self.function_name(call) == "train"
 
     def runs_whole(self, node: ast.AST, depth: int) -> bool:
         """Whether an expression is only called, ``depth`` containers down."""
@@ -162,7 +191,8 @@ class Uses(Dependence):
             return False  # a tuple takes what it is given apart
         names = [target.id]
         scope = self.scope(target)
-        assert scope is not None
+        if scope is None or not is_local(target.id, scope):
+            return False
         uses = [
             n
             for n in ast.walk(scope)
@@ -179,3 +209,13 @@ class Uses(Dependence):
             or isinstance(parent, ast.Compare)
             or (isinstance(parent, ast.Subscript) and parent.slice is use)
         )
+
+
+def _is_within(inner: ast.AST, outer: ast.AST) -> bool:
+    """Whether ``inner`` is reached from ``outer``, as ``self.head[0]`` is from ``self``."""
+    whole = ast.dump(outer)
+    while isinstance(inner, (ast.Attribute, ast.Subscript)):
+        inner = inner.value
+        if ast.dump(inner) == whole:
+            return True
+    return False

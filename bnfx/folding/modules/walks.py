@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 
-from bnfx.folding.modules.dependence import SELVES, is_identity, sets_weights_up
+from bnfx.folding.modules.computed_names import ANY, pattern
+from bnfx.folding.modules.dependence import SELVES, is_identity, is_local, sets_weights_up
 from bnfx.folding.modules.reachable import Function
 from bnfx.folding.modules.uses import Uses
 
@@ -12,6 +15,7 @@ from bnfx.folding.modules.uses import Uses
 BY_NAME = frozenset(
     ["get_submodule", "get_parameter", "get_buffer", "__getattr__", "__getattribute__"]
 )
+_FILES = re.compile(r"_*(save|load|from|export|state_dict|get_state|set_state)\w*")
 WEIGHTS = frozenset(["parameters", "named_parameters", "buffers", "named_buffers"])
 _WEIGHT_FACTS = frozenset(
     ["requires_grad", "requires_grad_", "dtype", "device", "shape", "size", "dim", "ndim", "grad"]
@@ -19,6 +23,7 @@ _WEIGHT_FACTS = frozenset(
 _WEIGHT_FACTS |= frozenset(
     ["numel", "nelement", "element_size", "is_floating_point", "is_cuda", "is_meta", "is_complex"]
 )
+_GETTING = ("__getattr__", "__getattribute__")
 _PASSING = frozenset(["next", "iter", "list", "tuple", "enumerate", "len", "reversed"])
 
 
@@ -29,12 +34,24 @@ class Walks(Uses):
         super().__init__()
         self.functions: dict[ast.AST, Function] = {}
         self._catches: bool | None = None
+        self._sets_modes: bool | None = None
 
     def catches(self) -> bool:
         if self._catches is None:
             nodes = (node for function in self.functions for node in ast.walk(function))
             self._catches = any(self.goes_on(node) for node in nodes)
         return self._catches
+
+    def sets_modes(self) -> bool:
+        if self._sets_modes is None:
+            nodes = (node for function in self.functions for node in ast.walk(function))
+            self._sets_modes = any(
+                isinstance(node, ast.Attribute)
+                and node.attr == "training"
+                and not isinstance(node.ctx, ast.Load)
+                for node in nodes
+            )
+        return self._sets_modes
 
     def gives_itself(self, method: str) -> bool:
         return method in SELVES or any(
@@ -73,11 +90,60 @@ class Walks(Uses):
             and all(isinstance(n.ctx, ast.Load) for n in names)
         )
 
+    def gives_others(self, function: Function) -> bool:
+        """Whether ``__getattr__`` may give something else than what is registered by a name."""
+        node = function.node
+        if not isinstance(node, ast.FunctionDef) or node.name not in _GETTING:
+            return False
+        first = next(filter(_does_something, node.body), None)
+        if isinstance(first, ast.Try) and not first.finalbody:
+            first = first.body[0]
+        value = first.value if isinstance(first, ast.Return) else None
+        look_up = value.func if isinstance(value, ast.Call) else None
+        return not isinstance(look_up, ast.Attribute) or not self.is_named_elsewhere(look_up)
+
+    def rebound(self, node: ast.Attribute) -> Iterator[tuple[re.Pattern[str], bool]]:
+        """Names that ``self.add_module(name, ...)`` may bind; whether in what is below, too."""
+        call, scope = self.parents.get(node), self.scope(node)
+        given = call.args[0] if isinstance(call, ast.Call) and call.args else None
+        if given is None or not isinstance(call, ast.Call) or call.func is not node:
+            yield ANY, True
+        elif isinstance(scope, ast.FunctionDef) and scope.name == node.attr:
+            return  # what another class makes of the names that it is given
+        elif not self._is_made_here(node.value, scope):
+            below = node.attr == "set_submodule"
+            yield (ANY if below else pattern(given, scope)), below
+
+    def _is_made_here(self, node: ast.AST, scope: ast.AST | None) -> bool:
+        """``block`` of ``block = nn.Sequential()``, bound nowhere else."""
+        if not isinstance(node, ast.Name) or scope is None or not is_local(node.id, scope):
+            return False
+        stores = [
+            self.parents[n]
+            for n in ast.walk(scope)
+            if isinstance(n, ast.Name) and n.id == node.id and not isinstance(n.ctx, ast.Load)
+        ]
+        return bool(stores) and all(
+            isinstance(each, ast.Assign)
+            and isinstance(each.value, ast.Call)
+            and isinstance(self.resolve(each.value.func), type)
+            for each in stores
+        )
+
+    def is_for_a_file(self, node: ast.Attribute) -> bool:
+        """Whether ``state_dict()`` is saved, or looked at where others are loaded."""
+        name, call = self.function_name(node), self.parents.get(node)
+        above = self.parents.get(call) if isinstance(call, ast.Call) else None
+        saved = isinstance(above, ast.Call) and getattr(above.func, "attr", "") == "save"
+        return saved or _FILES.fullmatch(name) is not None or sets_weights_up(name)
+
     def is_harmless_apply(self, inside: str, node: ast.Attribute) -> bool:
         """Whether ``apply`` hands modules to a function that sets weights up, or looks at them."""
         call = self.parents.get(node)
+        if isinstance(self.resolve(node.value), type):
+            return True  # of a torch.autograd.Function
         if not isinstance(call, ast.Call) or call.func is not node or len(call.args) != 1:
-            return not isinstance(call, ast.Call)
+            return False
         given = call.args[0]
         name = getattr(given, "attr", getattr(given, "id", ""))
         if sets_weights_up(name) or sets_weights_up(inside):
@@ -123,7 +189,7 @@ class Walks(Uses):
             return False
         weight = target.elts[-1] if isinstance(target, ast.Tuple) and named else target
         scope = self.scope(node)
-        if not isinstance(weight, ast.Name) or scope is None:
+        if not isinstance(weight, ast.Name) or scope is None or not is_local(weight.id, scope):
             return False
         uses = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id == weight.id]
         return all(isinstance(n.ctx, ast.Store) or self._is_fact(n) for n in uses)
@@ -144,12 +210,15 @@ class Walks(Uses):
             return False
         names = {n.id for n in ast.walk(above.target) if isinstance(n, ast.Name)}
         scope = self.scope(node)
-        uses = (
-            [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
-            if scope
-            else []
-        )
+        if scope is None or not all(is_local(name, scope) for name in names):
+            return False
+        uses = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
         return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
+
+
+def _does_something(statement: ast.AST) -> bool:
+    """Whether it is no docstring."""
+    return not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant)
 
 
 def _returns(function: ast.AST, name: str) -> bool:
