@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from bnfx.folding.modules.mentions import Mention, Mentions
+from bnfx.folding.modules.mentions import Mentions
+from bnfx.folding.modules.owners import Mention
 
 _BRANCHING: tuple[type[ast.AST], ...] = (
     ast.BoolOp,

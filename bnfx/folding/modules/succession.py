@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from bnfx.folding.modules.mentions import Mention, Mentions
+from bnfx.folding.modules.mentions import Mentions
+from bnfx.folding.modules.owners import Mention
 from bnfx.folding.modules.reachable import Reachable
 from bnfx.folding.modules.straight_line import argument_of
 from bnfx.passes.fx.calls.modules import has_hooks
