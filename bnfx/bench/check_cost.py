@@ -18,7 +18,7 @@ import torchvision
 from torch import fx, nn
 
 from bnfx.backend import bnfx
-from bnfx.bench.image import image
+from bnfx.bench.on_models.image import image
 from bnfx.bench.weights_speed import interleaved_ms
 from bnfx.native import loader
 from bnfx.passes.fx.dynamo import GraphInputs

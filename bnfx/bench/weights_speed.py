@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from bnfx.bench.image import image
+from bnfx.bench.on_models.image import image
 from bnfx.bench.on_models.twins import twin_of
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2")

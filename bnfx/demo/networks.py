@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnfx.bench.image import image
 from bnfx.bench.on_models.bench_worker import Subject
+from bnfx.bench.on_models.image import image
 
 _SHIFT = 0.5  # standard deviation of beta and running_mean
 _BIAS = 0.1  # standard deviation of a layer's bias

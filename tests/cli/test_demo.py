@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 import bnfx
 from bnfx import cli, demo
-from bnfx.bench.image import draw, image
 from bnfx.bench.on_models.bench_worker import Subject
+from bnfx.bench.on_models.image import draw, image
 from bnfx.bench.on_models.model_race import Row
 from bnfx.demo.comparison import print_json, print_table, summary
 from bnfx.demo.measure import STEPS, WAYS, Calls, DemoRow, Folded, measure, row_of
@@ -34,7 +34,7 @@ TINY = """
 import torch
 from torch import nn
 
-from bnfx.bench.image import image
+from bnfx.bench.on_models.image import image
 from bnfx.demo.networks import randomise
 
 
