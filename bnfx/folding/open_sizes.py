@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import fx, nn
 
@@ -30,7 +31,7 @@ def fixed_only(
         inputs: that it takes.
         fixed: what becomes of its BatchNorms with these sizes.
     """
-    gone = {v.site.name for graph in fixed for v in graph.verdicts if v.outcome in _GONE}
+    folded = _folded(v for graph in fixed for v in graph.verdicts)
     args, kwargs = inputs.copied()
     try:
         check_traceable(model)
@@ -38,7 +39,8 @@ def fixed_only(
     except CaptureError:
         return  # then bnfx.fold gives no graph, and what a class folds holds for any size
     report = rewrite(graph, {}, form="attributes").report
-    left = [v for v in report.verdicts if v.outcome not in _GONE and v.site.name in gone]
+    more = folded - _folded(report.verdicts)
+    left = [v for v in report.verdicts if v.outcome is not Outcome.FOLDED and v.site.name in more]
     if left:
         yield GraphReport(
             notes=(
@@ -47,6 +49,11 @@ def fixed_only(
                 'bnfx.fold(..., sizes="example") folds as above',
             )
         )
+
+
+def _folded(verdicts: Iterable[Verdict]) -> Counter[str]:
+    """How often what is called so is folded: a module that is called twice is two sites."""
+    return Counter(v.site.name for v in verdicts if v.outcome is Outcome.FOLDED)
 
 
 def may_rest_on_sizes(graphs: Sequence[tuple[GraphReport, fx.GraphModule]]) -> bool:
@@ -68,5 +75,7 @@ def may_rest_on_sizes(graphs: Sequence[tuple[GraphReport, fx.GraphModule]]) -> b
 
 
 def _why(verdict: Verdict) -> str:
+    if verdict.outcome is Outcome.MERGED:
+        return f"{verdict.site.name} (merged with {verdict.target})"
     reasons = dict.fromkeys(str(refusal) for refusal in verdict.refusals)
     return f"{verdict.site.name} ({'; '.join(reasons)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from types import FunctionType
 from typing import Any
 
 # Methods that give back the module that they belong to.
@@ -20,6 +21,15 @@ _SET_UP = re.compile(
     r"|convs?|linears?|fc))?(_\w*(kaiming|xavier|normal|uniform|he|vit|jax|moco)\w*)?_*"
     r"|_?reset_parameters|__init__"
 )
+# Functions that are known to run their first argument, and all of it in order.
+_IN_ORDER = frozenset(
+    [
+        ("torch._functorch.apis", "vmap"),
+        ("torch.utils.checkpoint", "checkpoint"),
+        ("torch.utils.checkpoint", "checkpoint_sequential"),
+        ("timm.models._manipulate", "checkpoint_seq"),
+    ]
+)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SAID = frozenset(["print", "warn", "warning", "info", "debug"])
 
@@ -27,6 +37,12 @@ _SAID = frozenset(["print", "warn", "warning", "info", "debug"])
 def sets_weights_up(name: str) -> bool:
     """Whether a function of that name is one that initialises weights."""
     return _SET_UP.fullmatch(name.rpartition(".")[2]) is not None
+
+
+def runs_in_order(function: Any) -> bool:
+    """Whether a function runs a module, or a sequence of them, as a whole."""
+    place = (getattr(function, "__module__", ""), getattr(function, "__name__", ""))
+    return isinstance(function, FunctionType) and place in _IN_ORDER
 
 
 class Dependence:

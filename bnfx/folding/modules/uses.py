@@ -9,9 +9,9 @@ from bnfx.folding.modules.dependence import (
     Dependence,
     is_identity,
     is_local,
+    runs_in_order,
     sets_weights_up,
 )
-from bnfx.folding.modules.whole_runs import runs_in_order
 
 HARMLESS_CALLS = frozenset(
     ["isinstance", "hasattr", "type", "id", "len", "print", "repr", "str", "issubclass"]
