@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from bnfx.folding.modules.mentions import Mentions
-from bnfx.folding.modules.owners import Mention
-from bnfx.folding.modules.reachable import Reachable
-from bnfx.folding.modules.straight_line import argument_of
+from bnfx.folding.modules.reading.mentions import Mentions
+from bnfx.folding.modules.reading.owners import Mention
+from bnfx.folding.modules.reading.reachable import Reachable
+from bnfx.folding.modules.reading.straight_line import argument_of
 from bnfx.passes.fx.calls.modules import has_hooks
 from bnfx.passes.fx.parameters.sources import memory
 

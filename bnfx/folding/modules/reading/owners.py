@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.folding.modules.computed_names import REBINDING
-from bnfx.folding.modules.dependence import Dependence
-from bnfx.folding.modules.reachable import Function, Reachable, is_bound
+from bnfx.folding.modules.reading.computed_names import REBINDING
+from bnfx.folding.modules.reading.dependence import Dependence
+from bnfx.folding.modules.reading.reachable import Function, Reachable, is_bound
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from bnfx.folding.modules.dependence import (
+from bnfx.folding.modules.reading.dependence import (
     HARMLESS_METHODS,
     Dependence,
     is_identity,

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bnfx.folding.capturing.decisions import function_nodes
-from bnfx.folding.modules.dependence import runs_in_order
+from bnfx.folding.modules.reading.dependence import runs_in_order
 from bnfx.passes.fx.parameters.sources import memory
 
 _REGISTERS = ("_parameters", "_buffers", "_modules")

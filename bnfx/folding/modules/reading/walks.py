@@ -6,10 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
-from bnfx.folding.modules.computed_names import ANY, pattern
-from bnfx.folding.modules.dependence import SELVES, is_identity, is_local, sets_weights_up
-from bnfx.folding.modules.reachable import Function
-from bnfx.folding.modules.uses import Uses
+from bnfx.folding.modules.reading.computed_names import ANY, pattern
+from bnfx.folding.modules.reading.dependence import SELVES, is_identity, is_local, sets_weights_up
+from bnfx.folding.modules.reading.reachable import Function
+from bnfx.folding.modules.reading.uses import Uses
 
 # What a name computed for them stands for, an attribute by that name does.
 BY_NAME = frozenset(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.folding.modules.computed_names import (
+from bnfx.folding.modules.reading.computed_names import (
     ANY,
     REBINDING,
     attribute,
@@ -18,9 +18,9 @@ from bnfx.folding.modules.computed_names import (
     is_of,
     pattern,
 )
-from bnfx.folding.modules.owners import Mention, Owners
-from bnfx.folding.modules.reachable import Function, Reachable, resolve_global
-from bnfx.folding.modules.walks import BY_NAME, WEIGHTS, Walks
+from bnfx.folding.modules.reading.owners import Mention, Owners
+from bnfx.folding.modules.reading.reachable import Function, Reachable, resolve_global
+from bnfx.folding.modules.reading.walks import BY_NAME, WEIGHTS, Walks
 
 _WALKS = frozenset(
     [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from bnfx.folding.modules.mentions import Mentions
-from bnfx.folding.modules.owners import Mention
+from bnfx.folding.modules.reading.mentions import Mentions
+from bnfx.folding.modules.reading.owners import Mention
 
 _BRANCHING: tuple[type[ast.AST], ...] = (
     ast.BoolOp,
