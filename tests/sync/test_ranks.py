@@ -21,15 +21,23 @@ INDUCTOR = (
     "case_weight_gradients_run_beside_reductions",
     "case_our_module_in_bfloat16",
 )
+# Where it matters that there are more ranks than two, or an odd number of them.
+THREE = (
+    *("case_values", "case_variants", "case_double_backward", "case_ranks_far_apart"),
+    *("case_groups", "case_dtypes_of_ranks_may_differ", "case_one_value", "case_nothing_at_all"),
+    *("case_1_torch_training", "case_4_empty", "case_6_apex_groups", "case_6_apex_uneven"),
+    *("case_8_mmcv", "case_9_horovod", "case_12_equal_weights_are_wrong"),
+)
 
 
 @pytest.mark.parametrize(
     ("world", "modules", "names"),
     [
         pytest.param(2, f"{EAGER}+{COMPILED}", (), id="2"),
-        pytest.param(3, EAGER, (), id="3"),
+        pytest.param(3, EAGER, THREE, id="3"),
         pytest.param(2, "cases_inductor", INDUCTOR, id="2-inductor"),
         pytest.param(2, "cases_inductor", (), marks=pytest.mark.heavy, id="2-inductor-every"),
+        pytest.param(3, EAGER, (), marks=pytest.mark.heavy, id="3-every"),
         pytest.param(3, f"{COMPILED}+cases_inductor", (), marks=pytest.mark.heavy, id="3-compiled"),
         pytest.param(4, f"{EAGER}+{COMPILED}", (), marks=pytest.mark.heavy, id="4"),
     ],
