@@ -96,7 +96,7 @@ soak: $(STAMP)  ## threads call one model while another writes to it, for SECOND
 # PROVE_ARGS="--step 10" takes each tenth case, "--only merge" the rules so named.
 prove: $(STAMP)  ## each rule on every small shape, and the battery, to the last bit (docs/reliability.md)
 	PYTHONPATH=tests $(BIN)/python -m proofs $(PROVE_ARGS)
-	$(BIN)/python -m pytest -q -m 'heavy or not heavy' tests/proofs
+	$(BIN)/python -m pytest -q -m 'heavy or not heavy' tests/proofs tests/battery tests/peers tests/relax/test_whole_numbers.py
 
 # Mutants can be stopped and go on later. MUTANTS="passes/crossing --again", "--seconds 600".
 faults: $(STAMP)  ## rules, compilers, memory, disks, files, threads and ranks that fail: counted
