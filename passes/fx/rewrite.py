@@ -16,9 +16,8 @@ from bnfx.passes.fx.bodies.lower_bodies import lower_nest
 from bnfx.passes.fx.bodies.nest import Nest, lift_nest
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import Lifted, lift
-from bnfx.passes.fx.lowering.lower import WeightsAs
 from bnfx.passes.fx.lowering.recipe import Computing, Recipe
-from bnfx.passes.fx.lowering.slots import Slot
+from bnfx.passes.fx.lowering.slots import Slot, WeightsAs
 from bnfx.passes.fx.norm_numbers import norm_numbers
 from bnfx.passes.fx.weight_bytes import weight_bytes
 from bnfx.passes.graph import Node

@@ -15,8 +15,8 @@ from torch import fx
 from bnfx.passes.fx.bodies.nest import Nest
 from bnfx.passes.fx.bodies.operands import Body
 from bnfx.passes.fx.lowering.bind import bind
-from bnfx.passes.fx.lowering.lower import Lowered, WeightsAs, lower
-from bnfx.passes.fx.lowering.slots import FoldedCall, names_in, unused
+from bnfx.passes.fx.lowering.lower import lower
+from bnfx.passes.fx.lowering.slots import FoldedCall, Lowered, WeightsAs, names_in, unused
 
 
 def lower_nest(nest: Nest, form: WeightsAs, dtype: torch.dtype = torch.float64) -> Lowered:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -30,22 +29,10 @@ from bnfx.passes.fx.lowering.emit import (
     write_operator,
 )
 from bnfx.passes.fx.lowering.marks import inherit
-from bnfx.passes.fx.lowering.slots import FoldedCall, Slot, Slots, slots_of
+from bnfx.passes.fx.lowering.slots import FoldedCall, Lowered, Slot, Slots, WeightsAs, slots_of
 from bnfx.passes.fx.lowering.trace import trace_slots
 from bnfx.passes.fx.memory.aliasing import shares_memory_with
 from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
-
-WeightsAs = Literal["attributes", "placeholders", "traced"]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """The lowered module, its slots, which must be filled before it runs or are traced into it
-    (those of bodies too), and the constant numbers that a traced one takes as its last inputs."""
-
-    module: fx.GraphModule
-    slots: tuple[Slot, ...]
-    tables: tuple[Table, ...] = ()
 
 
 def lower(
@@ -111,7 +98,7 @@ class _GraphWriter:
         if not inputs:
             self._write_slot_placeholders()
         for node in self.lifted.graph:
-            if not self._is_known_rank(node):
+            if not _is_known_rank(node):
                 self.written[node] = self._write_node(node.origin, node)
             if inputs and node is inputs[-1]:
                 self._write_slot_placeholders()
@@ -134,8 +121,8 @@ class _GraphWriter:
             copied = self._copy(fx_node, node)
             keep_note(fx_node, copied, "_dynamo_source")
             copied.meta.pop("grapharg", None)  # refers to the argument that happened to be there
-            if fx_node in self.calls:
-                self._run_folded(copied, self.calls[fx_node])
+            if (call := self.calls.get(fx_node)) is not None:
+                self._run_folded(copied, call)
             return copied
         slots = self.slots[node]
         if isinstance(node.role, Affine):
@@ -189,14 +176,10 @@ class _GraphWriter:
             value, reader = value.inputs[0], value
         return False
 
-    def _is_known_rank(self, node: Node) -> bool:
-        """Whether it is the rank of a value that is not computed any more."""
-        return isinstance(node.role, Opaque) and node.role.reads_rank and not node.inputs
-
     def _new(self, old: fx.Node) -> fx.Node:
         """What stands for an old node; for a folded BatchNorm, what it was folded into."""
         node = self.lifted.graph.resolve(self.lifted.nodes[old])
-        if self._is_known_rank(node):
+        if _is_known_rank(node):
             # fx takes a number where an argument was a node
             return self.lifted.nodes[old.all_input_nodes[0]].rank  # type: ignore[return-value]
         return self.written[node]
@@ -249,3 +232,8 @@ class _GraphWriter:
                 new = bodies.get(target) or self.new_modules.get(target)
                 found[target] = attribute(self.module, target) if new is None else new
         return found
+
+
+def _is_known_rank(node: Node) -> bool:
+    """Whether it is the rank of a value that is not computed any more."""
+    return isinstance(node.role, Opaque) and node.role.reads_rank and not node.inputs

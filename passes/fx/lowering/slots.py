@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -69,6 +70,19 @@ class FoldedCall:
     dropped: frozenset[int]
     slots: tuple[Slot, ...]
     tables: tuple[Table, ...]
+
+
+WeightsAs = Literal["attributes", "placeholders", "traced"]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The lowered module, its slots, which must be filled before it runs or are traced into it
+    (those of bodies too), and the constant numbers that a traced one takes as its last inputs."""
+
+    module: fx.GraphModule
+    slots: tuple[Slot, ...]
+    tables: tuple[Table, ...] = ()
 
 
 def slots_of(
