@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,12 @@ def test_the_table_and_the_picture_mark_what_is_wrong() -> None:
     assert "tvm is left out" in text
     drawn = picture(held(made("eager", 8.0), made("a<b", 4.0, error=0.5)))
     assert "WRONG" in drawn
+    assert "Noise: the quartiles" in drawn
+    failed = picture(held(made("eager", 8.0), made("bnfx", math.nan)))
+    assert ">bnfx<" in failed
+    assert ">failed<" in failed
+    alone = held(replace(made("bnfx", 4.0), over_eager=math.nan))  # eager was not asked for
+    assert "nan" not in picture(alone) + table(alone)
     widths = [
         float(box.get("width", 0))
         for box in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}rect")
