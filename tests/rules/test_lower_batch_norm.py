@@ -100,3 +100,8 @@ def test_every_reason_is_given(model: Model) -> None:
         "its scale is NaN or infinite",
         "its shift is NaN or infinite",
     ]
+
+
+def test_what_the_lifter_could_not_read_is_no_map(model: Model) -> None:
+    norm = model.add("norm", Opaque(), model.x, sites=(Site("norm", "batch_norm"),))
+    assert not RULE.match(norm)
