@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
+
+import torch
 
 from bnfx.folding.modules.reading.computed_names import ANY, pattern
 from bnfx.folding.modules.reading.dependence import SELVES, is_identity, is_local, sets_weights_up
@@ -23,8 +26,14 @@ _WEIGHT_FACTS = frozenset(
 _WEIGHT_FACTS |= frozenset(
     ["numel", "nelement", "element_size", "is_floating_point", "is_cuda", "is_meta", "is_complex"]
 )
+_TORCH = str(Path(torch.__file__).parent)
 _GETTING = ("__getattr__", "__getattribute__")
 _PASSING = frozenset(["next", "iter", "list", "tuple", "enumerate", "len", "reversed"])
+
+
+def _is_torchs(function: Function) -> bool:
+    """Such as what ``@torch.no_grad()`` makes of a method: it swallows nothing."""
+    return function.function.__code__.co_filename.startswith(_TORCH)
 
 
 class Walks(Uses):
@@ -38,8 +47,8 @@ class Walks(Uses):
 
     def catches(self) -> bool:
         if self._catches is None:
-            nodes = (node for function in self.functions for node in ast.walk(function))
-            self._catches = any(self.goes_on(node) for node in nodes)
+            code = (n for n, f in self.functions.items() if not _is_torchs(f))
+            self._catches = any(self.goes_on(node) for each in code for node in ast.walk(each))
         return self._catches
 
     def sets_modes(self) -> bool:
