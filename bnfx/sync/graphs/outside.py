@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 from bnfx.passes.fx.training.uncaptured import batch_norm_to_swap
 from bnfx.sync.functional import Layer, synchronise
 from bnfx.sync.graphs.compiled_call import current_call
-from bnfx.sync.graphs.ownership import path_of, peers_outside
+from bnfx.sync.graphs.ownership import identity_outside, path_of, peers_outside
 from bnfx.sync.graphs.state import current_state
 from bnfx.sync.group import Peers, is_recomputing
 from bnfx.sync.module import SyncBatchNorm, tracked
@@ -136,7 +136,8 @@ class _Sharing(TorchFunctionMode):
         if is_recomputing() and running_mean is not None and running_var is not None:
             running_mean, running_var = running_mean.clone(), running_var.clone()
         name = path_of(self._module)
-        layer = Layer(input, running_mean, running_var, weight, bias, momentum, eps, name)
+        identity = identity_outside(self._module)
+        layer = Layer(input, running_mean, running_var, weight, bias, momentum, eps, name, identity)
         # With a token, as in graphs: a peer may still run this layer in one.
         return synchronise([layer], self._peers, input.new_zeros(1, dtype=layer.dtype))[0]
 
