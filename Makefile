@@ -13,7 +13,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy
 
 .DEFAULT_GOAL := help
-.PHONY: help site figures compare demo test test-all test-main test-relay test-tvm-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay clean
+.PHONY: help site figures compare demo test test-all test-main test-relay test-tvm-versions test-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay prove mutants faults clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -24,7 +24,7 @@ demo: $(STAMP)  ## fold and compile real models: BatchNorms, errors and times si
 test: check test-main test-relay  ## lint, types, and the whole test suite but for heavy builds
 
 test-all: MARKS = heavy or not heavy
-test-all: test  ## the same, heavy builds included
+test-all: test test-versions  ## heavy builds included, and with every torch that is supported
 
 test-main: $(STAMP)  ## the suite, but for Relay
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25 -m '$(MARKS)'
@@ -43,6 +43,10 @@ test-relay: $(STAMP)  ## Relay's tests, in a Python 3.10 of their own
 # The environments differ from .venv in TVM alone, so they look the rest up there.
 test-tvm-versions: $(STAMP)  ## Relax's tests without torch, on the older TVMs that bnfx supports
 	sh tests/relax/older_tvms.sh $(BIN)/python
+
+# Environments of 5 to 7 GB each, so neither CI nor `make test` makes them; `make test-all` does.
+test-versions:  ## the suite with the oldest and newest torch that bnfx supports (docs/versions.md)
+	PYTHON=$(PYTHON) sh tests/torch_versions.sh '$(MARKS)'
 
 check: $(STAMP)  ## ruff (lint and format) and mypy (strict)
 	$(BIN)/ruff check .
@@ -89,14 +93,28 @@ SECONDS ?= 1800
 soak: $(STAMP)  ## threads call one model while another writes to it, for SECONDS (1800)
 	$(BIN)/python -m bnfx.bench.soak --seconds $(SECONDS)
 
-fuzz: $(STAMP)  ## thousands of random networks and damaged files, for a nightly run
-	BNFX_FUZZ=3000 BNFX_FUZZ_FILES=2000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz tests/weights/test_random.py tests/relax/test_random.py
+# PROVE_ARGS="--step 10" takes each tenth case, "--only merge" the rules so named.
+prove: $(STAMP)  ## each rule on every small shape, and the battery, to the last bit (docs/reliability.md)
+	PYTHONPATH=tests $(BIN)/python -m proofs $(PROVE_ARGS)
+	$(BIN)/python -m pytest -q -m 'heavy or not heavy' tests/proofs tests/battery tests/peers tests/relax/test_whole_numbers.py
+
+# Mutants can be stopped and go on later. MUTANTS="passes/crossing --again", "--seconds 600".
+faults: $(STAMP)  ## rules, compilers, memory, disks, files, threads and ranks that fail: counted
+	$(BIN)/python -m pytest -q -m 'heavy or not heavy' tests/test_faults.py tests/faults tests/archives \
+	  tests/fuzz/test_files.py tests/weights/test_interrupts.py tests/weights/test_threads.py \
+	  tests/sync/test_diagnosis.py
+
+mutants: $(STAMP)  ## break each guard in turn; a test must fail (docs/reliability.md)
+	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
+
+fuzz: $(STAMP)  ## random networks, equivalent ones, weights, damaged files, for SECONDS (1800)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
 fuzz-relay: $(RELAY_STAMP)  ## thousands of random Relay modules, for a nightly run
 	BNFX_FUZZ=3000 $(RELAY_BIN)/python -m pytest tests/relay/test_random.py
 
 clean:  ## remove the environments and what tools left behind
-	rm -rf $(VENV) $(RELAY_VENV) .venv-tvm-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RELAY_VENV) .venv-tvm-* .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \

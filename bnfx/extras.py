@@ -12,8 +12,8 @@ def page_packages_missing() -> str | None:
     missing = [name for module, name in _PAGE.items() if importlib.util.find_spec(module) is None]
     if not missing:
         return None
+    are = "is" if len(missing) == 1 else "are"
     return (
-        f"an HTML report is drawn by {', '.join(_PAGE.values())}, and {', '.join(missing)} "
-        f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'bnfx[report]' "
-        "(Python 3.11 or newer)"
+        f"an HTML report needs {' and '.join(missing)}, which {are} not installed: "
+        "pip install 'bnfx[report]' (Python 3.11 or newer)"
     )

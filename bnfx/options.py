@@ -86,7 +86,7 @@ class Options:
     @property
     def wants_details(self) -> bool:
         """Whether reports go to where their details are drawn."""
-        return not callable(self.report) and Path(self.report or "").suffix == ".html"
+        return draws_details(self.report)
 
     @staticmethod
     def parse(options: Mapping[str, Any] | None) -> Options:
@@ -159,6 +159,11 @@ def check_process_group(group: Any) -> None:
         if hasattr(group, "get_group"):
             hint = "; pass its get_group(), of the dimension over which the batch is split"
         raise OptionError(f"process_group must be a ProcessGroup or None, not {group!r}{hint}")
+
+
+def draws_details(report: Any) -> bool:
+    """Whether the report goes to where its details are drawn: a page."""
+    return not callable(report) and Path(report or "").suffix == ".html"
 
 
 def check_report(path: Any) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "InvalidCxxCompiler",
     "OpOverload",
     "RestartAnalysis",
+    "SerializableCallable",
     "ShapeEnv",
     "ShortenTraceback",
     "StatelessSymbolicContext",
@@ -68,7 +69,10 @@ def _copied(module: Any, mode: Any) -> Any:
 # Dynamo takes errors of these kinds as they are, or as the wish to trace once more.
 if TYPE_CHECKING:
     ShortenTraceback = _NeverRaisedError
+    SerializableCallable = object
 else:
+    # What ahead-of-time compilation takes from a backend.
+    SerializableCallable = find("torch._dynamo.aot_compile_types:SerializableCallable") or object
     ShortenTraceback = find("torch._dynamo.exc:ShortenTraceback") or _NeverRaisedError
 RestartAnalysis: Any = find("torch._dynamo.exc:RestartAnalysis") or _NeverRaisedError
 BackendCompilerFailed: Any = find("torch._dynamo.exc:BackendCompilerFailed") or _NeverRaisedError

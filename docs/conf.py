@@ -26,6 +26,8 @@ myst_heading_anchors = 4
 # Links to files of the repository (code, tests, examples) lead out of the site.
 suppress_warnings = ["myst.xref_missing"]
 html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_title = f"bnfx {release}"
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"

@@ -117,7 +117,7 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     Code.TRAINING_MODE: Meaning(
         "The BatchNorm normalises by the statistics of the batch: it is in training mode.",
-        "Call model.eval() first; in Relax, give nn.batch_norm training=False (default: True).",
+        "Call model.eval() first (in Relax: nn.batch_norm with training=False).",
     ),
     Code.NO_RUNNING_STATISTICS: Meaning(
         "The BatchNorm has no running statistics (track_running_stats=False), so even in "
@@ -171,8 +171,9 @@ MEANINGS: dict[Code, Meaning] = {
         "Pass example inputs, or compile: tracing sees the arithmetic inside.",
     ),
     Code.NESTED_GRAPH: Meaning(
-        "The BatchNorm stands in a nested graph (torch.cond, a checkpointed block).",
-        "None yet; it is left as it is.",
+        "The BatchNorm stands in a graph that an op runs: one of an exported program, or of an op "
+        "other than torch.cond, map, scan, while_loop, checkpoints and nested_compile_region.",
+        "Instead of the exported program, compile the model. Elsewhere none; it is left as it is.",
     ),
     Code.NON_FINITE: Meaning(
         "A statistic or a folded value is NaN or infinite (a negative variance gives NaN too).",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 10, 10)
     if "torch._dynamo" in sys.modules:
         _skip_the_timing_of_guards()
+        _leave_torch_s_trace_alone()
 
 
 def _skip_the_timing_of_guards() -> None:
@@ -30,6 +32,21 @@ def _skip_the_timing_of_guards() -> None:
 
     assert callable(guards.profile_guard_manager)
     guards.profile_guard_manager = lambda *_: 0.0
+
+
+def _leave_torch_s_trace_alone() -> None:
+    """PyTorch writes its structured trace, each graph as text, wherever that logger has a handler;
+    pytest gives it four.
+    """
+    from torch._logging._internal import trace_log
+
+    add = trace_log.addHandler
+
+    def add_but_pytest_s(handler: logging.Handler) -> None:
+        if not any(base.__module__.startswith("_pytest") for base in type(handler).__mro__):
+            add(handler)
+
+    trace_log.addHandler = add_but_pytest_s  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

@@ -47,11 +47,14 @@ def check_same(model: Model, *rules: Rule, numbers: bool = True, **functions: An
     return report
 
 
-def outputs(model: Model, functions: Functions) -> dict[str, Tensor]:
+def outputs(
+    model: Model, functions: Functions, draw: Callable[..., Tensor] = torch.randn
+) -> dict[str, Tensor]:
     """The values of what the nodes that nothing reads are given; inputs are random.
 
     Args:
         functions: what a node of that name computes, where its role does not say.
+        draw: makes an input, called as ``torch.randn`` is.
     """
     generator = torch.Generator().manual_seed(0)
     evaluate = Evaluator(
@@ -63,7 +66,7 @@ def outputs(model: Model, functions: Functions) -> dict[str, Tensor]:
         arguments = [values[source] for source in node.inputs]
         if not arguments:
             dims = [size if isinstance(size, int) else UNKNOWN for size in node.shape or ()]
-            values[node] = torch.randn(dims, dtype=torch.float64, generator=generator)
+            values[node] = draw(dims, dtype=torch.float64, generator=generator)
             continue
         values[node] = _value(node, arguments, evaluate, functions)
         if node.shape is not None and all(isinstance(size, int) for size in node.shape):
@@ -128,7 +131,7 @@ def _moved(movement: Movement, x: Tensor, node: Node) -> Tensor:
 def applied(affine: BroadcastAffine, x: Tensor, evaluate: Evaluator) -> Tensor:
     """The map of a tensor, aligned at the front."""
     scale, shift = (
-        value.reshape(*value.shape, *(1,) * (x.ndim - value.ndim))
+        value.reshape((*value.shape, *(1,) * (x.ndim - value.ndim)))
         for value in (evaluate(affine.scale), evaluate(affine.shift))
     )
     return scale * x + shift

@@ -36,6 +36,15 @@ def test_each_program_has_its_rows_and_each_peer_a_version(program: str) -> None
         assert not re.match(r"[\d.]+e-", theirs), "that is no wrong answer"
 
 
+def test_rows_of_peers_that_are_not_installed_stay() -> None:
+    there = "| Torch (torch 2.0) | a case | 0.5 | 1.0e-07 | [p.py](compare/p.py) |\n"
+    gone = "| Gone (gone-peer 1.0) | a case | 0.7 | does not read ONNX | [p.py](compare/p.py) |\n"
+    kept = list(comparisons.kept("p.py", there + gone))
+    assert [row["peer"] for row in kept] == ["Gone (gone-peer 1.0)"]
+    assert gone in comparisons.table(kept)
+    assert list(comparisons.kept("q.py", gone)) == []
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("path", comparisons.PROGRAMS, ids=lambda path: path.name)
 def test_the_programs_show_what_the_page_says(path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 import bnfx
 from bnfx.archives.pt2 import load_program
+from bnfx.report.wording import sized
 
 SIZE = (2, 3, 12, 12)
 
@@ -136,7 +137,7 @@ def test_constants_are_counted() -> None:
     assert report.weight_bytes == (held(model), stored)
     assert stored - held(model) > 8 * 40 * 40 * 4 - 500
     text = report.to_text(width=200)
-    assert f"The constants grow by {(stored - held(model)) / 1e3:.1f} KB, from 1.1 KB to" in text
+    assert f"The constants grow by {sized(stored - held(model))}, from {sized(held(model))}" in text
     assert bnfx.explain(model, x).weight_bytes == report.weight_bytes
     (graph,) = report.to_dict()["graphs"]
     assert (graph["weights"]["bytes_before"], graph["weights"]["bytes_after"]) == (

@@ -126,8 +126,12 @@ def updated(model: Any, x: torch.Tensor) -> torch.Tensor:
     return pair(model, x)
 
 
-def checkpointed(model: Any, x: torch.Tensor) -> torch.Tensor:
-    return torch.utils.checkpoint.checkpoint(lambda y: pair(model, y), x, use_reentrant=False)
+def branch_of_a_program() -> Report:
+    def branch(model: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda y: pair(model, y), lambda y: model.conv(y), (x,))
+
+    program = torch.export.export(Small(branch).eval(), (X,))
+    return bnfx.explain(program)
 
 
 def computed_flag(model: Any, x: torch.Tensor) -> torch.Tensor:
@@ -205,7 +209,7 @@ PROVOKED: dict[Code, Callable[[], Report]] = {
     ),
     Code.HAS_HOOKS: lambda: traced(change=lambda m: m.bn.register_forward_hook(lambda *a: None)),
     Code.SUBCLASS: lambda: traced(change=lambda m: setattr(m, "bn", Loud(4).eval())),
-    Code.NESTED_GRAPH: lambda: compiled(checkpointed),
+    Code.NESTED_GRAPH: branch_of_a_program,
     Code.NON_FINITE: lambda: compiled(change=lambda m: m.bn.running_mean.fill_(float("nan"))),
     Code.OVERFLOW: lambda: half(6e4),
     Code.UNDERFLOW: lambda: half(1e-7),
@@ -241,7 +245,7 @@ def test_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("a fault on purpose")
 
     module = fx.symbolic_trace(Small(pair))
-    monkeypatch.setattr(importlib.import_module("bnfx.passes.fx.rewrite"), "lower", fail)
+    monkeypatch.setattr(importlib.import_module("bnfx.passes.fx.rewrite"), "lower_nest", fail)
     with pytest.warns(bnfx.RewriteWarning, match="a fault on purpose"):
         report = read(module)
     assert {r.code for v in report.verdicts for r in v.refusals} == {Code.INTERNAL_ERROR}

@@ -20,14 +20,14 @@ from bnfx.passes.rules.rule import Rule
 # Where a fault is injected: module, and what of it raises. Each step from captured graph to report.
 FAULTS = {
     "reading inputs": ("bnfx.passes.fx.dynamo", "GraphInputs.of"),
-    "lift": ("bnfx.passes.fx.rewrite", "lift"),
+    "lift": ("bnfx.passes.fx.bodies.nest", "lift"),
     "values": ("bnfx.passes.fx.rewrite", "make_values"),
     "a rule's pattern": ("bnfx.passes.rules.fold_affine_into_linear", "RULE.match"),
     "a rule's guard": ("bnfx.passes.rules.fold_affine_into_linear", "RULE.refuse"),
     "a rule": ("bnfx.passes.rules.fold_affine_into_linear", "RULE.rewrite"),
     "the check of a graph": ("bnfx.passes.graph", "Graph.verify"),
     "the ledger": ("bnfx.passes.pipeline", "_Ledger.report"),
-    "lowering": ("bnfx.passes.fx.rewrite", "lower"),
+    "lowering": ("bnfx.passes.fx.rewrite", "lower_nest"),
     "the recipe": ("bnfx.passes.fx.rewrite", "Recipe.of"),
     "evaluation": ("bnfx.passes.fx.rewrite", "Rewritten.evaluate"),
     "stored values": ("bnfx.passes.values", "Values.stored"),

@@ -13,6 +13,7 @@ from torch import nn
 import bnfx
 from bnfx.passes.refusals import Refusal
 from bnfx.passes.report import GraphReport, Outcome, Site, Verdict
+from bnfx.report import Report
 
 
 class Net(nn.Sequential):
@@ -115,9 +116,24 @@ def test_in_training_mode_nothing_else_is_said() -> None:
         "",
         "2 kept: 1 and 1 other like it",
         "  training-mode: it is in training mode",
-        "  What to do: Call model.eval() first; in Relax, give nn.batch_norm training=False "
-        "(default: True).",
+        "  What to do: Call model.eval() first (in Relax: nn.batch_norm with training=False).",
     ]
+
+
+def test_without_inputs_it_says_that_they_may_fold_more() -> None:
+    model = randomise(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+    ).eval()
+    text = bnfx.explain(model).to_text(width=100)
+    assert "nothing to do" not in text
+    assert "What to do: Pass example inputs" in text
+    assert "nothing to do" in bnfx.explain(model, torch.randn(1, 3, 8, 8)).to_text(width=100)
+
+
+def test_a_package_is_named_without_where_it_is_installed() -> None:
+    site = Site("bn", "batch_norm", "/opt/venv/lib/python3.11/site-packages/net/resnet.py:7")
+    text = Report((GraphReport((Verdict(site, Outcome.KEPT),)),)).to_text()
+    assert "1 kept: bn (net/resnet.py:7)" in text
 
 
 def test_json() -> None:

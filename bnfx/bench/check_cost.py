@@ -18,8 +18,8 @@ import torchvision
 from torch import fx, nn
 
 from bnfx.backend import bnfx
-from bnfx.demo.image import image
-from bnfx.demo.measure import interleaved_ms
+from bnfx.bench.on_models.image import image
+from bnfx.bench.weights_speed import interleaved_ms
 from bnfx.native import loader
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.weights import Snapshot

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
 
-from bnfx.demo.image import image
+from bnfx.bench.on_models.image import image
 from bnfx.passes import pipeline
 from bnfx.passes.fx import Rewritten
 from bnfx.passes.fx.dynamo import GraphInputs

@@ -30,14 +30,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from bnfx.demo.image import image
-from bnfx.demo.measure import interleaved_ms
-from bnfx.passes.fx.calls.modules import is_batch_norm
+from bnfx.bench.on_models.image import image
+from bnfx.bench.on_models.twins import twin_of
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2")
 BATCHES = (1, 8)
 CALLS = 40
 REFRESHES = 9
+WARM_UPS = 3
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,21 @@ def model_of(name: str) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def twin_of(model: nn.Module) -> nn.Module:
-    """The model without BatchNorms."""
-    twin = copy.deepcopy(model)
-    for parent in list(twin.modules()):
-        for name, child in parent.named_children():
-            if is_batch_norm(child):
-                setattr(parent, name, nn.Identity())
-    return twin
+def interleaved_ms(
+    models: Sequence[Callable[..., Any]], image: torch.Tensor, repeats: int
+) -> list[float]:
+    """Median milliseconds a call of each model, called in turn so that noise hits all alike.
+
+    Compiling is not part of it, so neither is the state of Inductor's cache.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    for turn in range(WARM_UPS + repeats):
+        for model, own in zip(models, times, strict=True):
+            start = time.perf_counter()
+            model(image)
+            if turn >= WARM_UPS:
+                own.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(own) for own in times]
 
 
 def measure(name: str, batch: int) -> Speed:

@@ -26,7 +26,12 @@ def bench(
         list[str] | None,
         typer.Option(metavar="NAME", help="A way to run it; once for each. All, if there is none."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of five calls of each way.")] = _ROUNDS,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Rounds of five calls of each way; {_ROUNDS} unless this is given."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     plot: Annotated[
         Path | None,
@@ -71,16 +76,17 @@ def bench(
         stop("bnfx bench: --only, --markdown and --rows are for --zoo")
     if zoo and models:
         stop("bnfx bench: models or --zoo, not both")
-    if not models and (shapes or weights or weights_key or engine or plot or device != "cpu"):
+    of_models = (shapes, weights, weights_key, engine, plot, rounds)
+    if not models and (any(of_models) or device != "cpu"):
         stop("bnfx bench: which model? Example: bnfx bench torchvision:resnet18 --input 1x3x64x64")
     if as_json and as_markdown:
         stop("bnfx bench: --json or --markdown, not both")
     if as_json and not zoo and not models:
         stop("bnfx bench: --json is for models and for --zoo")
-    require("bench", "torch", "torchvision", "timm")
+    require("bench", "torch", *(() if models else ("torchvision", "timm")))
     if models:
         with errors("bench"):
-            from bnfx.cli.model_bench.compare_ways import compare
+            from bnfx.cli.compare_ways import compare
 
             status = compare(
                 models,
@@ -88,7 +94,7 @@ def bench(
                 weights=weights,
                 weights_key=weights_key,
                 engines=engine or [],
-                rounds=rounds,
+                rounds=rounds or _ROUNDS,
                 device=device,
                 plot=plot,
                 as_json=as_json,

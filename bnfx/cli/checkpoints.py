@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,26 @@ def load_weights(model: nn.Module, weights: WeightsFile) -> None:
     except RuntimeError as error:
         first = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise SourceError(f"{path} does not fit {type(model).__name__}: {first}") from None
-    lists = {"misses": misfits.missing_keys, "holds besides": misfits.unexpected_keys}
-    why = "; it ".join(f"{verb} {_named(names)}" for verb, names in lists.items() if names)
+    lists = {
+        "it lacks": misfits.missing_keys,
+        "the model does not have": misfits.unexpected_keys,
+    }
+    why = "; ".join(f"{verb} {_named(names)}" for verb, names in lists.items() if names)
     if why:
-        raise SourceError(f"{path} does not fit {type(model).__name__}: it {why}")
+        hint = _prefix(list(state), list(model.state_dict()))
+        raise SourceError(f"{path} does not fit {type(model).__name__}: {why}{hint}")
+
+
+def _prefix(held: Sequence[str], wanted: Sequence[str]) -> str:
+    """What is in front of each name of a file, if the rest would fit."""
+    prefix = held[0].removesuffix(wanted[0]) if held and wanted else ""
+    if prefix and {f"{prefix}{name}" for name in wanted} <= set(held):
+        part = prefix.rstrip(".")
+        return (
+            f"; without {prefix!r} in front of each name it would fit: save the state dict of "
+            f"that part, model.{part}.state_dict()"
+        )
+    return ""
 
 
 def _state_dict(found: Any, path: Path, key: str | None) -> dict[str, torch.Tensor]:
@@ -82,7 +99,9 @@ def _state_dict(found: Any, path: Path, key: str | None) -> dict[str, torch.Tens
         raise SourceError(f"{path} has no state dict under {shown(key)}{_keys_of(entries)}")
     usual = [each for each in _KEYS if _is_state_dict(entries.get(each))]
     if key is None and len(usual) != 1:
-        raise SourceError(f"{path} holds no state dict{_keys_of(entries)}")
+        several = sum(map(_is_state_dict, entries.values())) > 1
+        held = "several state dicts" if several else "no state dict under a usual key"
+        raise SourceError(f"{path} holds {held}{_keys_of(entries)}")
     return entries[key or usual[0]]  # type: ignore[no-any-return]
 
 
@@ -98,7 +117,7 @@ def _keys_of(entries: dict[Any, Any]) -> str:
     """The way out: keys under which there is one, or to save another file."""
     keys = [shown(each) for each, value in entries.items() if _is_state_dict(value)]
     if keys:
-        return f" that is known by its name; --weights-key takes one of {', '.join(keys)}"
+        return f"; --weights-key takes one of {', '.join(keys)}"
     kinds = ", ".join(shown(each) for each in list(entries)[:6])
     return f"{f' (its keys are {kinds})' if kinds else ''}; save model.state_dict()"
 

@@ -8,7 +8,6 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +18,16 @@ from torch.export import ExportedProgram
 from bnfx.cli.checkpoints import WeightsFile
 from bnfx.cli.inputs import make_inputs, named_sizes
 from bnfx.cli.models import load_model
+from bnfx.cli.presentation import Presentation, check_output
 from bnfx.errors import BnfxError, CaptureError, SourceError, VerificationError
 from bnfx.export import export_model, save_program, write_package
-from bnfx.extras import page_packages_missing
 from bnfx.folding.explain import explain
 from bnfx.folding.programs.exported import fold_exported
 from bnfx.folding.verify import allowed, relative_error
 from bnfx.report import Report
 from bnfx.report.files import whole
-from bnfx.report.model_explorer import graphs_json, node_data_json, node_data_path
 from bnfx.report.output import write_whole
 from bnfx.report.progress import progress
-
-
-@dataclass(frozen=True)
-class Presentation:
-    """How a report is shown.
-
-    Args:
-        as_json: as JSON in place of text.
-        every: a row for each BatchNorm and affine op.
-        html: also as a page, in this file.
-        model_explorer: also as graphs for Model Explorer, in this file and one beside it.
-    """
-
-    as_json: bool = False
-    every: bool = False
-    html: Path | None = None
-    model_explorer: Path | None = None
-
-    def check(self) -> None:
-        """Raise :class:`SourceError` unless all of it can be written."""
-        if self.html is not None:
-            _check_output(self.html, (".html",))
-            if (missing := page_packages_missing()) is not None:
-                raise SourceError(missing)
-        if self.model_explorer is not None:
-            _check_output(self.model_explorer, (".json",))
-
-    def files(self, report: Report, source: str) -> Iterator[tuple[Path, str]]:
-        """Files to write, and what goes into them."""
-        title = f"bnfx: {source}"
-        if self.html is not None:
-            yield self.html, report.to_html(title=title)
-        if self.model_explorer is not None:
-            yield self.model_explorer, graphs_json(report.graphs, title)
-            yield node_data_path(self.model_explorer), node_data_json(report.graphs)
 
 
 def explain_source(
@@ -90,6 +53,11 @@ def explain_source(
         tell("folding")
         try:
             report = explain(model, *inputs)
+        except CaptureError as error:
+            if inputs or not isinstance(model, nn.Module):
+                raise
+            why = str(error).partition(". ")[0]
+            raise CaptureError(f"{why}; say what the model takes: --input 1x3x224x224") from error
         except (BnfxError, MemoryError):
             raise
         except Exception as error:
@@ -118,7 +86,7 @@ def fold_source(
     Raises:
         BnfxError: one of those of loading, exporting and comparing.
     """
-    _check_output(output, (".pt2",) if aot else (".pt2", ".onnx"))
+    check_output(output, (".pt2",) if aot else (".pt2", ".onnx"))
     with _quiet(), progress(5, lines=False) as tell:
         tell("loading")
         model = load_model(source, weights, dtype)
@@ -138,16 +106,6 @@ def fold_source(
             _write(folded, output, aot, named_sizes(dynamic_shapes))
     told = Report((report,))
     return told.to_json() if as_json else f"{told}\nwritten to {output}"
-
-
-def _check_output(output: Path, suffixes: Sequence[str]) -> None:
-    """Raise :class:`SourceError` unless a file can be written there."""
-    if output.suffix not in suffixes:
-        raise SourceError(f"{output} must end in {' or '.join(suffixes)}")
-    if not output.absolute().parent.is_dir():
-        raise SourceError(f"the folder of {output} does not exist; make it first")
-    if output.is_dir():
-        raise SourceError(f"{output} is a folder")
 
 
 @contextlib.contextmanager
@@ -229,7 +187,7 @@ def _write_onnx(program: ExportedProgram, output: Path, sizes: Any) -> None:
                 dynamic_shapes=sizes,
             )
         except ImportError:
-            raise SourceError("ONNX needs onnxscript: pip install onnx onnxscript") from None
+            raise SourceError("ONNX needs onnx and onnxscript: pip install 'bnfx[onnx]'") from None
 
 
 @contextlib.contextmanager

@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from bnfx.extras import page_packages_missing
+from bnfx.torch_versions import doubt
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at this machine. Imports torch and TVM if they are there; compiles nothing."""
     findings = [Finding("Python", "python", sys.version_info >= (3, 10), sys.version.split()[0])]
-    findings.append(_package("PyTorch", "torch", 'pip install "bnfx[torch]"'))
+    findings.append(_torch())
     if findings[-1].works:
         findings += [*_compilers(), *_engines(), *_groups(), *_cuda()]
     findings += _tvm()
     for name in ("torchvision", "timm"):
         findings.append(_package("Models", name, 'pip install "bnfx[demo]"'))
-    for name in ("onnx", "onnxscript", "onnxruntime", "safetensors"):
-        findings.append(_package("Files", name, f"pip install {name}"))
+    for name in ("onnx", "onnxscript"):
+        findings.append(_package("Files", name, 'pip install "bnfx[onnx]"'))
+    findings.append(_package("Files", "safetensors", "pip install safetensors"))
     findings.append(_page())
     return findings
 
@@ -66,10 +68,18 @@ def render(findings: list[Finding], as_json: bool) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
+def _torch() -> Finding:
+    """Its version, and whether bnfx is tested with that."""
+    found = _package("PyTorch", "torch", 'pip install "bnfx[torch]"')
+    why = doubt(found.detail) if found.works else None
+    return found if why is None else replace(found, detail=f"{found.detail}, {why}")
+
+
 def _page() -> Finding:
     """Whether reports can be drawn as pages."""
     missing = page_packages_missing()
-    return Finding("Reports", "HTML", missing is None, missing or "bnfx explain --html")
+    remedy = 'pip install "bnfx[report]", Python 3.11 or newer'
+    return Finding("Reports", "HTML", missing is None, remedy if missing else "bnfx explain --html")
 
 
 def _package(area: str, name: str, remedy: str) -> Finding:
@@ -165,14 +175,14 @@ def _tvm() -> list[Finding]:
     if importlib.util.find_spec("tvm") is None:
         return [
             Finding("TVM", "relay", False, remedy),
-            Finding("TVM", "relax", False, "pip install apache-tvm"),
+            Finding("TVM", "relax", False, 'pip install "bnfx[tvm]"'),
         ]
     try:
         import tvm
     except Exception as error:  # a TVM that is installed and broken is a finding, no failure
         return [Finding("TVM", "tvm", False, f"cannot be imported: {error}")]
     version = str(tvm.__version__)
-    flavours = {"relay": remedy, "relax": "pip install apache-tvm"}
+    flavours = {"relay": remedy, "relax": 'pip install "bnfx[tvm]"'}
     return [
         Finding("TVM", name, found, version if found else do)
         for name, do in flavours.items()

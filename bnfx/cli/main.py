@@ -58,7 +58,7 @@ def main(
 @app.command(epilog="Example: bnfx demo --quick --json > rows.json")
 def demo(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer and smaller models: under 2 minutes.")
+        bool, typer.Option("--quick", help="Fewer and smaller models: 3 minutes of a CPU core.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON in place of a table.")
@@ -69,8 +69,9 @@ def demo(
 ) -> None:
     """Compile well-known models with and without bnfx, and compare answers and speed.
 
-    Weights are random and nothing is downloaded. Takes about 5 minutes on 2 CPU cores, most of it
-    in Inductor. Exits with status 1 if an answer is wrong.
+    Each way to run a model has a process of its own, and they take turns. Weights are random and
+    nothing is downloaded. Takes some minutes, most of it in Inductor. Exits with status 1 if an
+    answer is wrong.
     """
     require("demo", "torch", "torchvision", "timm")
     from bnfx.demo import run
@@ -106,7 +107,8 @@ def explain(
     with errors("explain"):
         require("explain", "torch")
         from bnfx.cli.checkpoints import WeightsFile
-        from bnfx.cli.commands import Presentation, explain_source
+        from bnfx.cli.commands import explain_source
+        from bnfx.cli.presentation import Presentation
 
         held = WeightsFile(weights, weights_key) if weights else None
 

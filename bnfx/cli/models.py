@@ -60,6 +60,8 @@ def load_model(
 
 def _guess(source: str) -> str:
     """What was meant by a source that names no place."""
+    if source.endswith(".onnx"):
+        return "; bnfx reads no ONNX: name the PyTorch model that it was made of"
     if source.endswith(".py"):
         return f"; did you mean {source}:make, a function of that file?"
     with contextlib.suppress(ImportError):

@@ -27,8 +27,8 @@ def print_table(rows: Sequence[DemoRow], repeats: int) -> None:
     console.print(_table(rows))
     console.print(summary(rows), soft_wrap=True)
     console.print(
-        f"Times: median of {repeats} interleaved calls, batch 1, float32, no_grad, "
-        f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}.",
+        f"Times: median of {repeats} calls, each way in its own process, in turns; batch 1, "
+        f"float32, no_grad, {torch.get_num_threads()} CPU threads, torch {torch.__version__}.",
         soft_wrap=True,
     )
     console.print(HINT, soft_wrap=True)

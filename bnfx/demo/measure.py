@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import statistics
-import time
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from bnfx.backend import bnfx
+from bnfx.bench.on_models.bench_worker import Job, Subject
+from bnfx.bench.on_models.model_race import Row, race
 from bnfx.folding.verify import relative_error
 from bnfx.passes.report import Outcome
 from bnfx.report import Report
@@ -24,14 +24,9 @@ MAX_ERROR_FLOAT64 = 1e-10  # relative: leaves no room for anything but rounding
 # looks at it, and a right answer proves nothing.
 MIN_SENSITIVITY = 1e-3
 
-STEPS = (
-    "running eagerly",
-    "compiling with Inductor",
-    "compiling with bnfx",
-    "checking in float64",
-    "timing",
-)
-_WARMUPS = 3
+WAYS = ("eager", "inductor", "bnfx")
+STEPS = 2 + len(WAYS)  # checking, the first call of each way, timing
+_CALLS = 5  # of each way in a round
 
 Model = Callable[..., Any]
 
@@ -46,10 +41,11 @@ class DemoRow:
         folded: of these, gone: folded into a weight, or merged with another one.
         multiply_add: of these, left as one multiply-add.
         kept: of these, left as they were.
-        error: largest ``max|bnfx - eager| / max|eager|`` over the outputs, in float32.
-        error_float64: the same in float64, of the folded graph run eagerly.
-        eager_ms, inductor_ms, bnfx_ms: median milliseconds a call.
-        problems: what is wrong with the answer, a sentence each; empty if it is right.
+        error: largest ``max|bnfx - model| / max|model|`` over the outputs: bnfx in float32, the
+            model in float64.
+        error_float64: the same, both in float64, of the folded graph run eagerly.
+        eager_ms, inductor_ms, bnfx_ms: median milliseconds a call; ``nan`` if it failed.
+        problems: what is wrong, a sentence each; empty if all is right.
     """
 
     model: str
@@ -76,122 +72,124 @@ class DemoRow:
 
 
 @dataclass(frozen=True)
-class _Calls:
+class Calls:
     """How often a graph calls BatchNorm, and ``torch.mul`` (how bnfx writes a multiply-add)."""
 
     batch_norms: int
     multiplies: int
 
     @staticmethod
-    def of(graph: fx.Graph) -> _Calls:
+    def of(graph: fx.Graph) -> Calls:
+        """Those of a captured graph."""
         targets = [node.target for node in graph.nodes if node.op == "call_function"]
         named = sum("batch_norm" in getattr(target, "__name__", "") for target in targets)
-        return _Calls(named, targets.count(torch.mul))
+        return Calls(named, targets.count(torch.mul))
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What folding made of a model, run by no compiler: what differs, differs by folding.
+
+    Args:
+        error: of the folded graph's answer.
+        report: what bnfx says of it.
+        before, after: calls that were counted in what Dynamo captured, and in what the inner
+            compiler was given, whatever bnfx reports.
+    """
+
+    error: float
+    report: Report
+    before: Calls
+    after: Calls
+
+    @staticmethod
+    def of(model: nn.Module, image: torch.Tensor) -> Folded:
+        """Capture ``model`` as one graph, fold it, and compare."""
+        torch._dynamo.reset()
+        calls: list[Calls] = []
+        reports: list[Report] = []
+
+        def inner(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Model:
+            calls.append(Calls.of(graph.graph))
+            return graph.forward
+
+        def backend(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Model:
+            calls[:] = [Calls.of(graph.graph)]
+            return bnfx(graph, example_inputs, options={"inner": inner, "report": reports.append})
+
+        with torch.no_grad():
+            actual = torch.compile(model, backend=backend, fullgraph=True)(image)
+            error = relative_error(actual, model(image))
+        before, after = calls
+        return Folded(error, reports[-1], before, after)  # Dynamo may have started over
 
 
 def measure(
-    name: str,
-    model: nn.Module,
-    image: torch.Tensor,
-    *,
-    repeats: int,
-    inner: str | Callable[..., Any] = "inductor",
-    tell: Callable[[str], None] = lambda step: None,
+    case: Subject, *, repeats: int, tell: Callable[[str], None] = lambda step: None
 ) -> DemoRow:
-    """Compile ``model`` with the inner compiler alone and with bnfx, and compare with eager.
+    """Fold a model, compare its answers, and time it as ``bnfx bench`` does.
+
+    Args:
+        case: the model, and the picture; it must be captured as one graph.
+        repeats: timed calls each.
+        tell: is told each of :data:`STEPS` as it begins.
+    """
+    tell("checking")
+    model, (image,) = case.load()
+    folded = Folded.of(model, image)
+    wide, wide_image = copy.deepcopy(model).double(), image.double()
+    error64 = Folded.of(wide, wide_image).error
+    with torch.no_grad():
+        sensitivity = relative_error(wide(wide_image.flip(-1)), wide(wide_image))
+    del model, wide
+    calls = min(_CALLS, repeats)
+    jobs = [Job(way, case) for way in WAYS]
+    found = race(jobs, math.ceil(repeats / calls), (), tell, calls)
+    return row_of(case.name, folded, error64, sensitivity, found.rows)
+
+
+def row_of(
+    name: str, folded: Folded, error64: float, sensitivity: float, rows: Sequence[Row]
+) -> DemoRow:
+    """One model's row, with what is wrong.
 
     Args:
         name: what the row calls it.
-        model: in evaluation mode, float32; must be captured as one graph.
-        image: its input.
-        repeats: timed calls each.
-        inner: the compiler, a backend's name or a callable ``(gm, example_inputs) -> callable``.
-        tell: is told each of :data:`STEPS` as it begins.
+        folded: what folding made of it.
+        error64: of the folded graph in float64.
+        sensitivity: how much of the answer changes when the picture is mirrored.
+        rows: what was timed, one of each of :data:`WAYS`.
     """
-    torch._dynamo.reset()  # the models before, and their compiled code, are done with
-    steps = iter(STEPS)
-    with torch.no_grad():
-        tell(next(steps))
-        expected = model(image)
-        sensitivity = relative_error(model(image.flip(-1)), expected)
-        tell(next(steps))
-        alone = torch.compile(model, backend=inner, fullgraph=True)
-        alone(image)
-        tell(next(steps))
-        reports: list[Report] = []
-        options: dict[str, Any] = {"inner": inner, "report": reports.append}
-        folded = torch.compile(model, backend="bnfx", fullgraph=True, options=options)
-        actual = folded(image)
-        report = reports[-1]  # Dynamo may start over: the last capture is the one that counts
-        tell(next(steps))
-        error64, before, after = _check_float64(model, image)
-        tell(next(steps))
-        eager_ms, inductor_ms, bnfx_ms = interleaved_ms((model, alone, folded), image, repeats)
-
-    error = relative_error(actual, expected)
+    eager, inductor, ours = rows
     problems = [
-        *_wrong_answers(actual, error, error64, sensitivity),
-        *_wrong_counts(report, before, after),
+        *_failures(rows),
+        *_wrong_answers(ours, error64, sensitivity),
+        *_wrong_counts(folded),
     ]
+    report = folded.report
     return DemoRow(
         model=name,
-        batch_norms=before.batch_norms,
+        batch_norms=folded.before.batch_norms,
         folded=report.count(Outcome.FOLDED) + report.count(Outcome.MERGED),
         multiply_add=report.count(Outcome.LOWERED),
         kept=report.count(Outcome.KEPT),
-        error=error,
+        error=ours.error,
         error_float64=error64,
-        eager_ms=eager_ms,
-        inductor_ms=inductor_ms,
-        bnfx_ms=bnfx_ms,
+        eager_ms=eager.ms,
+        inductor_ms=inductor.ms,
+        bnfx_ms=ours.ms,
         problems=tuple(problems),
     )
 
 
-def interleaved_ms(models: Sequence[Model], image: torch.Tensor, repeats: int) -> list[float]:
-    """Median milliseconds a call of each model, called in turn so that noise hits all alike.
-
-    Compiling is not part of it, so neither is the state of Inductor's cache.
-    """
-    times: list[list[float]] = [[] for _ in models]
-    for turn in range(_WARMUPS + repeats):
-        for model, own in zip(models, times, strict=True):
-            start = time.perf_counter()
-            model(image)
-            if turn >= _WARMUPS:
-                own.append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(own) for own in times]
+def _failures(rows: Sequence[Row]) -> list[str]:
+    return [f"{row.way} failed: {row.note}" for row in rows if math.isnan(row.ms)]
 
 
-def _check_float64(model: nn.Module, image: torch.Tensor) -> tuple[float, _Calls, _Calls]:
-    """Error of the folded graph in float64, and the calls of the graph before and after folding.
-
-    Run by no compiler: what differs, differs by folding. The calls are counted in what Dynamo
-    captured and in what the inner compiler is given, whatever bnfx reports.
-    """
-    calls: list[_Calls] = []
-
-    def inner(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Model:
-        calls.append(_Calls.of(graph.graph))
-        return graph.forward
-
-    def backend(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Model:
-        calls[:] = [_Calls.of(graph.graph)]
-        return bnfx(graph, example_inputs, options={"inner": inner})
-
-    wide, wide_image = copy.deepcopy(model).double(), image.double()
-    actual = torch.compile(wide, backend=backend, fullgraph=True)(wide_image)
-    before, after = calls
-    return relative_error(actual, wide(wide_image)), before, after
-
-
-def _wrong_answers(actual: Any, error: float, error64: float, sensitivity: float) -> list[str]:
+def _wrong_answers(ours: Row, error64: float, sensitivity: float) -> list[str]:
     problems = []
-    outputs = [leaf for leaf in pytree.tree_leaves(actual) if isinstance(leaf, torch.Tensor)]
-    if not all(torch.isfinite(output).all() for output in outputs):
-        problems.append("the answer is not finite")
-    if not error <= MAX_ERROR:
-        problems.append(f"the float32 error {error:.1e} is above {MAX_ERROR:.0e}")
+    if not math.isnan(ours.ms) and not ours.error <= MAX_ERROR:
+        problems.append(f"the float32 error {ours.error:.1e} is above {MAX_ERROR:.0e}")
     if not error64 <= MAX_ERROR_FLOAT64:
         problems.append(f"the float64 error {error64:.1e} is above {MAX_ERROR_FLOAT64:.0e}")
     if not sensitivity >= MIN_SENSITIVITY:
@@ -199,8 +197,9 @@ def _wrong_answers(actual: Any, error: float, error64: float, sensitivity: float
     return problems
 
 
-def _wrong_counts(report: Report, before: _Calls, after: _Calls) -> list[str]:
+def _wrong_counts(folded: Folded) -> list[str]:
     """Where the report disagrees with the graphs themselves."""
+    report, before, after = folded.report, folded.before, folded.after
     lowered, kept = report.count(Outcome.LOWERED), report.count(Outcome.KEPT)
     compared = (
         ("BatchNorms", len(report.verdicts), before.batch_norms),

@@ -7,26 +7,21 @@ make BatchNorm nearly the identity, and a fold that loses a sign or a mean would
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnfx.bench.on_models.bench_worker import Subject
+from bnfx.bench.on_models.image import image
 
 _SHIFT = 0.5  # standard deviation of beta and running_mean
 _BIAS = 0.1  # standard deviation of a layer's bias
 # Variance of a weight, times fan_in. 2 would keep the variance of activations where every layer has
 # a ReLU; MobileNetV3, where not all do, then explodes, and rounding errors with it.
 _GAIN = 1.75
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model by name; ``load()`` makes it anew, in evaluation mode."""
-
-    name: str
-    load: Callable[[], nn.Module]
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -60,38 +55,45 @@ def _randomise_batch_norm(norm: _BatchNorm, random: torch.Generator) -> None:
     norm.running_var.uniform_(0.5, 2, generator=random)
 
 
-def cases(quick: bool = False) -> tuple[Case, ...]:
+def cases(quick: bool = False) -> tuple[Subject, ...]:
     """The models that ``bnfx demo`` shows, in order; fewer and smaller ones if ``quick``."""
     if quick:
         return (
-            _torchvision("resnet18"),
-            _torchvision("mobilenet_v3_small"),
-            _timm("efficientnet_lite0"),
+            _case("torchvision", "resnet18"),
+            _case("torchvision", "mobilenet_v3_small"),
+            _case("timm", "efficientnet_lite0"),
         )
     return (
-        _torchvision("resnet50"),
-        _torchvision("mobilenet_v3_large"),
-        _torchvision("densenet121"),
-        _torchvision("deeplabv3_resnet50", weights_backbone=None),
-        _timm("efficientnet_lite0"),
+        _case("torchvision", "resnet50"),
+        _case("torchvision", "mobilenet_v3_large"),
+        _case("torchvision", "densenet121"),
+        _case("torchvision", "deeplabv3_resnet50", weights_backbone=None),
+        _case("timm", "efficientnet_lite0"),
     )
 
 
-def _torchvision(name: str, **arguments: object) -> Case:
-    def load() -> nn.Module:
+def _case(package: str, name: str, **arguments: Any) -> Subject:
+    shown = name if package == "torchvision" else f"{package}:{name}"
+    given = {"package": package, "name": name, "arguments": arguments}
+    return Subject(shown, ("1x3x224x224",), f"{__name__}:load", given)
+
+
+def load(
+    package: str, name: str, arguments: Mapping[str, Any]
+) -> tuple[nn.Module, tuple[torch.Tensor]]:
+    """The model, random and in evaluation mode, and the picture.
+
+    Args:
+        package: ``"torchvision"`` or ``"timm"``.
+        name: of the model there.
+        arguments: that it is built with.
+    """
+    if package == "torchvision":
         from torchvision.models import get_model
 
         model: nn.Module = get_model(name, weights=None, **arguments)
-        return randomise(model.eval())
-
-    return Case(name, load)
-
-
-def _timm(name: str) -> Case:
-    def load() -> nn.Module:
+    else:
         import timm
 
-        model: nn.Module = timm.create_model(name, pretrained=False)
-        return randomise(model.eval())
-
-    return Case(f"timm:{name}", load)
+        model = timm.create_model(name, pretrained=False, **arguments)
+    return randomise(model.eval()), (image(),)

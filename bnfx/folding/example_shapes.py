@@ -34,8 +34,15 @@ class _NotSymbolicError(Exception):
     """The graph's shapes depend on the sizes at hand in a way that cannot be checked by size."""
 
 
-def describe_shapes(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Fixed:
+def describe_shapes(
+    module: fx.GraphModule, example_inputs: Sequence[Any], all_fixed: bool = False
+) -> Fixed:
     """Note the shape and dtype of every value in ``node.meta["val"]``; nothing is computed.
+
+    Args:
+        module: that takes these inputs.
+        example_inputs: in the order of its placeholders.
+        all_fixed: leave no size open.
 
     Returns:
         The axes of inputs whose sizes must be those of the example for the shapes to be true.
@@ -44,7 +51,8 @@ def describe_shapes(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Fi
         CaptureError: if the inputs do not fit the model.
     """
     try:
-        return _describe_symbolic(module, example_inputs)
+        if not all_fixed:
+            return _describe_symbolic(module, example_inputs)
     except Exception:  # whatever it was: with numbers, shapes are found, or an error worth reading
         pass
     mode = FakeTensorMode()

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from bnfx.folding.capturing.symbolic import trace
 from bnfx.folding.given import ASSUMES, ExampleInputs, check_scripted, copied, unwrap
+from bnfx.folding.open_sizes import fixed_only, may_rest_on_sizes
 from bnfx.folding.programs.exported import survey_exported
 from bnfx.folding.verify import run_once
 from bnfx.passes.fx import rewrite
@@ -22,7 +23,8 @@ from bnfx.passes.fx.rewrite import rewrite_captured
 from bnfx.passes.report import GraphReport
 from bnfx.report import Report
 
-_collected: contextvars.ContextVar[list[GraphReport] | None] = contextvars.ContextVar(
+_Graph = tuple[GraphReport, fx.GraphModule]
+_collected: contextvars.ContextVar[list[_Graph] | None] = contextvars.ContextVar(
     "bnfx_explain", default=None
 )
 # Dynamo stops compiling code that it has compiled too often, and would show nothing from then on.
@@ -36,8 +38,9 @@ def explain(
 
     With example inputs, a copy of the model runs once, in eager mode under ``torch.no_grad()``, and
     is captured as ``torch.compile`` captures it the first time, with the sizes of these inputs: a
-    graph break gives two graphs. Without inputs,
-    it is traced by ``torch.fx``, which knows no shapes. Neither model nor inputs are changed.
+    graph break gives two graphs. Where :func:`bnfx.fold`, which leaves sizes open, folds less, a
+    note says so. Without inputs, the model is traced by ``torch.fx``, which knows no shapes.
+    Neither model nor inputs are changed.
 
     Args:
         model: in evaluation mode; otherwise each BatchNorm's verdict will be ``training-mode``.
@@ -45,7 +48,8 @@ def explain(
         example_args, example_kwargs: inputs that ``model`` accepts.
 
     Returns:
-        The report. Its notes name each BatchNorm module that no captured graph runs.
+        The report. Its notes name each BatchNorm module that no captured graph runs, and each that
+        is folded for these sizes only.
 
     Raises:
         CaptureError: if the model cannot be copied, fails on the inputs, or is TorchScript; or,
@@ -58,13 +62,13 @@ def explain(
     check_scripted(unwrap(model))
     module: nn.Module = copied(unwrap(model))
     inputs = ExampleInputs(example_args, example_kwargs)
+    buffers = dict(module.named_buffers())
     if not inputs:
-        return Report(
-            (rewrite(trace(module), {}, form="attributes", detailed=True).report, *_assumed(module))
-        )
+        graph = rewrite(trace(module), {}, form="attributes", detailed=True).report
+        return Report((_counted(graph, buffers), *_assumed(module)))
     run_once(module, inputs)
     args, kwargs = inputs.copied()
-    collected: list[GraphReport] = []
+    collected: list[_Graph] = []
     token = _collected.set(collected)
     try:
         with (
@@ -77,9 +81,11 @@ def explain(
             torch.compile(module, backend=_explaining, dynamic=False)(*args, **kwargs)
     finally:
         _collected.reset(token)
-    buffers = dict(module.named_buffers())
-    collected = [_counted(graph, buffers) for graph in collected]
-    return Report((*collected, *_unseen(module, collected), *_assumed(module)))
+    graphs = [_counted(graph, buffers) for graph, _ in collected]
+    notes = [*_unseen(module, graphs), *_assumed(module)]
+    if may_rest_on_sizes(collected):
+        notes += fixed_only(module, inputs, graphs)
+    return Report((*graphs, *notes))
 
 
 def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
@@ -89,7 +95,8 @@ def _explaining(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callab
         collected = _collected.get()
         if collected is not None:
             inputs = GraphInputs.of(module, args)
-            collected.append(rewrite_captured(module, inputs, detailed=True).report)
+            report = rewrite_captured(module, inputs, detailed=True).report
+            collected.append((report, module))
         return module(*args)
 
     return run

@@ -17,6 +17,7 @@ from bnfx.options import check_verify, nearest, parse_rules
 from bnfx.passes.fx.rewrite import is_meta
 
 _KEEPS = ("auto", "graph", "module")
+_SIZES = ("open", "example")
 
 
 @overload
@@ -27,6 +28,7 @@ def fold(
     rules: str | Sequence[str] = ...,
     verify: bool | float | Literal["auto"] = ...,
     assume: str | None = ...,
+    sizes: Literal["open", "example"] = ...,
     **example_kwargs: Any,
 ) -> ExportedProgram: ...
 @overload
@@ -37,6 +39,7 @@ def fold(
     rules: str | Sequence[str] = ...,
     verify: bool | float | Literal["auto"] = ...,
     assume: str | None = ...,
+    sizes: Literal["open", "example"] = ...,
     **example_kwargs: Any,
 ) -> fx.GraphModule: ...
 @overload
@@ -47,6 +50,7 @@ def fold(
     rules: str | Sequence[str] = ...,
     verify: bool | float | Literal["auto"] = ...,
     assume: str | None = ...,
+    sizes: Literal["open", "example"] = ...,
     **example_kwargs: Any,
 ) -> nn.Module: ...
 def fold(
@@ -56,6 +60,7 @@ def fold(
     rules: str | Sequence[str] = "all",
     verify: bool | float | Literal["auto"] = "auto",
     assume: str | None = None,
+    sizes: Literal["open", "example"] = "open",
     **example_kwargs: Any,
 ) -> nn.Module | ExportedProgram:
     """Copy ``model``, in evaluation mode, with its BatchNorms folded into neighbouring weights.
@@ -81,6 +86,10 @@ def fold(
             sets the bound on the relative error; ``"auto"`` is ``True`` if there are inputs.
         assume: ``"example"``, with ``keep="module"``: you vouch that the model is only ever called
             as in the example, so folds need no proof beyond that.
+        sizes: ``"open"``: a graph takes inputs of other sizes where the model's code leaves them
+            open. ``"example"``: it takes those of the example only, and folds what rests on them
+            (a BatchNorm in front of zero padding, a crop at half the width), as ``torch.compile``
+            does when it compiles first. What a class folds holds for any size.
 
     Returns:
         For an ``ExportedProgram``, another in the same dialect, with the same inputs and outputs;
@@ -103,7 +112,14 @@ def fold(
     if keep not in _KEEPS:
         raise OptionError(f"keep={keep!r} is not valid{nearest(keep, _KEEPS)}")
     chosen = parse_rules(rules)
-    inputs = ExampleInputs(example_args, example_kwargs)
+    inputs = ExampleInputs(example_args, example_kwargs, fixed=sizes == "example")
+    if sizes not in _SIZES:
+        raise OptionError(f"sizes={sizes!r} is not valid{nearest(sizes, _SIZES)}")
+    if inputs.fixed and (not inputs or isinstance(model, ExportedProgram)):
+        raise OptionError(
+            'sizes="example" fixes the sizes of a module\'s example inputs: pass some after the '
+            "model; the sizes of an ExportedProgram are those of its export"
+        )
     if verify != "auto":
         check_verify(verify)
     if verify not in ("auto", False) and not inputs:

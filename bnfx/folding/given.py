@@ -24,12 +24,14 @@ class ExampleInputs:
 
     Args:
         args, kwargs: what the model is called with.
+        fixed: whether a graph may rest on their sizes, and takes no others.
         captures: graphs of models on them, or why there is none, by the id of the model, which
             lives as long as these inputs.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    fixed: bool = False
     captures: dict[int, fx.GraphModule | CaptureError] = field(default_factory=dict, compare=False)
 
     def __bool__(self) -> bool:

@@ -47,7 +47,9 @@ def fold_graph(
         # A copy: whatever tracing and shape propagation leave behind, they leave it there.
         traced = trace(copied(model))
         values = _positional(traced, inputs)
-        shapeless, fixed = _describe(traced, values, rules) if values else (None, frozenset())
+        shapeless, fixed = (
+            _describe(traced, values, rules, inputs.fixed) if values else (None, frozenset())
+        )
         checks = ()
         rewritten = rewrite(traced, {}, form="attributes", rules=rules)
     folded = rewritten.module
@@ -93,7 +95,7 @@ def survey(model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule]) -> Gr
                 if shapeless is None
                 else shapeless
             )
-        _describe(traced, _positional(traced, inputs), rules)
+        _describe(traced, _positional(traced, inputs), rules, inputs.fixed)
     return rewrite(traced, {}, form="attributes", rules=rules).report
 
 
@@ -104,7 +106,7 @@ def _captured(model: nn.Module, inputs: ExampleInputs) -> fx.GraphModule:
         args, kwargs = inputs.copied()
         try:
             check_no_state(model, inputs)
-            known = capture(copied(model), args, kwargs)
+            known = capture(copied(model), args, kwargs, inputs.fixed)
         except CaptureError as error:
             known = error
         inputs.captures[id(model)] = known
@@ -114,12 +116,12 @@ def _captured(model: nn.Module, inputs: ExampleInputs) -> fx.GraphModule:
 
 
 def _describe(
-    traced: fx.GraphModule, values: Sequence[object], rules: Sequence[Rule]
+    traced: fx.GraphModule, values: Sequence[object], rules: Sequence[Rule], all_fixed: bool
 ) -> tuple[GraphReport | None, Fixed]:
     """What would be folded without shapes; and shapes, where they can be found at all."""
     shapeless = survey_shapeless(traced, rules)
     try:
-        return shapeless, describe_shapes(traced, values)
+        return shapeless, describe_shapes(traced, values, all_fixed)
     except CaptureError:  # the model ran on them: they fit, and so does what is true of any shapes
         return None, frozenset()
 

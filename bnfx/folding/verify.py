@@ -31,17 +31,23 @@ def allowed(verify: bool | float, answer: Any) -> float:
     return max([1e-3, *(8 * unit for unit in units)])
 
 
+def answer(model: nn.Module, inputs: ExampleInputs) -> Any:
+    """The answer of ``model`` itself to copies of the inputs, with the same seed each time."""
+    args, kwargs = inputs.copied()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model(*args, **kwargs)
+
+
 def run_once(model: nn.Module, inputs: ExampleInputs) -> Any:
     """The answer of a copy of ``model`` to copies of the inputs.
 
     Raises:
         CaptureError: if it has none.
     """
-    args, kwargs = inputs.copied()
     model = copied(model)
     try:
-        with torch.no_grad(), torch.random.fork_rng():
-            return model(*args, **kwargs)
+        return answer(model, inputs)
     except Exception as error:
         # Without torch's frames, which would bury the sentence; the model's own place is in it.
         raise CaptureError(
@@ -65,34 +71,23 @@ def check_answers(
         VerificationError: if they differ by more than is allowed, and by more than the model
             itself does when its weights change in their last bit.
     """
-    state = torch.random.get_rng_state()
-    with torch.random.fork_rng():
-        expected = _answer(model, inputs, state)
-        error = relative_error(_answer(folded, inputs, state), expected)
-        bound = allowed(verify, expected)
-        if error <= bound:
-            return
-        if isinstance(verify, bool):
-            # What rounding does to this model, at its worst: nobody can tell that from a fold.
-            bound = max(bound, 8 * relative_error(_answer(_nudged(model), inputs, state), expected))
-            with _Coarsest() as inside:  # type: ignore[no-untyped-call]
-                _answer(model, inputs, state)
-            bound = max(bound, 8 * inside.unit)
-            if relative_error(_answer(model, inputs, state), expected) > 0:
-                return  # it gives another answer each time
-        if error <= bound:
-            return
+    expected = answer(copied(model), inputs)
+    error = relative_error(answer(copied(folded), inputs), expected)
+    bound = allowed(verify, expected)
+    if error > bound and isinstance(verify, bool):
+        # What rounding does to this model, at its worst: nobody can tell that from a fold.
+        bound = max(bound, 8 * relative_error(answer(_nudged(model), inputs), expected))
+        with _Coarsest() as inside:  # type: ignore[no-untyped-call]
+            answer(copied(model), inputs)
+        bound = max(bound, 8 * inside.unit)
+        if relative_error(answer(copied(model), inputs), expected) > 0:
+            return  # it gives another answer each time
+    if error <= bound:
+        return
     raise VerificationError(
         f"the folded model's answer differs by {error:.1e}, more than {bound:.1e}; "
         "raise verify= if the model amplifies rounding, else please report it"
     )
-
-
-def _answer(model: nn.Module, inputs: ExampleInputs, state: torch.Tensor) -> Any:
-    torch.random.set_rng_state(state)
-    args, kwargs = inputs.copied()
-    with torch.no_grad():
-        return copied(model)(*args, **kwargs)
 
 
 class _Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -113,7 +108,7 @@ class _Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _nudged(model: nn.Module) -> nn.Module:
     """A copy whose numbers are off by one unit in the last place."""
     model = copied(model)
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng():
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
                 signs = torch.randint_like(tensor, 0, 2).mul_(2).sub_(1)

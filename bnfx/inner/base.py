@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ ENGINES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "onnxruntime": ("onnxruntime", "onnx"),
 }
+# What any inner compiler that is not part of torch needs.
+PACKAGES: Mapping[str, tuple[str, ...]] = {**ENGINES, "tvm": ("tvm",)}
 
 
 class EngineRefusal(Exception):  # noqa: N818 (it is no error)
@@ -67,6 +70,11 @@ class Inner:
     weight_layout: Callable[[torch.Tensor], torch.Tensor] | None = None
     fallback: Inner | None = None
     notes: Sequence[str] = ()
+
+
+def packages_missing(name: str) -> list[str]:
+    """Packages that the inner compiler ``name`` needs and that are not installed."""
+    return [each for each in PACKAGES.get(name, ()) if importlib.util.find_spec(each) is None]
 
 
 def channels_last(weight: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,10 @@ def _meaning(verdicts: Sequence[Verdict]) -> Iterator[str]:
         rest = f"{folds} of them fold{'s' * (folds == 1)} now" if folds else "nothing to do"
         yield f"An earlier fold left {what}: {rest}."
     kept, lowered = _count(norms, Outcome.KEPT), _count(norms, Outcome.LOWERED)
-    done = "" if kept else ": nothing to do"
+    lacking = any(
+        verdict.outcome is Outcome.LOWERED and _lacks_inputs(verdict) for verdict in norms
+    )
+    done = "" if kept or lacking else ": nothing to do"
     if lowered:
         each = " each" if lowered > 1 else ""
         yield f"{lowered} became one multiply-add{each}, which compilers fuse{done}."
@@ -149,7 +152,9 @@ def _rows(verdicts: Sequence[Verdict]) -> Iterator[_Lines]:
 def _where(verdict: Verdict) -> str:
     """The name; for what is left as in the model, also the line of code."""
     name, location = verdict.site.name, verdict.site.location
-    return f"{name} ({location})" if location and verdict.outcome is Outcome.KEPT else name
+    if not location or verdict.outcome is not Outcome.KEPT:
+        return name
+    return f"{name} ({location.rpartition('/site-packages/')[2]})"
 
 
 def _reasons(verdict: Verdict, *, once: bool) -> Iterator[tuple[int, str]]:
@@ -175,6 +180,13 @@ def _advice(verdict: Verdict) -> Iterator[tuple[int, str]]:
     helpful = [remedy for remedy in remedies if not remedy.startswith("None")]
     if verdict.outcome is Outcome.KEPT or len(helpful) == len(remedies):
         yield from ((1, f"What to do: {remedy}") for remedy in helpful)
+    elif _lacks_inputs(verdict):
+        yield 1, f"What to do: {MEANINGS[Code.UNKNOWN_RANK].remedy}"
+
+
+def _lacks_inputs(verdict: Verdict) -> bool:
+    """Whether example inputs may fold it."""
+    return any(refusal.code is Code.UNKNOWN_RANK for refusal in verdict.refusals)
 
 
 def _count(verdicts: Sequence[Verdict], outcome: Outcome) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(count: int, noun: str) -> str:
     """``"1 BatchNorm"``, ``"2 BatchNorms"``."""
@@ -9,10 +11,19 @@ def counted(count: int, noun: str) -> str:
 
 
 def sized(count: int) -> str:
-    """``"262 KB"``, ``"1.5 MB"``: bytes, in powers of 1000."""
-    amount, units = float(count), ["bytes", "KB", "MB", "GB"]
-    while amount >= 1000 and len(units) > 1:
+    """``"262 KB"``, ``"1.52 MB"``: bytes, in powers of 1000."""
+    return _scaled(count, (" bytes", " KB", " MB", " GB"))
+
+
+def operations(count: int) -> str:
+    """``"817"``, ``"3.64 G"``: floating-point operations, in powers of 1000."""
+    return _scaled(count, ("", " k", " M", " G", " T"))
+
+
+def _scaled(count: int, units: Sequence[str]) -> str:
+    amount, largest = float(count), len(units) - 1
+    step = 0
+    while amount >= 999.5 and step < largest:  # 999.5 is rounded to 1000
         amount /= 1000
-        del units[0]
-    digits = 0 if units[0] == "bytes" or amount >= 100 else 1
-    return f"{amount:.{digits}f} {units[0]}"
+        step += 1
+    return f"{amount:.3g}{units[step]}" if amount < 999.5 else f"{amount:.0f}{units[step]}"

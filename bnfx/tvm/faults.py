@@ -54,21 +54,26 @@ def _may_be_nan_or_crossed(call: OpCall) -> bool:
 
 
 def _by_zero(call: OpCall) -> bool:
-    divisor = call["other"]
-    if isinstance(divisor, fx.Node):
-        divisor = divisor.meta.get(CONSTANT)
-        return divisor is not None and not divisor.dim() and not divisor
-    return not divisor
+    """Or by what is 0 in float32: 1e-50, for one."""
+    other = call["other"]
+    if isinstance(other, fx.Node):
+        other = other.meta.get(CONSTANT)
+        if other is None or other.dim():
+            return False
+        other = other.item()
+    return call.output.is_floating_point() and call.vanishes(other)
 
 
+_MINUS_ZERO = Fault("keeps -0 where it adds 0", _by_zero)
 _ALPHA = Fault("leaves alpha out", _has_alpha)
 _HALF = Fault("is summed in half precision", _is_half)
 _BOUNDS = Fault("loses NaN, and mistakes min > max", _may_be_nan_or_crossed)
 _INDEX = Fault("reads out of bounds where an index is negative", _index_may_be_negative)
 
 FAULTS: dict[str, tuple[Fault, ...]] = {
-    "add.Tensor": (_ALPHA,),
-    "sub.Tensor": (_ALPHA,),
+    "add.Tensor": (_ALPHA, _MINUS_ZERO),
+    "sub.Tensor": (_ALPHA, _MINUS_ZERO),
+    "mul.Tensor": (Fault("takes x * 0 for 0, NaN and infinity included", _by_zero),),
     "add.Scalar": (_ALPHA,),
     "sub.Scalar": (_ALPHA,),
     "rsub.Scalar": (_ALPHA,),

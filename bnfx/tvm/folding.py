@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
-from bnfx.options import check_report, parse_rules
+from bnfx.options import check_report, draws_details, parse_rules
 from bnfx.passes.report import GraphReport
 from bnfx.report import Report
 from bnfx.report.output import deliver
@@ -32,6 +32,7 @@ class Folding:
         self._rules = parse_rules(rules)
         check_report(report)
         self._deliver = report
+        self._detailed = draws_details(report)
         self.report: Report | None = None
 
     def _tell(self, reports: Sequence[GraphReport]) -> None:

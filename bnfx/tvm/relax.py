@@ -28,6 +28,7 @@ except ImportError as error:
     ) from error
 
 from bnfx.passes.relax.rewrite import rewrite_module
+from bnfx.tvm.half_norms import widened, widening
 from bnfx.tvm.runner import Runner
 
 __all__ = ["FoldBatchNorm", "Runner", "build", "build_hook", "pipeline"]
@@ -54,7 +55,7 @@ class FoldBatchNorm(Folding):
         self, mod: tvm.IRModule, context: tvm.transform.PassContext
     ) -> tvm.IRModule:
         """The folded module; ``mod`` is untouched."""
-        rewritten = rewrite_module(mod, self._rules)
+        rewritten = rewrite_module(mod, self._rules, self._detailed)
         self._tell(rewritten.reports)
         return rewritten.module
 
@@ -79,7 +80,8 @@ def pipeline(
     if target is None:
         target = tvm.target.Target.current(allow_none=True)
     fold = FoldBatchNorm(rules, report)
-    return tvm.transform.Sequential([fold, _default_pipeline(target)], name="bnfx")
+    passes = [fold, widening(), _default_pipeline(target)]
+    return tvm.transform.Sequential(passes, name="bnfx")
 
 
 def _default_pipeline(target: Any) -> Any:
@@ -145,7 +147,7 @@ def build(
     require_codegen(target)
     if params:
         mod = bind(mod, params)
-    mod = enabled(FoldBatchNorm(rules, report))(mod)
+    mod = widened(enabled(FoldBatchNorm(rules, report))(mod))
     given = options.pop("relax_pipeline", None)
     with _hook.taken():  # the fold is done
         chosen = _default_pipeline(target) if given is None else given
@@ -183,6 +185,8 @@ def _patch() -> None:
     @functools.wraps(built)
     def folding_build(mod: Any, *args: Any, **kwargs: Any) -> Any:
         with _hook.taken() as fold:
-            return built(mod if fold is None else enabled(fold)(mod), *args, **kwargs)
+            if fold is not None:
+                mod = widened(enabled(fold)(mod))
+            return built(mod, *args, **kwargs)
 
     vm_build.build = relax.build = folding_build

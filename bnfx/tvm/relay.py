@@ -52,7 +52,7 @@ class FoldBatchNorm(Folding):
         self, mod: tvm.IRModule, context: tvm.transform.PassContext
     ) -> tvm.IRModule:
         """The folded module; ``mod`` is untouched."""
-        rewritten = rewrite_module(mod, self._rules)
+        rewritten = rewrite_module(mod, self._rules, self._detailed)
         self._tell(rewritten.reports)
         return rewritten.module
 

@@ -18,7 +18,6 @@ from tvm import relax
 from tvm.s_tir import meta_schedule
 from tvm.s_tir.meta_schedule.builder.local_builder import derived_object
 
-from bnfx.tvm.relax import FoldBatchNorm
 from bnfx.tvm.settings import Settings
 
 log = logging.getLogger("bnfx")
@@ -27,7 +26,7 @@ _PATIENCE = 300  # seconds: a worker's first build takes TVM a minute of imports
 
 
 def tuned(module: tvm.IRModule, settings: Settings) -> tvm.IRModule:
-    """The module folded, lowered and scheduled by the database, for TVM's generic pipeline.
+    """The module lowered and scheduled by the database, for TVM's generic pipeline.
 
     Args:
         module: of Relax functions.
@@ -41,7 +40,6 @@ def tuned(module: tvm.IRModule, settings: Settings) -> tvm.IRModule:
     with target:
         lowered = tvm.transform.Sequential(
             [
-                FoldBatchNorm(),
                 relax.transform.DecomposeOpsForInference(),
                 relax.transform.CanonicalizeBindings(),
                 relax.get_pipeline("zero"),

@@ -12,6 +12,7 @@ from torch import fx
 from bnfx.inner.base import KEPT, Compiled, Inner
 from bnfx.inner.late import LateInputs, captured_as, fresh
 from bnfx.inner.locks import compiling
+from bnfx.passes.fx.bodies.lower_bodies import text_of
 from bnfx.passes.fx.lowering.bind import BOUND_PREFIX, bind
 from bnfx.passes.fx.lowering.recipe import Recipe
 from bnfx.passes.fx.lowering.slots import Slot
@@ -78,7 +79,7 @@ class Program:
 
     def is_form_of(self, rewritten: Rewritten) -> bool:
         """Whether ``rewritten`` is this very form, of other numbers."""
-        return rewritten.slots == self.slots and rewritten.module.code == self.module.code
+        return rewritten.slots == self.slots and text_of(rewritten.module) == text_of(self.module)
 
     # Compiling now, inside Dynamo's tracing context, which knows dynamic shapes.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
+import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +56,7 @@ class FoldedSets:
 
     def __init__(self) -> None:
         self.states: tuple[FoldedState, ...] = ()
+        _ALL.add(self)
 
     def of(self, tensors: Sequence[Any], scalars: tuple[float, ...]) -> FoldedState | None:
         """The state of this very set of parameters, if there is one."""
@@ -67,6 +71,28 @@ class FoldedSets:
             return  # what no sign would show may have been under way: it serves one call
         others = [other for other in self.states if not other.moment.is_like(state.moment)]
         self.states = (state, *_still_reachable(others)[: MAX_PARAMETER_SETS - 1])
+
+    def let_go(self) -> None:
+        """Forget sets that nobody can call with. One that is forgotten too early, as another thread
+        publishes, is folded again.
+        """
+        reachable = _still_reachable(self.states)
+        if len(reachable) < len(self.states):
+            self.states = tuple(reachable)
+
+
+_ALL: weakref.WeakSet[FoldedSets] = weakref.WeakSet()
+
+
+def _after_collection(phase: str, info: Mapping[str, int]) -> None:
+    """Dynamo keeps what it compiled for a model that is gone; its weights need not be kept."""
+    if phase == "stop" and info["generation"] == 2:
+        for sets in list(_ALL):
+            sets.let_go()
+
+
+gc.callbacks.append(_after_collection)
+atexit.register(gc.callbacks.remove, _after_collection)
 
 
 def _still_reachable(states: Sequence[FoldedState]) -> list[FoldedState]:

@@ -33,6 +33,7 @@ from bnfx.weights.choice import described, forms
 from bnfx.weights.folded import FoldedSets, FoldedState
 from bnfx.weights.freezing import Budget, Patience
 from bnfx.weights.programs import Programs
+from bnfx.weights.unsaved import Unsaved
 
 log = logging.getLogger("bnfx")
 
@@ -46,7 +47,7 @@ class _Folded:
     weights: Sequence[torch.Tensor] = ()
 
 
-class FoldedFunction:
+class FoldedFunction(Unsaved):
     """What Dynamo calls in place of the captured graph.
 
     Args:
@@ -141,10 +142,11 @@ class FoldedFunction:
         self._sets.publish(FoldedState(numbers.moment, program, ways))
 
     def __call__(self, *args: Any) -> Any:
-        if self._without_numbers is not None:
+        early = self._without_numbers  # read once: another thread may be done with it
+        if early is not None:
             # DDP's graph splitter compiles with fake parameters, then calls the body once to learn
             # the strides of its outputs; real calls come after that.
-            run, extra = self._without_numbers
+            run, extra = early
             if any(isinstance(args[at], FakeTensor) for at in self._programs.watched):
                 return run(*args, *extra)
             self._without_numbers = None
@@ -225,7 +227,8 @@ class FoldedFunction:
         except Exception as error:
             if isinstance(self._patience, Patience):
                 self._patience.give_up()
-            log.warning("bnfx: freezing failed, folded weights stay inputs: %r", error)
+            level = logging.INFO if getattr(error, "quiet", False) else logging.WARNING
+            log.log(level, "bnfx: freezing failed, folded weights stay inputs: %r", error)
             return state
         ways = (way, *state.program.ways(numbers, weights))  # all of one moment
         frozen = replace(state, moment=numbers.moment, ways=ways, frozen=True)

@@ -27,6 +27,7 @@ from bnfx.passes.fx.metadata import (
 from bnfx.passes.fx.norm_numbers import NormCall
 from bnfx.passes.fx.op_names import op_names, shown_kind
 from bnfx.passes.fx.parameters.computed import ComputedConstants
+from bnfx.passes.fx.parameters.scope import WHOLE, Scope
 from bnfx.passes.fx.parameters.sources import Sources
 from bnfx.passes.fx.roles.arithmetic import read_arithmetic
 from bnfx.passes.fx.roles.movements import read_movement
@@ -47,12 +48,14 @@ class Lifted(LiftedGraph[fx.Node]):
         constants: the fx nodes that compute from parameters alone.
         in_place: see :class:`~bnfx.passes.fx.memory.aliasing.Writes`.
         norms: the BatchNorms that were read as affine maps.
+        sources: what the graph's arguments resolve to.
     """
 
     tensors: Mapping[str, torch.Tensor]
     constants: ComputedConstants
     in_place: Collection[fx.Node]
     norms: Mapping[Node, NormCall]
+    sources: Sources
 
 
 def lift(
@@ -60,16 +63,18 @@ def lift(
     parameters: Mapping[str, torch.Tensor],
     scalars: Mapping[str, torch.Tensor],
     others: Mapping[str, torch.Tensor],
+    scope: Scope = WHOLE,
 ) -> Lifted:
     """Give each node of ``module.graph`` its role.
 
     Args:
         module: untouched.
-        parameters, scalars, others: see :class:`~bnfx.passes.fx.parameters.sources.Sources`.
+        parameters, scalars, others, scope: see
+            :class:`~bnfx.passes.fx.parameters.sources.Sources`.
     """
     mutated: list[fx.Node | torch.Tensor] = [*mutated_leaves(module.graph, module)]
     mutated += module_writes(module.graph, module)
-    sources = Sources(module, parameters, scalars, others, mutated)
+    sources = Sources(module, parameters, scalars, others, mutated, scope)
     writes = written_values(module.graph, module, sources.may_share_memory)
     sources.constants.pinned, sources.constants.in_place = writes.pinned, writes.in_place
     graph = Graph()
@@ -86,7 +91,9 @@ def lift(
             _give_role(node, module, sources, nodes, writes, norms)
         nodes[fx_node] = graph.append(node)
     roles = {node: node.role for node in graph}
-    return Lifted(graph, nodes, roles, sources.tensors, sources.constants, writes.in_place, norms)
+    return Lifted(
+        graph, nodes, roles, sources.tensors, sources.constants, writes.in_place, norms, sources
+    )
 
 
 def _start(fx_node: fx.Node, name: str, nodes: Mapping[fx.Node, Node], writes: Writes) -> Node:

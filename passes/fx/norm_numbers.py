@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
 
 from bnfx.passes.algebra import Expression
 from bnfx.passes.details import NormNumbers
 from bnfx.passes.fx.calls.call import Call
-from bnfx.passes.fx.calls.modules import Attribute
 from bnfx.passes.fx.parameters.sources import Sources
 from bnfx.passes.graph import Affine, Node, Role
 from bnfx.passes.values import Values
@@ -25,14 +23,12 @@ class NormCall:
     Args:
         variance, gamma, eps: what its arguments resolve to; ``gamma`` is ``None`` without one.
         momentum: as given.
-        path: of the module that owns the statistics, where that is known.
     """
 
     variance: Expression
     gamma: Expression | None
     eps: Expression
     momentum: float | None
-    path: str | None
 
     @staticmethod
     def read(call: Call, sources: Sources) -> NormCall:
@@ -42,30 +38,19 @@ class NormCall:
         variance: Any = sources.resolve(arguments["running_var"], "running variance")
         gamma: Any = None if weight is None else sources.resolve(weight, "weight")
         eps: Any = sources.resolve_scalar(arguments["eps"], "eps")
-        path = _owner(arguments["running_var"])
         return NormCall(
-            variance, gamma, eps, momentum if isinstance(momentum, (int, float)) else None, path
+            variance, gamma, eps, momentum if isinstance(momentum, (int, float)) else None
         )
 
 
-def _owner(argument: object) -> str | None:
-    """The path of the module whose tensor the argument is."""
-    if isinstance(argument, Attribute):
-        return argument.name.rpartition(".")[0]
-    if isinstance(argument, fx.Node) and argument.op == "get_attr":
-        return str(argument.target).rpartition(".")[0]
-    return None
-
-
 def norm_numbers(
-    calls: Mapping[Node, NormCall], roles: Mapping[Node, Role], module: nn.Module, values: Values
+    calls: Mapping[Node, NormCall], roles: Mapping[Node, Role], values: Values
 ) -> dict[Node, NormNumbers]:
     """The numbers of each BatchNorm that was read as an affine map.
 
     Args:
         calls: of these nodes.
         roles: from before the rules ran.
-        module: to which the calls' paths belong.
     """
     found = {}
     for node, call in calls.items():
@@ -77,7 +62,6 @@ def norm_numbers(
             scale=_numbers(values, role.map.scale),
             variance=_numbers(values, call.variance),
             gamma=() if call.gamma is None else _numbers(values, call.gamma),
-            tracked=_tracked(module, call.path),
         )
     return found
 
@@ -85,11 +69,3 @@ def norm_numbers(
 def _numbers(values: Values, expression: Expression) -> tuple[float, ...]:
     array = torch.as_tensor(values.exact(expression))
     return tuple(array.reshape(-1).tolist())
-
-
-def _tracked(module: nn.Module, path: str | None) -> int | None:
-    try:
-        count = None if path is None else module.get_submodule(path).num_batches_tracked
-    except AttributeError:
-        return None
-    return int(count) if isinstance(count, torch.Tensor) else None

@@ -12,11 +12,12 @@ from bnfx.passes import pipeline
 from bnfx.passes.algebra import Source
 from bnfx.passes.details import GraphDetails
 from bnfx.passes.fx import private
+from bnfx.passes.fx.bodies.lower_bodies import lower_nest
+from bnfx.passes.fx.bodies.nest import Nest, lift_nest
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import Lifted, lift
-from bnfx.passes.fx.lowering.lower import WeightsAs, lower
-from bnfx.passes.fx.lowering.recipe import Recipe
-from bnfx.passes.fx.lowering.slots import Slot
+from bnfx.passes.fx.lowering.recipe import Computing, Recipe
+from bnfx.passes.fx.lowering.slots import Slot, WeightsAs
 from bnfx.passes.fx.norm_numbers import norm_numbers
 from bnfx.passes.fx.weight_bytes import weight_bytes
 from bnfx.passes.graph import Node
@@ -81,6 +82,7 @@ def rewrite(
     signs: bool = True,
     fixed: bool = True,
     detailed: bool = False,
+    bodies: bool = True,
 ) -> Rewritten:
     """Fold what can be folded in ``module``, which is left untouched.
 
@@ -95,16 +97,27 @@ def rewrite(
         rules: in order of preference.
         signs, fixed: see :class:`~bnfx.passes.values.Values`.
         detailed: whether the report has the details that pictures of the graph show.
+        bodies: whether the graphs that nodes run (branches, loop bodies) are folded, too.
     """
     try:
-        lifted = lift(module, parameters, scalars or {}, others or {})
-        values = make_values(lifted.tensors, signs, fixed)
+        apart = form == "traced"
+        nest = lift_nest(module, parameters, scalars or {}, others or {}, apart, bodies)
+        tensors = nest.tensors()
+        values = make_values(nest.lifted.tensors if apart else tensors, signs, fixed)
+
+        def run(each: Nest) -> GraphReport:
+            if each is nest:
+                return _run(nest.lifted, module, rules, values, detailed)
+            own = each.lifted.tensors
+            numbers = make_values(own, signs, fixed) if apart else values
+            return pipeline.run(each.lifted.graph, rules, numbers)
+
         with torch.inference_mode(False), torch.no_grad():
-            report = _run(lifted, module, rules, values, detailed)
-        dtype = getattr(torch, computing_dtype(lifted.tensors))
-        lowered = lower(module, lifted, form, dtype)
-        if form == "traced" and lowered.slots:
-            device = next(iter(lifted.tensors.values())).device
+            report = nest.report(run)
+        dtype = getattr(torch, computing_dtype(tensors))
+        lowered = lower_nest(nest, form, dtype)
+        if apart and lowered.slots:
+            device = next(iter(tensors.values())).device
             tables = tuple(
                 torch.asarray(table.array, dtype=dtype, device=device) for table in lowered.tables
             )
@@ -118,7 +131,8 @@ def rewrite(
         )
         recipe = None
         if values is not None:
-            recipe = Recipe.of(module, lifted.constants, lowered.slots, values)
+            computing = (Computing(n.module, n.lifted.constants, n.scope) for n in nest.walk())
+            recipe = Recipe.of(module, computing, lowered.slots, values)
         return Rewritten(lowered.module, lowered.slots, values, report, recipe)
     except Exception as error:
         return Rewritten(module, (), None, given_up(module, error))
@@ -135,7 +149,7 @@ def _run(
     if not detailed:
         return pipeline.run(lifted.graph, rules, values)
     lists = OpLists(lifted.graph)
-    norms = {} if values is None else norm_numbers(lifted.norms, lifted.roles, module, values)
+    norms = {} if values is None else norm_numbers(lifted.norms, lifted.roles, values)
     sites = {node: node.sites for node in norms}
     carried: dict[Node, list[Site]] = {}
     report = pipeline.run(lifted.graph, rules, values, carried)

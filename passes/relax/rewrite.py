@@ -21,7 +21,9 @@ from bnfx.passes.tvm.rewrite import FunctionRewriter, RewrittenFunction
 from bnfx.passes.values import Values
 
 
-def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> RewrittenFunction:
+def rewrite_module(
+    module: tvm.IRModule, rules: Sequence[Rule] = RULES, detailed: bool = False
+) -> RewrittenFunction:
     """Fold what can be folded in each Relax function of ``module``, which is left untouched.
 
     If anything raises, or the result is not well-formed or not of the same type, the original
@@ -31,6 +33,7 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
     Args:
         module: any, of Relax functions and whatever else.
         rules: in order of preference.
+        detailed: whether reports have the details that pictures of graphs show.
     """
     reports = []
     result = normal = normalised(module)
@@ -38,7 +41,7 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
         if not isinstance(function, relax.Function):
             continue
         prefix = "" if name_of(variable) == "main" else f"{name_of(variable)}."
-        rewriter = _RelaxRewriter(result, rules)
+        rewriter = _RelaxRewriter(result, rules, detailed)
         new = rewriter.function(function, prefix)
         if new is not function:
             try:
@@ -54,8 +57,8 @@ class _RelaxRewriter(FunctionRewriter):
     dialect = RELAX
     owners = ("Primitive", "Composite", "Codegen")
 
-    def __init__(self, module: tvm.IRModule, rules: Sequence[Rule]) -> None:
-        super().__init__(rules)
+    def __init__(self, module: tvm.IRModule, rules: Sequence[Rule], detailed: bool) -> None:
+        super().__init__(rules, detailed)
         self._builder = relax.BlockBuilder(module)
 
     def read(self, scope: Expr) -> Bindings:

@@ -19,7 +19,9 @@ from bnfx.passes.tvm.rewrite import FunctionRewriter, RewrittenFunction
 from bnfx.passes.values import Values
 
 
-def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> RewrittenFunction:
+def rewrite_module(
+    module: tvm.IRModule, rules: Sequence[Rule] = RULES, detailed: bool = False
+) -> RewrittenFunction:
     """Fold what can be folded in each function of ``module``, which is left untouched.
 
     If anything raises, or the result is not of the same type, the original function is kept and a
@@ -28,6 +30,7 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
     Args:
         module: any; types are inferred here.
         rules: in order of preference.
+        detailed: whether reports have the details that pictures of graphs show.
     """
     typed = relay.transform.InferType()(module)
     result, reports = typed, []
@@ -35,7 +38,7 @@ def rewrite_module(module: tvm.IRModule, rules: Sequence[Rule] = RULES) -> Rewri
         if not isinstance(function, relay.Function):
             continue
         prefix = "" if variable.name_hint == "main" else f"{variable.name_hint}."
-        rewriter = _RelayRewriter(rules)
+        rewriter = _RelayRewriter(rules, detailed)
         new = rewriter.function(function, prefix)
         try:
             if not new.same_as(function):

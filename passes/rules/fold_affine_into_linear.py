@@ -37,10 +37,9 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
         yield from before.refusals  # a conv that could not be read says why
         return
     yield from refuse_pair(before, node)
-    wrong_axis = tuple(_refuse_axis(before, node))
-    yield from wrong_axis
+    yield from _refuse_axis(before, node)
     operator = before.role.operator
-    affine = None if wrong_axis else _channels(before, node)
+    affine = _channels(before, node)  # none where the axis is refused
     if affine is not None and affine.channels not in (None, operator.out_channels):
         yield Refusal(
             Code.UNSUPPORTED_FORM,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bnfx.passes import pipeline
+from bnfx.passes.details import GraphDetails
+from bnfx.passes.graph import Node
+from bnfx.passes.lifting.op_lists import OpLists
 from bnfx.passes.lifting.survey import abandoned, kept
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Site
@@ -15,6 +18,8 @@ from bnfx.passes.rules.rule import Rule
 from bnfx.passes.tvm.dataflow import Dataflow, Expr, UnreadableFunctionError, Value, ValueForm
 from bnfx.passes.tvm.dialect import Dialect
 from bnfx.passes.tvm.lift import LiftedFlow, lift
+from bnfx.passes.tvm.pictures.norm_values import norm_numbers
+from bnfx.passes.tvm.pictures.shown_ops import name_ops
 from bnfx.passes.tvm.sites import Names, site_of
 from bnfx.passes.values import Values
 
@@ -36,14 +41,15 @@ class FunctionRewriter(ABC):
         dialect: of the IR.
         owners: attributes of functions that somebody matched for a code generator of their own,
             which knows them as they are.
-        reports: one a scope.
+        reports: one a scope; with the details that pictures show, if these are asked for.
     """
 
     dialect: Dialect
     owners: Collection[str]
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], detailed: bool = False) -> None:
         self._rules = rules
+        self._detailed = detailed
         self.reports: list[GraphReport] = []
 
     @abstractmethod
@@ -102,7 +108,7 @@ class FunctionRewriter(ABC):
         try:
             inside = self._inside(lifted.flow, prefix)
             values = lifted.constants.numbers()
-            report = pipeline.run(lifted.graph, self._rules, values)
+            report = self._run(lifted, values)
             changed = report.rewrites or any(map(lifted.is_rewritten, lifted.graph))
             if changed or any(not new.same_as(value.expr) for value, new in inside.items()):
                 scope = self.write(scope, lifted, values, inside)
@@ -112,6 +118,19 @@ class FunctionRewriter(ABC):
             return scope
         self.reports.insert(place, report)
         return scope
+
+    def _run(self, lifted: LiftedFlow, values: Values | None) -> GraphReport:
+        """Apply the rules; the report has details if asked for."""
+        if not self._detailed:
+            return pipeline.run(lifted.graph, self._rules, values)
+        name_ops(lifted)
+        lists = OpLists(lifted.graph)
+        norms = {} if values is None else norm_numbers(lifted, values)
+        carried: dict[Node, list[Site]] = {}
+        report = pipeline.run(lifted.graph, self._rules, values, carried)
+        after = lists.after(lifted.graph, carried, values)
+        numbers = {lists.position(site): each for site, each in norms.items()}
+        return replace(report, details=GraphDetails(lists.before, after, numbers))
 
     def _inside(self, flow: Dataflow, prefix: str) -> Mapping[Value, Expr]:
         """What stands for each function or pair of branches inside."""

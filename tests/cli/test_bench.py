@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from click.testing import Result
 from torch import nn
 from typer.testing import CliRunner
 
+from bnfx.bench.on_models.bench_ways import LIMIT, choose
+from bnfx.bench.on_models.bench_worker import Job, is_fresh, load
+from bnfx.bench.on_models.model_race import Race, Row, race
+from bnfx.bench.on_models.race_shown import picture, table
 from bnfx.cli import app
-from bnfx.cli.model_bench.bench_ways import LIMIT, choose
-from bnfx.cli.model_bench.bench_worker import Job, is_fresh, load
-from bnfx.cli.model_bench.model_race import Race, Row, race
-from bnfx.cli.model_bench.race_shown import picture, table
+from bnfx.cli.named_subject import named_subject
 
 NET = """
 from torch import nn
@@ -78,6 +80,7 @@ def bench(*words: str) -> Result:
         (["net.py:make", "net.py:two", *SHAPE, "--plot", "x.svg"], "name one"),
         (["net.py:make", "--zoo"], "models or --zoo"),
         ([*SHAPE], "which model?"),
+        (["--rounds", "2"], "which model?"),
         (["--json"], "--json is for models and for --zoo"),
         (["net.py:make", *SHAPE, "--rows", "x"], "are for --zoo"),
     ],
@@ -120,7 +123,7 @@ def test_every_way_of_a_users_model(folder: Path) -> None:
 
 
 def job(way: str, source: str) -> Job:
-    return Job(way, source, None, None, ("1x3x8x8",), "cpu")
+    return Job(way, named_subject(source, ["1x3x8x8"], None, None))
 
 
 def test_what_fails_later_is_out_of_the_race_with_a_note(folder: Path) -> None:
@@ -150,10 +153,11 @@ def test_what_is_left_out_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ways == ["eager", "fx-fuse", "inductor", "bnfx", LIMIT]
     assert all("it is for the CPU" in why for why in left)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    ways, left = choose(("eager", "openvino", "bnfx-tvm"), "cpu", 1)
+    ways, left = choose(("eager", "openvino", "onnxruntime", "bnfx-tvm"), "cpu", 1)
     assert ways == ["eager"]
     assert left == [
         "openvino is left out: openvino is not installed",
+        "onnxruntime is left out: onnxruntime and onnx are not installed",
         "bnfx-tvm is left out: tvm is not installed",
     ]
 
@@ -180,6 +184,12 @@ def test_the_table_and_the_picture_mark_what_is_wrong() -> None:
     assert "tvm is left out" in text
     drawn = picture(held(made("eager", 8.0), made("a<b", 4.0, error=0.5)))
     assert "WRONG" in drawn
+    assert "Noise: the quartiles" in drawn
+    failed = picture(held(made("eager", 8.0), made("bnfx", math.nan)))
+    assert ">bnfx<" in failed
+    assert ">failed<" in failed
+    alone = held(replace(made("bnfx", 4.0), over_eager=math.nan))  # eager was not asked for
+    assert "nan" not in picture(alone) + table(alone)
     widths = [
         float(box.get("width", 0))
         for box in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}rect")

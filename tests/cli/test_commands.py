@@ -21,6 +21,8 @@ from support import relative
 from typer.testing import CliRunner, Result
 
 from bnfx.cli import app
+from bnfx.cli.doctor import examine
+from bnfx.torch_versions import NEWEST, OLDEST, doubt
 
 ROOT = Path(__file__).parents[2]
 NET = """
@@ -226,6 +228,8 @@ def spoil(name: str) -> None:
         torch.save([1, 2], name)
     elif name == "other.pt":
         torch.save({"a": torch.ones(2)}, name)
+    elif name == "part.pt":
+        torch.save({f"net.{key}": value for key, value in make().state_dict().items()}, name)
     elif name == "two.pt":
         torch.save({"teacher": make().state_dict(), "ema": make().state_dict(), "epoch": 3}, name)
     elif name == "epoch.pt":
@@ -242,9 +246,15 @@ BAD = {
     "a list": (("net.py:make", "--weights", "list.pt"), "holds no state dict"),
     "another model's": (
         ("net.py:make", "--weights", "other.pt"),
-        "does not fit Sequential: it misses 0.weight, 1.weight, 1.bias and 2 more; it holds "
-        "besides a",
+        "does not fit Sequential: it lacks 0.weight, 1.weight, 1.bias and 2 more; the model does "
+        "not have a",
     ),
+    "a part's": (
+        ("net.py:make", "--weights", "part.pt"),
+        "without 'net.' in front of each name it would fit: save the state dict of that part, "
+        "model.net.state_dict()",
+    ),
+    "ONNX": (("net.onnx",), "bnfx reads no ONNX: name the PyTorch model that it was made of"),
     "unusual keys": (
         ("net.py:make", "--weights", "two.pt"),
         "--weights-key takes one of 'teacher', 'ema'",
@@ -317,6 +327,27 @@ def test_doctor() -> None:
     assert all(found["detail"] for found in findings.values())
 
 
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        (f"{OLDEST[0]}.{OLDEST[1]}.0+cu130", None),
+        (f"{NEWEST[0]}.{NEWEST[1]}.7", None),
+        (f"{NEWEST[0]}.{NEWEST[1] + 1}.0", "newer than"),
+        (f"{NEWEST[0] + 1}.0.0a0+git12", "newer than"),
+        (f"{OLDEST[0]}.{OLDEST[1] - 1}.1", "older than"),
+        ("version unknown", None),
+    ],
+)
+def test_torches_that_are_not_tested(version: str, says: str | None) -> None:
+    why = doubt(version)
+    assert why is None if says is None else str(why).startswith(says)
+
+
+def test_doctor_says_whether_torch_is_tested() -> None:
+    (found,) = [each for each in examine() if each.area == "PyTorch"]
+    assert found.detail.partition(", ")[2] == (doubt(torch.__version__) or "")
+
+
 @pytest.mark.parametrize("command", ["explain", "fold", "bench", "doctor", "demo"])
 def test_help_has_an_example(command: str) -> None:
     result = bnfx(command, "--help")
@@ -351,3 +382,11 @@ def test_commands_of_the_pages(line: str, folder: Path) -> None:
         torch.export.save(program, "folded.pt2")
     result = bnfx(*shlex.split(line)[1:])
     assert result.exit_code == 0, result.output
+
+
+def test_a_model_that_needs_inputs_says_how_to_give_them(folder: Path) -> None:
+    done = bnfx("explain", "net.py:control")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bnfx explain: torch.fx cannot trace Control: ")
+    assert line.endswith("; say what the model takes: --input 1x3x224x224")

@@ -4,60 +4,74 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import fx, nn
+from torch import nn
 from typer.testing import CliRunner
 
 import bnfx
 from bnfx import cli, demo
+from bnfx.bench.on_models.bench_worker import Subject
+from bnfx.bench.on_models.image import draw, image
+from bnfx.bench.on_models.model_race import Row
 from bnfx.demo.comparison import print_json, print_table, summary
-from bnfx.demo.image import draw, image
-from bnfx.demo.measure import STEPS, DemoRow, measure
-from bnfx.demo.networks import Case, cases, randomise
+from bnfx.demo.measure import STEPS, WAYS, Calls, DemoRow, Folded, measure, row_of
+from bnfx.demo.networks import cases
 
 RIGHT = DemoRow("tiny", 3, 1, 1, 1, 1e-7, 1e-15, 3.0, 2.0, 1.0)
 
 
-class Tiny(nn.Module):
-    """One BatchNorm to fold, one to leave as a multiply-add, one that stays."""
+# One BatchNorm to fold, one to leave as a multiply-add, one that stays.
+TINY = """
+import torch
+from torch import nn
 
-    def __init__(self) -> None:
+from bnfx.bench.on_models.image import image
+from bnfx.demo.networks import randomise
+
+
+class Tiny(nn.Module):
+    def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, stride=8)
         self.folds = nn.BatchNorm2d(8)
         self.lowers = nn.BatchNorm2d(8)
         self.stays = nn.BatchNorm1d(8)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         x = self.lowers(torch.relu(self.folds(self.conv(x))))
         return self.stays(x.flatten(2).sin())
 
 
-def tiny() -> Tiny:
+def load(gain):
     model = randomise(Tiny().eval())
-    assert isinstance(model, Tiny)
     model.stays.track_running_stats = False  # normalises by the batch, even in evaluation
     model.stays.running_mean = model.stays.running_var = None
-    return model
+    model.conv.weight.detach().mul_(gain)
+    return model, (image(),)
+"""
 
 
-def off_by(factor: float) -> Callable[..., Any]:
-    """An inner compiler whose answers are wrong by a factor."""
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """A model that other processes can load, too."""
+    return subject(tmp_path, monkeypatch, gain=1.0)
 
-    def compile_(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        return lambda *args: tuple(factor * output for output in graph.forward(*args))
 
-    return compile_
+def subject(folder: Path, monkeypatch: pytest.MonkeyPatch, gain: float) -> Subject:
+    (folder / "tiny_demo_case.py").write_text(TINY)
+    monkeypatch.syspath_prepend(folder)
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    return Subject("tiny", ("1x3x224x224",), "tiny_demo_case:load", {"gain": gain})
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -116,57 +130,83 @@ def test_missing_packages_are_named_with_the_way_out(monkeypatch: pytest.MonkeyP
     assert done.stderr == 'bnfx demo needs torch, timm: pip install "bnfx[demo]"\n'
 
 
-def test_row_says_what_became_of_each_batch_norm() -> None:
+def test_a_row_and_a_table_of_real_processes(
+    tiny: Subject, capsys: pytest.CaptureFixture[str]
+) -> None:
     told: list[str] = []
-    row = measure("tiny", tiny(), image(), repeats=2, inner="eager", tell=told.append)
+    row = measure(tiny, repeats=2, tell=told.append)
     assert row.problems == ()
     assert (row.batch_norms, row.folded, row.multiply_add, row.kept) == (3, 1, 1, 1)
-    assert 0 < row.error < 1e-5
+    assert 0 < row.error < 1e-4
     assert 0 < row.error_float64 < 1e-13
     assert min(row.eager_ms, row.inductor_ms, row.bnfx_ms) > 0
     assert row.over_inductor == row.inductor_ms / row.bnfx_ms
     assert row.over_eager == row.eager_ms / row.bnfx_ms
-    assert tuple(told) == STEPS
+    assert len(told) == STEPS
+    assert [step for step in told if step.endswith("bnfx")]
 
 
-def test_a_table_is_right_with_inductor(capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.run([Case("tiny", tiny)], repeats=1) == 0
+def test_what_is_printed(
+    tiny: Subject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "measure", lambda case, repeats, tell: [tell("x"), RIGHT][1])
+    assert demo.run([tiny], repeats=1) == 0
     printed = capsys.readouterr()
     assert "all 1 answers right" in printed.out
-    assert printed.err.splitlines() == [
-        f"[{number}/{len(STEPS)}] tiny: {step}" for number, step in enumerate(STEPS, start=1)
-    ]
+    assert printed.err.splitlines() == [f"[1/{STEPS}] tiny: x"]
+
+
+def timed(way: str, **values: float | str) -> Row:
+    given = {"ms": 2.0, "error": 1e-7, "note": "", **values}
+    return Row(way, given["ms"], 1.9, 2.1, 1.0, given["error"], 1.0, 0, given["note"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("factor", "problem"),
+    ("values", "problem"),
     [
-        (1.001, "the float32 error 1.0e-03 is above 1e-04"),
-        (float("nan"), "the answer is not finite"),
+        ({"error": 1.1e-3}, "the float32 error 1.1e-03 is above 1e-04"),
+        ({"error": math.inf}, "the float32 error inf is above 1e-04"),
+        ({"ms": math.nan, "error": math.nan, "note": "it ended"}, "bnfx failed: it ended"),
     ],
 )
 def test_a_wrong_answer_is_status_1(
-    factor: float, problem: str, capsys: pytest.CaptureFixture[str]
+    values: dict[str, float | str],
+    problem: str,
+    tiny: Subject,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert demo.run([Case("tiny", tiny)], repeats=1, inner=off_by(factor)) == 1
+    model, (picture,) = tiny.load()
+    rows = [timed("eager"), timed("inductor"), timed("bnfx", **values)]
+    row = row_of("tiny", Folded.of(model, picture), 1e-15, 1.0, rows)
+    assert row.problems == (problem,)
+    monkeypatch.setattr(demo, "measure", lambda case, repeats, tell: row)
+    assert demo.run([tiny], repeats=1) == 1
     printed = capsys.readouterr()
     assert f"bnfx demo: tiny: {problem}" in printed.err.splitlines()
     assert "WRONG" in printed.out
 
 
-def test_an_answer_that_ignores_the_picture_proves_nothing() -> None:
-    model = tiny()
-    model.conv.weight.detach().mul_(1e-9)
-    row = measure("blind", model, image(), repeats=1, inner="eager")
-    assert any("hardly depends on the picture" in problem for problem in row.problems)
+def test_a_report_that_the_graphs_belie_is_a_problem(tiny: Subject) -> None:
+    model, (picture,) = tiny.load()
+    found = replace(Folded.of(model, picture), after=Calls(batch_norms=2, multiplies=1))
+    row = row_of("tiny", found, 1e-9, 1e-4, [timed(way) for way in WAYS])
+    assert row.problems == (
+        "the float64 error 1.0e-09 is above 1e-10",
+        "the answer hardly depends on the picture (1.0e-04)",
+        "the report says 1 kept BatchNorms, the graph has 2",
+    )
 
 
 def test_no_cxx_compiler_is_status_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    tiny: Subject,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # or the cache would serve it
-    with torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "none"),)}):
-        status = demo.run([Case("tiny", tiny)], repeats=1)
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    status = demo.run([tiny], repeats=1)
     assert status == 2
     message = "bnfx demo: Inductor needs a C++ compiler: install g++, or set CXX\n"
     assert capsys.readouterr().err.endswith(message)
@@ -179,7 +219,7 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     numbers = ["3", "1", "1", "1", "1.0e-07", "1.0e-15", "3.0", "2.0", "1.0", "2.00x", "3.00x"]
     assert first == ["tiny", *numbers, "right"]
     assert second == ["other", *numbers, "WRONG"]
-    assert "median of 7 interleaved calls" in out
+    assert "median of 7 calls" in out
     assert "print(bnfx.explain(model, x))" in out
 
 
@@ -213,13 +253,13 @@ def test_the_picture_is_always_the_same() -> None:
 
 
 @pytest.mark.parametrize("case", cases(quick=True), ids=lambda case: case.name)
-def test_models_are_seeded_and_signed(case: Case) -> None:
-    model, again = case.load(), case.load()
+def test_models_are_seeded_and_signed(case: Subject) -> None:
+    (model, (picture,)), (again, _) = case.load(), case.load()
     assert not model.training
     state = again.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert all((norm.weight < 0).any() and (norm.weight > 0).any() for norm in norms)
     with torch.no_grad():
-        answer = model(image())
+        answer = model(picture)
     assert 0.1 < answer.std() < 1e4

@@ -1,4 +1,4 @@
-"""Damaged files: read, or refused in one line; nothing runs. ``make fuzz`` tries thousands."""
+"""Damaged files: read, or refused in one line; nothing runs. ``make fuzz`` goes on trying."""
 
 from __future__ import annotations
 

@@ -91,6 +91,8 @@ def _plain(m: Maker, x: torch.Tensor) -> Made:
         "scaled": lambda x: x * 0.3 + 1,
         "divided": lambda x: x / 3,
         "rsub": lambda x: 2 - x,
+        "rounded": lambda x: (x + 1e4) - 1e4,
+        "vanishing": lambda x: (x * 0 + 1) * x + x * 1e-50,
         "clone": torch.clone,
         "contiguous": lambda x: x.contiguous(),
         "detached": lambda x: x.detach(),

@@ -134,9 +134,9 @@ class Case:
     whole: bool = False
     runs: bool = True
 
-    def module(self) -> tvm.IRModule:
+    def module(self, kind: type[Make] = Make) -> tvm.IRModule:
         seed = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "little")
-        make = Make(seed, self.dtype)
+        make = kind(seed, self.dtype)
         module = self.build(make) if self.whole else make.module(self.build)
         assert isinstance(module, tvm.IRModule)
         relax.analysis.well_formed(module)

@@ -21,9 +21,8 @@ EDGES = torch.tensor([1e-6, -1e-6, 2.9, -2.9, 3.1, -3.1, 20.0, -20.0, 88.0, -88.
 
 
 def _inputs() -> list[torch.Tensor]:
-    """Of ranks 0 to 4, strided in several ways, with special values."""
+    """Of ranks 1 to 4, strided in several ways, with special values."""
     return [
-        torch.tensor(0.7),
         torch.cat([SPECIAL, EDGES]),
         torch.randn(3, 5).t(),
         torch.randn(2, 3, 4)[:, ::2],
@@ -42,8 +41,15 @@ def _pairs(function: Callable[..., Any]) -> list[Case]:
         (function, (torch.randn(2, 3, 4), torch.randn(3, 1))),
         (function, (torch.randn(4), torch.randn(2, 1, 4))),
         (function, (torch.randn(2, 3).t(), torch.tensor(1.5))),
-        (function, (torch.randn(()), torch.randn(()))),
     ]
+
+
+def _numbered(op: Callable[..., Any]) -> list[Case]:
+    """With numbers about which a compiler may know too much; of 1e-50, float32 makes 0."""
+    return [
+        (lambda x, n=n: op(x, n), (torch.cat([SPECIAL, EDGES]),))
+        for n in (0.0, -0.0, 1, 1e-50, 1e300, INF, NAN)
+    ] + [(lambda x: op(x, torch.tensor(0.0, dtype=x.dtype)), (torch.cat([SPECIAL, EDGES]),))]
 
 
 def _arithmetic() -> dict[str, list[Case]]:
@@ -54,10 +60,17 @@ def _arithmetic() -> dict[str, list[Case]]:
             *_pairs(lambda x, y: op(x, y, alpha=0.3)),
             *_each(lambda x: op(x, 2)),
             *_each(lambda x: op(x, 0.1, alpha=2)),
+            *_numbered(op),
+            *_each(lambda x: op(op(x, 1e4), -1e4)),  # rounded in between
         ]
 
     def plain(op: Any) -> list[Case]:
-        return [*_pairs(op), *_each(lambda x: op(x, 3)), *_each(lambda x: op(x, -0.7))]
+        return [
+            *_pairs(op),
+            *_each(lambda x: op(x, 3)),
+            *_each(lambda x: op(x, -0.7)),
+            *_numbered(op),
+        ]
 
     return {
         "add.Tensor": scaled(torch.add),
@@ -85,6 +98,30 @@ def _unary() -> dict[str, list[Case]]:
         "relu.default": torch.relu,
     }
     return {name: _each(function) for name, function in functions.items()}
+
+
+def _largest() -> dict[str, list[Case]]:
+    hard = torch.randn(4, 13)
+    hard[0] = SPECIAL
+    hard[1], hard[2, 3] = -INF, INF
+    inputs = (torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last), hard, hard.t())
+
+    def over(op: Callable[..., Any], *given: dict[str, Any]) -> list[Case]:
+        return [(lambda x, o=o: op(x, **o), (x,)) for o in given for x in inputs]
+
+    axes: tuple[dict[str, Any], ...] = ({"dim": 0}, {"dim": -1, "keepdim": True})
+    several: tuple[dict[str, Any], ...] = (*axes, {"dim": (0, 1)}, {"dim": (-1, 0)}, {"dim": ()})
+    return {
+        # Of 0 and -0, PyTorch's own answer depends on the size.
+        "maximum.default": _pairs(lambda x, y: torch.maximum(x, y) + 0.0),
+        "minimum.default": _pairs(lambda x, y: torch.minimum(x, y) + 0.0),
+        "amax.default": over(torch.amax, *several),
+        "amin.default": over(torch.amin, *several),
+        "max.dim": over(lambda x, **o: torch.max(x, **o)[0], *axes),
+        "min.dim": over(lambda x, **o: torch.min(x, **o)[0], *axes),
+        "max.default": over(torch.max, {}),
+        "min.default": over(torch.min, {}),
+    }
 
 
 def _bounded() -> dict[str, list[Case]]:
@@ -380,6 +417,14 @@ def _statistics() -> dict[str, list[Case]]:
             )
             for one in (x, far, torch.randn(2, 6, 3), torch.randn(2, 6, 2, 2, 2))
             for e in (1e-5, 0.1)
+        ]
+        + [
+            (
+                lambda x, m, v: aten._native_batch_norm_legit_no_training(
+                    x, None, None, m, v, 0.1, 0.0
+                )[0],
+                (x, m, torch.tensor([0.0, 1.0, INF, NAN, -1.0, 2.0])),
+            )
         ],
     }
 
@@ -391,6 +436,7 @@ def grids() -> dict[str, list[Case]]:
         _arithmetic(),
         _unary(),
         _bounded(),
+        _largest(),
         _views(),
         _pieces(),
         _indexing(),

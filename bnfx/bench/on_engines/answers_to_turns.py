@@ -79,5 +79,6 @@ def _telling() -> Iterator[Callable[..., None]]:
     try:
         yield tell
     except Exception as error:
-        tell(failed=f"{type(error).__name__}: {error}".strip().splitlines()[0])
+        cause = getattr(error, "inner_exception", error)  # Dynamo wraps what a backend raises
+        tell(failed=f"{type(cause).__name__}: {cause}".strip().splitlines()[0])
         raise

@@ -9,9 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
-
-from bnfx.bench.weights_speed import twin_of
 
 Run = Callable[[torch.Tensor], Any]
 Prepare = Callable[[nn.Module, torch.Tensor], Run]
@@ -29,31 +26,6 @@ def _inductor(model: nn.Module, x: torch.Tensor, *, freezing: bool = False) -> R
 
 def _bnfx(model: nn.Module, x: torch.Tensor, *, inner: str) -> Run:
     return torch.compile(model, backend="bnfx", dynamic=False, options={"inner": inner})
-
-
-def twin(model: nn.Module, x: torch.Tensor) -> nn.Module:
-    """``model`` without BatchNorms: it computes less than any folded model must."""
-    found = twin_of(model)
-    _level(found, x)
-    return found
-
-
-def _level(model: nn.Module, x: torch.Tensor) -> None:
-    """Scale each layer so that its output's root mean square is 1, in place: without BatchNorms,
-    activations grow until rounding is all that is left of them.
-    """
-
-    def scale(layer: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        size = output.square().mean().sqrt()
-        for parameter in layer.parameters(recurse=False):
-            parameter.div_(size)
-        return output / size
-
-    layers = [each for each in model.modules() if isinstance(each, (_ConvNd, nn.Linear))]
-    hooks = [layer.register_forward_hook(scale) for layer in layers]
-    model(x)
-    for hook in hooks:
-        hook.remove()
 
 
 def _onnxruntime(model: nn.Module, x: torch.Tensor) -> Run:

@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 
 from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns
 from bnfx.bench.on_engines.bench_models import load
-from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN, twin
+from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN
+from bnfx.bench.on_models.twins import levelled_twin_of
 from bnfx.folding.verify import relative_error
 
 WARM_UPS = 3
@@ -29,7 +30,7 @@ def main() -> None:
     def prepare() -> Measured:
         model, x = load(name, int(batch))
         if contender.startswith(TWIN):
-            model = twin(model, x)
+            model = levelled_twin_of(model, x)
         expected = _exact(model, x)
         prepared = CONTENDERS[contender.removeprefix(TWIN)]
         return Measured(lambda: prepared(model, x), x, lambda answer: _error(answer, expected))

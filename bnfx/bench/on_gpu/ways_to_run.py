@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import bnfx
-from bnfx.bench.weights_speed import twin_of
+from bnfx.bench.on_models.twins import twin_of
 
 Call = Callable[..., Any]
 

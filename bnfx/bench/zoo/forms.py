@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import re
 import sys
 import time
@@ -25,6 +24,7 @@ from torch import fx, nn
 from bnfx.bench.zoo.catalogue import ZooModel, entries
 from bnfx.bench.zoo.page import table, versions
 from bnfx.bench.zoo.random_norms import randomise
+from bnfx.bench.zoo.rows_file import append_row, read_rows
 from bnfx.errors import CaptureError, FoldWarning
 from bnfx.folding.given import ExampleInputs
 from bnfx.folding.graph_form import fold_graph
@@ -172,16 +172,14 @@ def run(names: Sequence[str], rows: Path | None) -> int:
         names: of models of the zoo.
         rows: a file of rows, one JSON object a line; what is there is not measured again.
     """
-    known = _read(rows)
+    known = read_rows(rows, lambda row: FormsRow(**row))
     catalogue = {entry.name: entry for entry in entries()}
     for name in names:
         if name in known:
             continue
         print(name, file=sys.stderr, flush=True)
         known[name] = _measure(catalogue[name])
-        if rows is not None:
-            with rows.open("a") as file:
-                file.write(json.dumps(asdict(known[name])) + "\n")
+        append_row(rows, asdict(known[name]))
     measured = [known[name] for name in names]
     print("\n".join(_page(measured)))
     for row in measured:
@@ -203,11 +201,6 @@ def _measure(entry: ZooModel) -> FormsRow:
     finally:
         torch._dynamo.reset()
         gc.collect()
-
-
-def _read(rows: Path | None) -> dict[str, FormsRow]:
-    lines = rows.read_text().splitlines() if rows is not None and rows.exists() else ()
-    return {row.model: row for row in (FormsRow(**json.loads(line)) for line in lines)}
 
 
 _HEAD = """\

@@ -10,15 +10,14 @@ one picture.
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torchvision.ops.misc import FrozenBatchNorm2d
 
-_NORMS = (_BatchNorm, FrozenBatchNorm2d)
 _NEGATIVE = 0.3  # share of channels with a negative gamma
 
 
@@ -42,7 +41,8 @@ def randomise(model: nn.Module, x: torch.Tensor, seed: int = 0) -> int:
     random = torch.Generator().manual_seed(seed)
     for module in model.modules():
         _wake(module, random)
-    norms = [module for module in model.modules() if isinstance(module, _NORMS)]
+    kinds = _kinds()
+    norms = [module for module in model.modules() if isinstance(module, kinds)]
     for norm in norms:
         _randomise_parameters(norm, random)
 
@@ -57,6 +57,12 @@ def randomise(model: nn.Module, x: torch.Tensor, seed: int = 0) -> int:
         for hook in hooks:
             hook.remove()
     return len(norms)
+
+
+def _kinds() -> tuple[type[nn.Module], ...]:
+    """The classes of BatchNorms; torchvision's only where something has imported it."""
+    frozen = getattr(sys.modules.get("torchvision.ops.misc"), "FrozenBatchNorm2d", None)
+    return (_BatchNorm,) if frozen is None else (_BatchNorm, frozen)
 
 
 def _wake(module: nn.Module, random: torch.Generator) -> None:

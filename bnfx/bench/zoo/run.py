@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 import time
 import traceback
@@ -18,6 +17,7 @@ from bnfx.bench.zoo.assess import Inner, as_it_is, measure
 from bnfx.bench.zoo.catalogue import ZooModel
 from bnfx.bench.zoo.page import print_markdown
 from bnfx.bench.zoo.row import ZooRow
+from bnfx.bench.zoo.rows_file import append_row, read_rows
 from bnfx.bench.zoo.show import print_json, print_table
 from bnfx.report.progress import progress
 
@@ -49,14 +49,14 @@ def run(
     Returns:
         The exit status: 0, or 1 if a model has a problem.
     """
-    known = _read(rows)
+    known = read_rows(rows, ZooRow.from_dict)
     measured = []
     with progress(len(entries)) as tell:
         for entry in entries:
             tell(entry.name)
             if entry.name not in known:
                 known[entry.name] = _measure(entry, inner)
-                _append(rows, known[entry.name])
+                append_row(rows, known[entry.name].to_dict())
             measured.append(known[entry.name])
     _PRINT[form](measured)
     for row in measured:
@@ -101,17 +101,3 @@ def _run(entry: ZooModel, inner: Inner) -> ZooRow:
         dtype = torch.float64 if parameters <= MAX_WIDE else torch.float32
         x = torch.randn(entry.shape, generator=random, dtype=torch.float64).to(dtype)
         return measure(entry.name, model.to(dtype), x, inner=inner)
-
-
-def _read(rows: Path | None) -> dict[str, ZooRow]:
-    """The rows in a file, by model; the last one of each counts."""
-    if rows is None or not rows.exists():
-        return {}
-    read = (ZooRow.from_dict(json.loads(line)) for line in rows.read_text().splitlines())
-    return {row.model: row for row in read}
-
-
-def _append(rows: Path | None, row: ZooRow) -> None:
-    if rows is not None:
-        with rows.open("a") as file:
-            file.write(json.dumps(row.to_dict()) + "\n")

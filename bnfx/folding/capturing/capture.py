@@ -21,6 +21,7 @@ from bnfx.errors import CaptureError
 from bnfx.folding.capturing.plain_graph import plain_graph
 from bnfx.folding.capturing.recurrent_shapes import recurrent_shapes
 from bnfx.folding.capturing.state_changes import StateError, check_side_effects
+from bnfx.folding.capturing.tensor_marks import marks_kept
 from bnfx.folding.given import WAY_OUT
 from bnfx.passes.fx.metadata import readable_path, value_of
 from bnfx.torch_private import export_to_torch_ir
@@ -29,7 +30,9 @@ _MODES = ("_enter_", "_exit_", "_set_")
 _CONFIG: Any = _found_config
 
 
-def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> fx.GraphModule:
+def capture(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], fixed: bool = False
+) -> fx.GraphModule:
     """The graph of ``model(*args, **kwargs)``, with sizes left open where the model leaves them.
 
     It is captured by Dynamo, which follows the code on the inputs at hand: ``x is None``,
@@ -40,6 +43,7 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     Args:
         model: a copy; it takes these inputs.
         args, kwargs: inputs; they are not changed.
+        fixed: leave no size open.
 
     Raises:
         CaptureError: if there is no one graph of it.
@@ -47,9 +51,10 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     bound = inspect.signature(model.forward).bind(*args, **kwargs)
     bound.apply_defaults()
     first: Exception | None = None
-    for sizes in (_open(bound, {}), None):
+    for sizes in (None,) if fixed else (_open(bound, {}), None):
         try:
-            return _captured(model, bound, sizes)
+            with marks_kept((bound.args, bound.kwargs)):
+                return _captured(model, bound, sizes)
         except StateError:
             raise
         except Exception as error:

@@ -147,12 +147,18 @@ def _dispatched() -> frozenset[CodeType]:
 
 def function_nodes(code: CodeType) -> list[Any]:
     """The source of a function; several where lambdas stand in one line; none if not to be had."""
-    return _nodes(code.co_filename).get((code.co_firstlineno, code.co_name), [])
+    nodes, line = _nodes(code.co_filename), code.co_firstlineno
+    renamed = () if code.co_name.startswith("<") else nodes.get((line, ""), ())
+    return nodes.get((line, code.co_name)) or list(renamed)
 
 
 @lru_cache(maxsize=64)
 def _nodes(filename: str) -> dict[tuple[int, str], list[Any]]:
-    """The functions of a file by first line and name."""
+    """The functions of a file by first line and name; by ``""``, those that have a name.
+
+    A code object may have been renamed: from torch 2.15 on, those of decorators such as
+    ``torch.no_grad()`` are, after the context manager.
+    """
     try:
         tree = ast.parse("".join(linecache.getlines(filename)))
     except (SyntaxError, ValueError):
@@ -163,4 +169,6 @@ def _nodes(filename: str) -> dict[tuple[int, str], list[Any]]:
             decorators = getattr(node, "decorator_list", [])
             line = min([node.lineno, *(d.lineno for d in decorators)])
             found.setdefault((line, getattr(node, "name", "<lambda>")), []).append(node)
+            if not isinstance(node, ast.Lambda):
+                found.setdefault((line, ""), []).append(node)
     return found

@@ -11,12 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from bnfx.errors import CaptureError
 from bnfx.folding.given import WAY_OUT, ExampleInputs, copied
-from bnfx.folding.verify import allowed, relative_error
+from bnfx.folding.verify import allowed, answer, relative_error
 
 
 class StateError(CaptureError):
@@ -40,7 +39,7 @@ def check_no_state(model: nn.Module, inputs: ExampleInputs) -> None:
     """
     used = copied(model)
     before = _held(used)
-    answer = _answer(used, inputs)
+    first = answer(used, inputs)
     changed = _changed(before, _held(used))
     if not changed:
         return
@@ -51,10 +50,10 @@ def check_no_state(model: nn.Module, inputs: ExampleInputs) -> None:
     for path, _, name in changed:
         vars(bare.get_submodule(path)).pop(name, None)
     try:
-        again = _answer(bare, inputs)
+        again = answer(bare, inputs)
     except Exception as error:
         raise StateError(_refusal(model, changed[0])) from error
-    if not relative_error(again, answer) <= allowed(True, answer):
+    if not relative_error(again, first) <= allowed(True, first):
         raise StateError(_refusal(model, changed[0]))
 
 
@@ -99,13 +98,6 @@ def _refusal(model: nn.Module, place: _Place) -> str:
         f"forward of {type(model).__name__} writes to {where}, which a graph cannot, and later "
         f"calls read it. {WAY_OUT}"
     )
-
-
-def _answer(model: nn.Module, inputs: ExampleInputs) -> Any:
-    args, kwargs = inputs.copied()
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        return model(*args, **kwargs)
 
 
 def _held(model: nn.Module) -> dict[_Place, Any]:

@@ -198,6 +198,12 @@ def _may_open(module: nn.Module) -> bool:
     return True
 
 
+def is_opaque(module: nn.Module) -> bool:
+    """Whether it is a block of the user's, which runs layers of its own."""
+    strange = not type(module).__module__.startswith("torch.")
+    return strange and any(True for _ in module.children()) and not _may_open(module)
+
+
 def left_of(module: nn.Module, unit: Unit) -> nn.Module:
     """What takes the place of a unit whose map was folded away."""
     rest: list[tuple[str, nn.Module]] = [(n, module.get_submodule(n)) for n in unit.children]

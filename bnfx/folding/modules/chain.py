@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from bnfx.errors import CaptureError
 from bnfx.folding.example_shapes import describe_shapes
@@ -18,7 +18,11 @@ from bnfx.passes.fx.lift import Lifted, lift
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.rewrite import make_values
 from bnfx.passes.graph import Affine, Linear, Node, Opaque
+from bnfx.passes.refusals import Code
+from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.rule import Rule
+
+_WHATEVER_SHAPES = {Code.NO_LINEAR_BEFORE, Code.NO_LINEAR_AFTER, Code.NESTED_GRAPH}
 
 
 class ModuleChain:
@@ -33,6 +37,7 @@ class ModuleChain:
         self._layers = Layers(self._traced)
         self._refused: dict[str, str] = {}
         self._lifted: Lifted | None = None
+        self._report = GraphReport()
         self._units: dict[str, Unit] = {}
         self._values: Any = None
 
@@ -49,17 +54,30 @@ class ModuleChain:
             values = make_values(lifted.tensors)
             before = set(lifted.graph)
             with torch.inference_mode(False), torch.no_grad():
-                pipeline.run(lifted.graph, self._rules, values)
+                self._report = pipeline.run(lifted.graph, self._rules, values)
             news = self._problems(lifted, units, before)
             if not news:
                 break
             refused |= news
         self._lifted, self._units, self._values, self._refused = lifted, units, values, refused
 
-    def units_left(self) -> bool:
-        """Whether a map is still there."""
-        assert self._lifted is not None
-        return any(not self._is_gone(self._lifted, unit) for unit in self._units.values())
+    def needs_shapes(self) -> bool:
+        """Whether a map is still there that could go if shapes were known."""
+        lifted = self._lifted
+        assert lifted is not None
+        if all(self._is_gone(lifted, unit) for unit in self._units.values()):
+            return False
+        codes = {r.code for verdict in self._report.verdicts for r in verdict.refusals}
+        return not codes <= _WHATEVER_SHAPES or any(
+            isinstance(node.role, Opaque) and self._is_torchs(fx_node)
+            for fx_node, node in lifted.nodes.items()
+        )
+
+    def _is_torchs(self, node: fx.Node) -> bool:
+        """Whether it is an op of torch's, which may be known once its shapes are."""
+        if node.op != "call_module":
+            return node.op in ("call_function", "call_method")
+        return type(self._traced.get_submodule(str(node.target))).__module__.startswith("torch.")
 
     def write(self, folded: list[str], refused: dict[str, str]) -> None:
         """Carry out what was decided."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from bnfx.errors import CaptureError
 from bnfx.folding.given import ExampleInputs, check_own_forward, copied
+from bnfx.folding.modules.affine_modules import is_opaque
 from bnfx.folding.modules.chain import ModuleChain
 from bnfx.folding.modules.seen import seen_inputs, seen_pairs
 from bnfx.folding.modules.succession import Pair, Succession
@@ -99,15 +100,29 @@ def fold_modules(
         succession.refused.clear()
     result.refused = dict(succession.refused)
     chosen = tuple(rule for rule in rules if rule in _RULES)
-    chains = [chain for chain in _chains(pairs) if chosen]
+    whole = _chains(pairs) if chosen else []
+    chains = [part for chain in whole for part in _parts(result.model, chain)]
     seen = seen_inputs(model, inputs, {chain[0] for chain in chains})
     for paths in chains:
         chain = ModuleChain(result.model, paths, chosen)
         chain.fold(None)
-        if chain.units_left() and (examples := seen.get(paths[0])):
+        if chain.needs_shapes() and (examples := seen.get(paths[0])):
             chain.fold(examples)
         chain.write(result.folded, result.refused)
     return result
+
+
+def _parts(model: nn.Module, chain: list[str]) -> list[list[str]]:
+    """The chain without modules that do more than a map: nothing crosses them, and to find the
+    shapes of what they give takes long.
+    """
+    parts: list[list[str]] = [[]]
+    for path in chain:
+        if is_opaque(model.get_submodule(path)):
+            parts.append([])
+        else:
+            parts[-1].append(path)
+    return [part for part in parts if len(part) > 1]
 
 
 def _chains(pairs: Iterable[Pair]) -> list[list[str]]:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from bnfx.folding.modules.mentions import Mention, Mentions
-from bnfx.folding.modules.reachable import Reachable
-from bnfx.folding.modules.straight_line import argument_of
+from bnfx.folding.modules.reading.mentions import Mentions
+from bnfx.folding.modules.reading.owners import Mention
+from bnfx.folding.modules.reading.reachable import Reachable
+from bnfx.folding.modules.reading.straight_line import argument_of
 from bnfx.passes.fx.calls.modules import has_hooks
 from bnfx.passes.fx.parameters.sources import memory
 
@@ -191,7 +192,12 @@ def _forward(module: nn.Module) -> object:
 
 
 def _is_sequential(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential) and _forward(module) is nn.Sequential.forward
+    """Whether it runs its modules in their order: its ``forward`` goes by its ``__iter__``."""
+    kind = type(module)
+    return isinstance(module, nn.Sequential) and all(
+        inspect.getattr_static(kind, name) is inspect.getattr_static(nn.Sequential, name)
+        for name in ("forward", "__iter__")
+    )
 
 
 def _told(mention: Mention, name: str) -> str:

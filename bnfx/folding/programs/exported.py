@@ -53,7 +53,9 @@ def fold_exported(
         that they replace (``layer1.0.conv1.weight``).
     """
     module, decomposed = _readable(program)
-    rewritten = rewrite(module, _parameters(program), form="placeholders", rules=rules)
+    rewritten = rewrite(
+        module, _parameters(program), form="placeholders", rules=rules, bodies=False
+    )
     try:
         weights = rewritten.evaluate() if rewritten.slots else []
         assert weights is not None, "an exported program's parameters are no fake tensors"
@@ -67,7 +69,8 @@ def fold_exported(
 def survey_exported(program: ExportedProgram) -> GraphReport:
     """What :func:`fold_exported` would do."""
     module, _ = _readable(program)
-    return rewrite(module, _parameters(program), form="placeholders", detailed=True).report
+    parameters = _parameters(program)
+    return rewrite(module, parameters, form="placeholders", detailed=True, bodies=False).report
 
 
 def _readable(program: ExportedProgram) -> tuple[fx.GraphModule, bool]:

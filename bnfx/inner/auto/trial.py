@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import logging
 import statistics
 import time
@@ -16,8 +16,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from bnfx.errors import OptionError
 from bnfx.inner.auto import choices
-from bnfx.inner.base import ENGINES, KEPT, Compiled, EngineRefusal, Inner
-from bnfx.inner.engines.as_inner import sized
+from bnfx.inner.base import (
+    ENGINES,
+    KEPT,
+    Compiled,
+    EngineRefusal,
+    Inner,
+    packages_missing,
+)
+from bnfx.inner.engines.as_inner import first_line, sized
 from bnfx.inner.engines.served import Served
 from bnfx.options import nearest
 from bnfx.torch_private import FakeTensor
@@ -35,9 +42,7 @@ PYTORCH = "PyTorch"
 
 def installed() -> tuple[str, ...]:
     """The engines that are here."""
-    return tuple(
-        name for name, packages in ENGINES.items() if all(map(importlib.util.find_spec, packages))
-    )
+    return tuple(name for name in ENGINES if not packages_missing(name))
 
 
 def inner(given: Mapping[str, Any], fallback: Inner) -> Inner:
@@ -131,7 +136,7 @@ class _Trial:
                 self.built(name).verify(examples)
             except Exception as refusal:
                 self._built.pop(name, None)
-                refusals.append(str(refusal).splitlines()[0])
+                refusals.append(first_line(refusal))
                 log.info("bnfx: %s is not tried", name, exc_info=True)
         if not self._built:
             raise EngineRefusal("no engine takes the graph: " + "; ".join(refusals), quiet=True)

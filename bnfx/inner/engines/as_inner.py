@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from torch import fx
 from bnfx.inner.base import Compiled, EngineRefusal, Inner
 from bnfx.inner.engines.built import Engine
 from bnfx.inner.engines.served import Served
+
+log = logging.getLogger("bnfx")
 
 _PROCESS = os.getpid()
 
@@ -28,8 +31,11 @@ def as_inner(engine: Engine, fallback: Inner) -> Inner:
         served = Served(module, engine)
         try:
             served.prepare([sized(value) for value in example_inputs])
-        except EngineRefusal as refusal:
-            raise EngineRefusal(f"{engine.name} does not take a graph: {refusal}") from None
+        except Exception as error:
+            log.info("bnfx: %s does not take a graph", engine.name, exc_info=True)
+            raise EngineRefusal(
+                f"{engine.name} does not take a graph: {first_line(error)}"
+            ) from None
         return served
 
     return dataclasses.replace(
@@ -40,6 +46,12 @@ def as_inner(engine: Engine, fallback: Inner) -> Inner:
         is_inductor=False,
         fallback=fallback,
     )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says; engines' messages go on with their own sources."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)
 
 
 def sized(value: Any) -> Any:

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from bnfx.inner.base import EngineRefusal
 from bnfx.inner.late import LateInputs
 from bnfx.passes.fx.lowering.bind import attribute
-from bnfx.torch_private import FakeTensorMode, tracing, without_autocast
+from bnfx.torch_private import FakeTensor, FakeTensorMode, tracing, without_autocast
 
 _NARROW = (torch.float16, torch.bfloat16)
 
@@ -128,15 +128,33 @@ def refuse_effects(module: fx.GraphModule, args: Sequence[Any]) -> None:
         _refuse_effects(_called(module, list(held)), fakes)
 
 
+def on_fakes(module: fx.GraphModule, args: Sequence[Any]) -> Any:
+    """What ``module`` returns for fake tensors, whose mode its weights get."""
+    fake: Any = next(value for value in args if isinstance(value, FakeTensor))
+    held = dict(_named(module))
+    with torch.no_grad():
+        weights = [fake.fake_mode.from_tensor(value) for value in held.values()]
+        return _called(module, list(held))(*weights, *args)
+
+
 def _called(module: fx.GraphModule, names: Sequence[str]) -> Callable[..., Any]:
-    """``module`` as a function of its weights and its inputs."""
-    count = len(names)
+    """``module`` as a function of its weights and its inputs.
+
+    A copy is called, which shares its tensors: others may call ``module`` meanwhile.
+    """
+    shared = {id(value): value for _, value in _named(module)}
+    own, count = copy.deepcopy(module, {**shared, **_no_meta(module)}), len(names)
 
     def call(*values: Any) -> Any:
         weights = dict(zip(names, values[:count], strict=True))
-        return torch.func.functional_call(module, weights, tuple(values[count:]))
+        return torch.func.functional_call(own, weights, tuple(values[count:]))
 
     return call
+
+
+def _no_meta(module: fx.GraphModule) -> dict[int, Any]:
+    """For ``copy.deepcopy``: what the graph keeps for others is not copied."""
+    return {id(module.meta): {}}
 
 
 @contextlib.contextmanager
@@ -166,7 +184,7 @@ def widened(
     }
     if len(kinds) != 1 or not kinds & set(_NARROW):
         return module, list
-    return copy.deepcopy(module).float(), lambda args: [
+    return copy.deepcopy(module, _no_meta(module)).float(), lambda args: [
         value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
         for value in args
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -20,9 +21,11 @@ class Engine(Protocol):
     Attributes:
         name: for sentences.
         allowed: dtype -> the error of an answer that counts as rounding.
+        keeps_nan: whether a maximum with NaN is NaN.
     """
 
     name: str
+    keeps_nan: bool
     allowed: Mapping[torch.dtype, float]
 
     def build(self, graph: fx.GraphModule) -> Run:
@@ -35,6 +38,21 @@ class Engine(Protocol):
         Raises:
             EngineRefusal: naming what it does not take.
         """
+
+
+def shared(value: torch.Tensor) -> np.ndarray:
+    """The memory of a tensor, for NumPy. (After ``Tensor.numpy`` it could not be resized.)"""
+    return np.from_dlpack(value.detach())
+
+
+def given(args: Sequence[Any], taken: Sequence[int]) -> list[torch.Tensor]:
+    """What an engine reads of a call's arguments: contiguous, in float32."""
+    return [args[at].detach().float().contiguous() for at in taken]
+
+
+def room(sizes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    """Memory for what an engine returns, whatever the caller's defaults are."""
+    return [torch.empty(size, dtype=torch.float32, device="cpu") for size in sizes]
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,7 @@ class Output:
         ours = answers[self.at]
         if self.stride is None:
             return ours
-        return torch.empty_strided(ours.shape, self.stride, dtype=self.dtype).copy_(ours)
+        return ours.new_empty_strided(ours.shape, self.stride, dtype=self.dtype).copy_(ours)
 
 
 @dataclass(frozen=True, eq=False)

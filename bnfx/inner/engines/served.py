@@ -26,14 +26,17 @@ from bnfx.inner.engines.aten_graph import (
     Traced,
     as_contiguous,
     aten_graph,
+    on_fakes,
     open_inputs,
     refuse_effects,
     signature,
     weights_signature,
     widened,
 )
-from bnfx.inner.engines.built import Built, Engine, Output
+from bnfx.inner.engines.built import Built, Engine, Output, Run, shared
+from bnfx.inner.engines.lost_nan import refuse_lost_nan
 from bnfx.inner.late import captured_as
+from bnfx.inner.locks import compiling
 from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor
 
@@ -64,7 +67,7 @@ class Served:
         self._module = module
         self._engine = engine
         # Of graphs of the same form, which hold the weights of other moments.
-        self._traces: dict[object, Traced] = module.meta.get(KEPT, {})
+        self._traces: dict[object, Traced] = module.meta.get(KEPT, {}).setdefault("traces", {})
         self._captured = captured_as(module)
         self._open: tuple[Built, ...] = ()
         self._built: dict[object, Built] = {}
@@ -87,7 +90,9 @@ class Served:
             EngineRefusal: if it answers otherwise, or such numbers are PyTorch's.
         """
         if not _usual(args):
-            raise EngineRefusal(f"{self._engine.name}: an example is not finite")
+            raise EngineRefusal(
+                f"{self._engine.name}: an example's numbers, or their sum, are not finite"
+            )
         built = self._built.get(signature(args)) or self._build(args)
         if built.run is None:
             raise EngineRefusal(f"{self._engine.name} does not take the graph")
@@ -98,9 +103,11 @@ class Served:
             raise EngineRefusal(why) from None
 
     def __call__(self, *args: Any) -> Any:
+        if any(isinstance(value, FakeTensor) for value in args):
+            return on_fakes(self._module, args)  # DDP's graph splitter asks for strides
         built = self._built.get(signature(args))
         if built is None or not built.checked:
-            return self._first(args, built)
+            return self._first(args)
         if built.run is None or os.getpid() != self._process or not _usual(args):
             return self._in_torch(args)  # an engine's threads do not outlive a fork
         answers = built.run(built.widen(args), built.sizes)
@@ -110,15 +117,16 @@ class Served:
         with torch.no_grad():
             return self._module(*args)
 
-    def _first(self, args: Sequence[Any], built: Built | None) -> Any:
+    def _first(self, args: Sequence[Any]) -> Any:
         """PyTorch's answer, against which the engine's is held."""
         theirs = self._in_torch(args)
         if os.getpid() != self._process or not _usual(args):
             return theirs
-        if any(isinstance(value, FakeTensor) for value in args):
-            return theirs
         key = signature(args)
-        with self._lock:
+        with compiling(), self._lock:
+            built = self._built.get(key)  # another thread may have been here
+            if built is not None and built.checked:
+                return theirs
             if built is None:
                 try:
                     built = self._new(args, theirs)
@@ -159,7 +167,12 @@ class Served:
         traced = self._traces.get(key)
         if traced is None:
             traced = self._traces[key] = aten_graph(wide, widen(args))
-        return Built(self._engine.build(traced.bound(wide)), widen, wide)
+        return Built(self._in_engine(traced, wide), widen, wide)
+
+    def _in_engine(self, traced: Traced, wide: fx.GraphModule) -> Run:
+        if not self._engine.keeps_nan:
+            refuse_lost_nan(traced.graph)
+        return self._engine.build(traced.bound(wide))
 
     def _build_open(self, args: Sequence[Any]) -> Built | None:
         """With the sizes open that Dynamo had open; ``None`` where it had none."""
@@ -168,7 +181,7 @@ class Served:
         if opened is None:
             return None
         traced = aten_graph(wide, widen(args), opened)
-        run = self._engine.build(traced.bound(wide))
+        run = self._in_engine(traced, wide)
         guards = opened.guards()  # now: building asked about sizes, too
         return Built(run, widen, wide, fits=lambda args: guards(as_contiguous(args)))
 
@@ -201,7 +214,7 @@ class Served:
             if output.at is None:
                 continue
             ours = answers[output.at]
-            laid_out = torch.empty_strided(ours.shape, expected.stride(), dtype=ours.dtype)
+            laid_out = ours.new_empty_strided(ours.shape, expected.stride())
             problem = difference(laid_out.copy_(ours), expected, self._engine.allowed)
             returned = output.of(answers)
             if returned is None or not torch.equal(returned.isfinite(), given.isfinite()):
@@ -211,14 +224,15 @@ class Served:
         return replace(built, wide=None, outputs=tuple(outputs), checked=True)
 
     def _warn(self, message: str) -> None:
-        log.warning("bnfx: %s: %s", self._engine.name, message)
-        if not self._warned:
+        if self._warned:
+            log.warning("bnfx: %s: %s", self._engine.name, message)
+        else:
             self._warned = True
             warn(f"bnfx: {self._engine.name}: {message}", InnerWarning)
 
 
 def _usual(args: Sequence[Any]) -> bool:
-    """Whether all numbers are finite. A sum is enough: infinities and NaN show in it."""
+    """Whether all numbers are finite, and their sums too: infinities and NaN show in these."""
     return all(
         _is_finite(value)
         for value in args
@@ -230,5 +244,5 @@ def _is_finite(value: torch.Tensor) -> bool:
     """By NumPy where it can: threads of PyTorch spin after a sum, and slow the engine down."""
     if value.dtype in (torch.float32, torch.float64) and value.device.type == "cpu":
         with np.errstate(all="ignore"):
-            return bool(np.isfinite(value.detach().resolve_neg().numpy().sum()))
+            return bool(np.isfinite(shared(value.detach().resolve_neg()).sum()))
     return bool(value.sum(dtype=torch.promote_types(value.dtype, torch.float32)).isfinite())

@@ -14,7 +14,7 @@ from bnfx.errors import OptionError
 from bnfx.inner.answers import TOLERANCE
 from bnfx.inner.base import EngineRefusal, Inner
 from bnfx.inner.engines.as_inner import as_inner
-from bnfx.inner.engines.built import Run, Sizes
+from bnfx.inner.engines.built import Run, Sizes, given, room
 from bnfx.inner.engines.translate import Translated, translated
 from bnfx.inner.onnxruntime.onnx_ops import OnnxOps
 from bnfx.options import nearest
@@ -71,6 +71,7 @@ class OnnxRuntime:
 
     name = "ONNX Runtime"
     allowed = TOLERANCE
+    keeps_nan = True
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._given = given
@@ -102,10 +103,9 @@ class Bindings:
 
     def __call__(self, args: Sequence[Any], sizes: Sizes = None) -> list[torch.Tensor]:
         binding = self._session.io_binding()
-        inputs = [args[at].detach().float().contiguous() for at in self._taken]
         known = self._sizes if sizes is None else sizes
         assert known is not None
-        outputs = [torch.empty(size) for size in known]
+        inputs, outputs = given(args, self._taken), room(known)
         for name, value in zip(self._inputs, inputs, strict=True):
             binding.bind_input(name, "cpu", 0, np.float32, tuple(value.shape), value.data_ptr())
         for name, value in zip(self._outputs, outputs, strict=True):

@@ -15,7 +15,7 @@ from bnfx.errors import OptionError
 from bnfx.inner.answers import TOLERANCE
 from bnfx.inner.base import Inner
 from bnfx.inner.engines.as_inner import as_inner
-from bnfx.inner.engines.built import Run, Sizes
+from bnfx.inner.engines.built import Run, Sizes, given, room, shared
 from bnfx.inner.engines.translate import Translated, translated
 from bnfx.options import nearest
 
@@ -57,6 +57,7 @@ class OpenVino:
     """The engine. Args: properties of its compiled models, which go before those chosen here."""
 
     name = "OpenVINO"
+    keeps_nan = False
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
         self._properties = {_PRECISION: "f32", "PERFORMANCE_HINT": "LATENCY", **properties}
@@ -86,17 +87,16 @@ class Requests:
         request = local.get("request")
         if request is None:
             request = local["request"] = self._model.create_infer_request()
-        inputs = [args[at].detach().float().contiguous() for at in self._taken]
         known = self._sizes if sizes is None else sizes
         assert known is not None
-        outputs = [torch.empty(size) for size in known]
+        inputs, outputs = given(args, self._taken), room(known)
         # Memory that the request knows of outlives it, even when an interrupt ends this call.
         local["memory"] = inputs, outputs
         share = self._tensor
         for at, value in enumerate(inputs):
-            request.set_input_tensor(at, share(value.numpy(), shared_memory=True))
+            request.set_input_tensor(at, share(shared(value), shared_memory=True))
         for at, value in enumerate(outputs):
-            request.set_output_tensor(at, share(value.numpy(), shared_memory=True))
+            request.set_output_tensor(at, share(shared(value), shared_memory=True))
         try:
             request.start_async()
         finally:

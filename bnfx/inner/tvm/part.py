@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from bnfx.inner.answers import difference, no_worse
+from bnfx.inner.locks import Lock
 from bnfx.inner.tvm.placement import Placement, warn
 from bnfx.inner.tvm.write import written
 from bnfx.tvm import relax as build
@@ -48,7 +48,7 @@ class TvmPart(nn.Module):
         self._strides = [node.meta["val"].stride() for node in outputs]
         places = graph.graph.find_nodes(op="placeholder")
         self._stated = [node.meta["val"].stride() for node in places]
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._check = settings.check
         self._is_new = True
         self._run: Runner | None = None
@@ -60,12 +60,14 @@ class TvmPart(nn.Module):
 
     def forward(self, *args: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self._is_new:
-            with self._lock:
-                if self._is_new:
-                    try:
-                        return self._first(args)
-                    finally:
-                        self._is_new = False
+            return self._lock.run(lambda: self._answer(args))
+        return self._answer(args)
+
+    def _answer(self, args: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if self._is_new:
+            answer = self._first(args)
+            self._is_new = False  # unless it was interrupted
+            return answer
         if self._run is None:
             return self._in_torch(args)
         return self._in_tvm(self._run, args)
@@ -125,11 +127,12 @@ class TvmPart(nn.Module):
 
 
 def _built(module: Any, settings: Settings) -> Runner:
+    """Folded it is already, by the user's rules."""
     target = settings.target
+    options: dict[str, Any] = {}
     if settings.database is not None:
-        executable = build.build(tuned(module, settings), target, relax_pipeline="default")
-    else:
-        executable = build.build(module, target)
+        module, options = tuned(module, settings), {"relax_pipeline": "default"}
+    executable = build.build(module, target, rules="none", **options)
     return Runner(executable, _device(target), owned=False)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
+from bnfx.inner.locks import Lock, compiling
 from bnfx.inner.tvm.part import TvmPart
 from bnfx.inner.tvm.placement import Placement, warn
 from bnfx.inner.tvm.specialise import specialised
@@ -44,7 +44,7 @@ class PerSize:
         self._constants = tuple(constants)
         self._fixed = frozenset(map(id, constants))
         self._built: dict[object, Compiled] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._full = False
 
     def __call__(self, args: list[Any]) -> Any:
@@ -59,22 +59,26 @@ class PerSize:
         built = self._built.get(key)
         if built is not None:
             return built
-        with self._lock:
-            built = self._built.get(key)
-            if built is None and len(self._built) < MAX_SIZES:
-                built = self._built[key] = self._build(args)
-            if built is None:
-                built = self._graph
-                if not self._full:
-                    self._full = True
-                    warn(f"more than {MAX_SIZES} sizes: PyTorch runs the graph for others")
+        with compiling():  # tracing is for one thread of a process at a time
+            return self._lock.run(lambda: self._new(key, args))
+
+    def _new(self, key: object, args: Sequence[Any]) -> Compiled:
+        built = self._built.get(key)
+        if built is None and len(self._built) < MAX_SIZES:
+            built = self._build(args)
+            self._built = {**self._built, key: built}
+        if built is None:
+            built = self._graph
+            if not self._full:
+                self._full = True
+                warn(f"more than {MAX_SIZES} sizes: PyTorch runs the graph for others")
         return built
 
     def _signature(self, value: Any) -> object:
         if isinstance(value, torch.Tensor):
             fixed = id(value) if id(value) in self._fixed else None
             return (tuple(value.shape), value.stride(), value.dtype, value.device, fixed)
-        return (type(value), value)
+        return (type(value), repr(value))  # -0.0 is another number than 0.0, and NaN the same one
 
     def _build(self, args: Sequence[Any]) -> Compiled:
         """The graph with TVM's parts; PyTorch runs it as it is if something goes wrong."""

@@ -14,7 +14,7 @@ from bnfx.passes.refusals import MEANINGS
 from bnfx.passes.report import GraphReport, Outcome, Verdict
 from bnfx.report.page.health import findings
 from bnfx.report.page.page_data import carried_weights, page_data
-from bnfx.report.wording import sized
+from bnfx.report.wording import operations, sized
 
 _SCRIPTS = ("selection.js", "graph_view.js", "graph_keys.js", "verdict_table.js", "channels.js")
 _KINDS = {
@@ -107,7 +107,7 @@ def _tiles(graphs: Sequence[GraphReport], verdicts: Sequence[Verdict]) -> list[T
         flops = [sum(op.flops for op in ops) for ops in (before, after)]
         if flops[0]:
             tiles.append(
-                Tile("FLOPs of a call", _flops(flops[0]), _flops(flops[1]), _change(*flops))
+                Tile("FLOPs of a call", operations(flops[0]), operations(flops[1]), _change(*flops))
             )
     stored = [sum(g.bytes_before for g in graphs), sum(g.bytes_after for g in graphs)]
     if stored[0]:
@@ -128,14 +128,6 @@ def _change(before: float, after: float) -> str:
     return f"{share:+.{digits}f} %".replace("-", "\N{MINUS SIGN}")
 
 
-def _flops(count: int) -> str:
-    amount, units = float(count), ["", " k", " M", " G", " T"]
-    while amount >= 1000 and len(units) > 1:
-        amount /= 1000
-        del units[0]
-    return f"{amount:.3g}{units[0]}"
-
-
 def _row(verdict: Verdict) -> dict[str, Any]:
     remedies = dict.fromkeys(MEANINGS[refusal.code].remedy for refusal in verdict.refusals)
     kept = verdict.outcome is Outcome.KEPT
@@ -145,7 +137,7 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         "outcome": verdict.outcome.value,
         "target": verdict.target,
         "error": "" if verdict.error is None else f"{verdict.error:.0e}",
-        "location": verdict.site.location,
+        "location": verdict.site.location.rpartition("/site-packages/")[2],
         "refusals": [(refusal.code.value, refusal.reason) for refusal in verdict.refusals],
         "remedies": [each for each in remedies if kept and not each.startswith("None")],
     }

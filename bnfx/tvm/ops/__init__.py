@@ -8,7 +8,7 @@ grid, and fails for a row without one.
 
 from __future__ import annotations
 
-from bnfx.tvm.ops import gather, moves, norms, pointwise, pools, products
+from bnfx.tvm.ops import gather, largest, moves, norms, pointwise, pools, products
 from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 
 __all__ = ["TABLE", "Lowering", "OpCall", "Row"]
@@ -22,6 +22,7 @@ TABLE: dict[str, Row] = {
         pools.ROWS,
         norms.ROWS,
         gather.ROWS,
+        largest.ROWS,
     )
     for row in rows
 }

@@ -12,6 +12,7 @@ from torch import fx
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
+from bnfx.tvm.ops.constant_nodes import CONSTANT
 
 FLOATS = frozenset({torch.float16, torch.float32, torch.float64})
 # What may be moved about: NumPy and TVM know these alike.
@@ -73,6 +74,12 @@ class OpCall:
         rank = self.value(of).dim()
         return [int(axis) % rank for axis in self[name] or range(rank)]
 
+    def vanishes(self, value: float) -> bool:
+        """Whether a number is 0 in the dtype that is computed in."""
+        wide = self.output.dtype is torch.float64
+        with np.errstate(over="ignore"):
+            return not (value if wide else np.float32(value))
+
     def only_first(self) -> bool:
         """Whether none of its results but the first is read."""
         return all(user.args[1] == 0 for user in self.node.users)
@@ -111,6 +118,8 @@ class Row:
             return "of several dtypes"
         if dtype not in self.dtypes:
             return f"of {str(dtype).removeprefix('torch.')}"
+        if not self.moves and not any(tensor.dim() for tensor in tensors):
+            return "of no dimension"  # Lowering.number
         sizes = [size for tensor in tensors for size in tensor.shape]
         if not self.any_size and any(not isinstance(size, int) for size in sizes):
             return "its sizes are not known"
@@ -137,9 +146,11 @@ class Lowering:
     builder: Any
     values: Mapping[fx.Node, Any]
     widen: bool = field(init=False, default=False)
+    moves: bool = field(init=False, default=False)
 
     def run(self, row: Row) -> Any:
         """The call in Relax: a value, or a tuple of some."""
+        self.moves = row.moves
         self.widen = not row.moves and self.call.output.dtype is torch.float16
         result = row.emit(self)
         if not self.widen:
@@ -162,6 +173,9 @@ class Lowering:
 
     def read(self, node: fx.Node) -> Expr:
         """The value of a node, in the dtype that is computed in."""
+        kept = node.meta.get(CONSTANT)
+        if not self.moves and isinstance(kept, torch.Tensor) and not kept.dim():
+            return self.number(kept.item())
         value = self.values[node]
         return self.emit(relax.op.astype(value, "float32")) if self.widen else value
 
@@ -179,7 +193,14 @@ class Lowering:
         return self.read(value) if isinstance(value, fx.Node) else self.number(value)
 
     def number(self, value: float) -> Expr:
-        return relax.const(np.asarray(value, self.dtype), self.dtype)
+        """As a tensor of one element, which broadcasts.
+
+        TVM calculates with scalars that it knows as if they were real numbers: ``x * 0`` is 0 for
+        it whatever x is, ``x + 0`` keeps -0, ``(x + 1e8) - 1e8`` is x.
+        """
+        shape = (1,) if self.call.output.dim() else ()
+        with np.errstate(over="ignore"):  # 1e300 is infinity in float32
+            return relax.const(np.full(shape, value, self.dtype), self.dtype)
 
     def reshaped(self, expression: Expr, shape: list[int]) -> Expr:
         return self.emit(relax.op.reshape(expression, shape))

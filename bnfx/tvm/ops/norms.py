@@ -70,14 +70,22 @@ def _group_norm(low: Lowering) -> tuple[Expr, ...]:
 
 
 def _batch_norm(low: Lowering) -> tuple[Expr, ...]:
-    """With running statistics: ``(x - mean) * rsqrt(var + eps) * weight + bias``."""
+    """With running statistics, as PyTorch computes it: ``x * scale + (bias - mean * scale)``.
+
+    ``scale`` is ``weight / sqrt(var + eps)``.
+    """
     rank = low.call.value("input").dim()
     shape = [1, low.call.shape("input")[1], *(1 for _ in range(rank - 2))]
-    mean = low.reshaped(low.tensor("running_mean"), shape)
-    variance = low.emit(relax.op.add(low.tensor("running_var"), low.number(low["eps"])))
-    scale = low.reshaped(low.emit(relax.op.rsqrt(variance)), shape)
-    x = low.emit(relax.op.subtract(low.tensor("input"), mean))
-    return (_scaled(low, low.emit(relax.op.multiply(x, scale)), shape),)
+    emit, op = low.emit, relax.op
+    variance = emit(op.add(low.tensor("running_var"), low.number(low["eps"])))
+    scale = emit(op.divide(low.number(1.0), emit(op.sqrt(variance))))
+    weight, bias = low.optional("weight"), low.optional("bias")
+    if weight is not None:
+        scale = emit(op.multiply(scale, weight))
+    shift = emit(op.multiply(low.tensor("running_mean"), scale))
+    shift = emit(op.subtract(low.number(0.0) if bias is None else bias, shift))
+    scaled = emit(op.multiply(low.tensor("input"), low.reshaped(scale, shape)))
+    return (emit(op.add(scaled, low.reshaped(shift, shape))),)
 
 
 def _one_result(call: OpCall) -> str | None:

@@ -11,35 +11,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import fx
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.constant_nodes import CONSTANT
-from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
+from bnfx.tvm.ops.lowering import FLOATS, Lowering, OpCall, Row
 
 _NAMES = ("multiply", "add", "subtract", "divide")
 _mul, _add, _sub, _div = (getattr(relax.op, name) for name in _NAMES)
 
 
 def _numbers(*names: str) -> Callable[[OpCall], str | None]:
-    """Whether what is no tensor is a plain number, and not 0.
-
-    TVM takes ``x * 0`` for 0, whatever x is, and ``x / 0`` for an error.
-    """
+    """Whether what is no tensor is a plain number."""
 
     def check(call: OpCall) -> str | None:
-        for name in names:
-            value = call[name]
-            if isinstance(value, fx.Node):
-                value = value.meta.get(CONSTANT)
-                if value is None or value.dim():
-                    continue
-            elif isinstance(value, (bool, complex)):
-                return f"with {name}={value}"
-            if value == 0:
-                return f"with {name}=0"
-        return None
+        odd = (name for name in names if isinstance(call[name], (bool, complex)))
+        return next((f"with {name}={call[name]}" for name in odd), None)
 
     return check
 
@@ -134,8 +120,9 @@ def _leaky_relu(low: Lowering) -> Expr:
 
 
 def _relu(low: Lowering) -> Expr:
+    """-0 stays."""
     x, zero = low.tensor("self"), low.number(0.0)
-    return low.emit(relax.op.where(low.emit(relax.op.less_equal(x, zero)), zero, x))
+    return low.emit(relax.op.where(low.emit(relax.op.less(x, zero)), zero, x))
 
 
 def _gelu(low: Lowering) -> Expr:
@@ -151,6 +138,13 @@ def _gelu(low: Lowering) -> Expr:
     return low.emit(_mul(half, low.emit(_add(low.number(1.0), curve))))
 
 
+def _tanh(low: Lowering) -> Expr:
+    """-0 stays; TVM's own makes it 0. In float64, that has no digits right for small numbers."""
+    x = low.tensor("self")
+    is_zero = low.emit(relax.op.equal(x, low.number(0.0)))
+    return low.emit(relax.op.where(is_zero, x, low.emit(relax.op.tanh(x))))
+
+
 def _square(low: Lowering) -> Expr:
     x = low.tensor("self")
     return low.emit(_mul(x, x))
@@ -160,22 +154,18 @@ def _is_square(call: OpCall) -> str | None:
     return None if call["exponent"] == 2 else f"with exponent={call['exponent']}"
 
 
-def _plain(call: OpCall) -> str | None:
-    return "with a number of another kind" if isinstance(call["other"], (bool, complex)) else None
-
-
 _ROWS = (
-    Row("add.Tensor", _binary(_add), (_alpha, _plain)),
-    Row("sub.Tensor", _binary(_sub), (_alpha, _plain, _two_operands)),
-    Row("mul.Tensor", _binary(_mul), (_numbers("self", "other"),)),
-    Row("div.Tensor", _binary(_div), (_numbers("self", "other"), _two_operands)),
+    Row("add.Tensor", _binary(_add), (_alpha, _numbers("other"))),
+    Row("sub.Tensor", _binary(_sub), (_alpha, _numbers("other"), _two_operands)),
+    Row("mul.Tensor", _binary(_mul), (_numbers("other"),)),
+    Row("div.Tensor", _binary(_div), (_numbers("other"), _two_operands)),
     Row("neg.default", _unary(relax.op.negative)),
     Row("abs.default", _unary(relax.op.abs)),
     Row("exp.default", _unary(relax.op.exp)),
     Row("sqrt.default", _unary(relax.op.sqrt)),
     Row("rsqrt.default", _unary(relax.op.rsqrt)),
     Row("reciprocal.default", lambda low: low.emit(_div(low.number(1.0), low.tensor("self")))),
-    Row("tanh.default", _unary(relax.op.tanh)),
+    Row("tanh.default", _tanh, dtypes=FLOATS - {torch.float64}),
     Row("erf.default", _unary(relax.op.erf)),
     Row("pow.Tensor_Scalar", _square, (_is_square,)),
     Row("sigmoid.default", _sigmoid),

@@ -9,6 +9,7 @@ from torch import fx
 from tvm import relax, te, tirx
 
 from bnfx.passes.relax.compat import Expr
+from bnfx.tvm.ops.largest import reducer
 from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 from bnfx.tvm.ops.products import spread
 
@@ -35,11 +36,7 @@ def _max_of(call: OpCall, dtype: str) -> Callable[[Any], Any]:
     *_, height, width = call.shape("self")
     shape = [int(size) for size in call.output.shape]
     least = tirx.const(float("-inf"), dtype)
-    larger = te.comm_reducer(
-        lambda one, other: tirx.Select(tirx.any(one > other, tirx.isnan(one)), one, other),
-        lambda kind: tirx.const(float("-inf"), kind),
-        name="larger",
-    )
+    of_largest = reducer(largest=True)
 
     def pool(x: Any) -> Any:
         across = [te.reduce_axis((0, size), name) for size, name in zip(kernel, "ij", strict=True)]
@@ -49,7 +46,7 @@ def _max_of(call: OpCall, dtype: str) -> Callable[[Any], Any]:
             i = row * stride[0] + across[0] * dilation[0] - padding[0]
             j = column * stride[1] + across[1] * dilation[1] - padding[1]
             inside = tirx.all(i >= 0, i < height, j >= 0, j < width)
-            return larger(tirx.if_then_else(inside, x(*front, i, j), least), axis=across)
+            return of_largest(tirx.if_then_else(inside, x(*front, i, j), least), axis=across)
 
         return te.compute(shape, at, name="max_pool")
 

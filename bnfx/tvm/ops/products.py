@@ -81,13 +81,15 @@ def _sum_with_product(low: Lowering) -> Expr:
     return low.emit(relax.op.add(summand, product))
 
 
-def _beta_is_not_zero(call: OpCall) -> str | None:
-    return "with beta=0" if call["beta"] == 0 else None  # NaN in self is not to show then
+def _factors_are_not_zero(call: OpCall) -> str | None:
+    """By 0, PyTorch multiplies nothing: NaN is not to show then."""
+    zero = (name for name in ("beta", "alpha") if call.vanishes(call[name]))
+    return next((f"with {name}=0" for name in zero), None)
 
 
 ROWS = (
     Row("convolution.default", _convolution, (_known_rank, _not_odd)),
     Row("mm.default", _product("self", "mat2")),
     Row("bmm.default", _product("self", "mat2")),
-    Row("addmm.default", _sum_with_product, (_beta_is_not_zero,)),
+    Row("addmm.default", _sum_with_product, (_factors_are_not_zero,)),
 )

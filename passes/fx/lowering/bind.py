@@ -69,6 +69,12 @@ def attribute(module: nn.Module, path: str) -> object:
     return value
 
 
+def keep_note(old: object, new: object, name: str) -> None:
+    """Keep a note of Dynamo's on where inputs come from: AOTAutograd guards aliases with it."""
+    if hasattr(old, name):
+        setattr(new, name, getattr(old, name))
+
+
 def empty_slot(slot: Slot) -> torch.Tensor:
     """A tensor of the slot's shape and dtype, to be filled."""
     room = torch.empty(slot.expression.shape, dtype=getattr(torch, slot.dtype))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.passes.algebra import Conv, ConvTranspose, Dense, LinearOperator
+from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.marks import Mark, mark
 from bnfx.passes.fx.lowering.slots import Slots
 from bnfx.passes.fx.memory.strides import layout_of
@@ -59,6 +60,24 @@ def write_operator(
             operator.groups,
         ),
     )
+
+
+def write_again(
+    graph: fx.Graph, fx_node: fx.Node, data: fx.Node, weight: Any, bias: Any
+) -> fx.Node:
+    """The call of a linear operator as it was written, but for input, weight and bias: what was
+    left to its default stays so, and ATen's lists stay lists.
+    """
+    call = read_call(fx_node)
+    assert isinstance(call, Call)
+    args, kwargs = list(fx_node.args), dict(fx_node.kwargs)
+    for name, value in {"input": data, "weight": weight, "bias": bias}.items():
+        position = call.order.index(name)
+        if position < len(args):
+            args[position] = value
+        elif value is not None:
+            kwargs[name] = value
+    return graph.create_node("call_function", fx_node.target, tuple(args), kwargs)
 
 
 def write_multiply_add(

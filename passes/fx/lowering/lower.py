@@ -10,67 +10,59 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from bnfx.passes.algebra.expressions.rearrange import Table
 from bnfx.passes.crossing import Identity
-from bnfx.passes.fx.calls.call import Call, read_call
+from bnfx.passes.fx.bodies.operands import run_instead
 from bnfx.passes.fx.lift import Lifted
-from bnfx.passes.fx.lowering.bind import attribute, empty_slot, with_room
+from bnfx.passes.fx.lowering.bind import attribute, empty_slot, keep_note, with_room
 from bnfx.passes.fx.lowering.emit import (
     lay_out,
+    write_again,
     write_functional,
     write_multiply_add,
     write_operator,
 )
 from bnfx.passes.fx.lowering.marks import inherit
-from bnfx.passes.fx.lowering.slots import Slot, Slots, slots_of
+from bnfx.passes.fx.lowering.slots import FoldedCall, Lowered, Slot, Slots, WeightsAs, slots_of
 from bnfx.passes.fx.lowering.trace import trace_slots
 from bnfx.passes.fx.memory.aliasing import shares_memory_with
 from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
 
-WeightsAs = Literal["attributes", "placeholders", "traced"]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """The lowered module, its slots, which must be filled before it runs or are traced into it,
-    and the constant numbers that a traced one takes as its last inputs."""
-
-    module: fx.GraphModule
-    slots: tuple[Slot, ...]
-    tables: tuple[Table, ...] = ()
-
 
 def lower(
-    module: fx.GraphModule, lifted: Lifted, form: WeightsAs, dtype: torch.dtype = torch.float64
+    module: fx.GraphModule,
+    lifted: Lifted,
+    form: WeightsAs,
+    dtype: torch.dtype = torch.float64,
+    calls: Mapping[fx.Node, FoldedCall] = MappingProxyType({}),
 ) -> Lowered:
-    """Write the rewritten neutral graph as a new module; ``module`` is untouched.
-
-    The new module shares the tensors and leaf modules that were not rewritten.
+    """Write the rewritten neutral graph as a new module, which shares the tensors and leaf modules
+    that were not rewritten; ``module`` is untouched.
 
     Args:
         module: the original.
         lifted: after the rules ran.
         form: where the slots are.
         dtype: that a traced graph computes weights in.
+        calls: the nodes whose bodies were rewritten.
     """
-    slots = slots_of(module, lifted, by_module=form == "attributes")
+    slots = slots_of(module, lifted, form == "attributes", calls.values())
     graph = fx.Graph(tracer_cls=module.graph._tracer_cls)
     graph.set_codegen(copy.copy(module.graph._codegen))
-    writer = _GraphWriter(module, lifted, graph, slots, form, dtype)
+    writer = _GraphWriter(module, lifted, graph, slots, form, dtype, calls)
     writer.write()
     lowered = fx.GraphModule(writer.attributes(), graph, class_name=type(module).__name__)
     lowered.meta = copy.copy(module.meta)
     lowered.training = module.training
-    _keep(module, lowered, "_param_name_to_source")
+    keep_note(module, lowered, "_param_name_to_source")
     lowered.graph.lint()
-    every = tuple(slot for some in slots.values() for slot in some.all())
-    return Lowered(lowered, every, tuple(writer.tables))
+    return Lowered(lowered, writer.every_slot, tuple(writer.tables))
 
 
 class _GraphWriter:
@@ -84,8 +76,13 @@ class _GraphWriter:
         slots: Mapping[Node, Slots],
         form: WeightsAs,
         dtype: torch.dtype,
+        calls: Mapping[fx.Node, FoldedCall],
     ) -> None:
         self.dtype = dtype
+        self.calls = calls
+        own = [slot for some in slots.values() for slot in some.all()]
+        self.every_slot = (*own, *(slot for call in calls.values() for slot in call.slots))
+        self.written_slots = own if form == "traced" else self.every_slot
         self.tables: dict[Table, fx.Node] = {}
         self.module = module
         self.lifted = lifted
@@ -101,7 +98,7 @@ class _GraphWriter:
         if not inputs:
             self._write_slot_placeholders()
         for node in self.lifted.graph:
-            if not self._is_known_rank(node):
+            if not _is_known_rank(node):
                 self.written[node] = self._write_node(node.origin, node)
             if inputs and node is inputs[-1]:
                 self._write_slot_placeholders()
@@ -109,24 +106,23 @@ class _GraphWriter:
 
     def _write_slot_placeholders(self) -> None:
         if self.form == "placeholders":
-            for slot in self._every_slot():
+            for slot in self.written_slots:
                 self.placeholders[slot.name] = self.graph.placeholder(slot.name)
         elif self.form == "traced":
-            traced, self.tables = trace_slots(
-                self.graph, self._every_slot(), self.lifted, self.dtype
+            others = [table for call in self.calls.values() for table in call.tables]
+            self.placeholders, self.tables = trace_slots(
+                self.graph, self.written_slots, self.lifted, self.dtype, others
             )
-            self.placeholders.update(traced)
-
-    def _every_slot(self) -> list[Slot]:
-        return [slot for some in self.slots.values() for slot in some.all()]
 
     def _write_node(self, fx_node: fx.Node, node: Node) -> fx.Node:
         if node not in self.slots:
             if self.lifted.is_rewritten(node):
                 return self._write_contiguous(fx_node, node)
             copied = self._copy(fx_node, node)
-            _keep(fx_node, copied, "_dynamo_source")
+            keep_note(fx_node, copied, "_dynamo_source")
             copied.meta.pop("grapharg", None)  # refers to the argument that happened to be there
+            if (call := self.calls.get(fx_node)) is not None:
+                self._run_folded(copied, call)
             return copied
         slots = self.slots[node]
         if isinstance(node.role, Affine):
@@ -140,6 +136,14 @@ class _GraphWriter:
             written = write_operator(self.graph, node.role.operator, data, weight, bias)
         inherit(written, fx_node, is_border=self.lifted.is_border(node))
         return written
+
+    def _run_folded(self, written: fx.Node, call: FoldedCall) -> None:
+        """Make a node run the new bodies."""
+        with self.graph.inserting_before(written):
+            slots = () if self.form == "traced" else map(self._read, call.slots)
+            more = [*slots, *(self.tables[table] for table in call.tables)]
+            names = {at: self.graph.get_attr(path) for at, (path, _) in call.bodies.items()}
+        run_instead(written, names, call.dropped, more)
 
     def _write_contiguous(self, fx_node: fx.Node, node: Node) -> fx.Node:
         """What is left of an op that laid its output out anew."""
@@ -172,14 +176,10 @@ class _GraphWriter:
             value, reader = value.inputs[0], value
         return False
 
-    def _is_known_rank(self, node: Node) -> bool:
-        """Whether it is the rank of a value that is not computed any more."""
-        return isinstance(node.role, Opaque) and node.role.reads_rank and not node.inputs
-
     def _new(self, old: fx.Node) -> fx.Node:
         """What stands for an old node; for a folded BatchNorm, what it was folded into."""
         node = self.lifted.graph.resolve(self.lifted.nodes[old])
-        if self._is_known_rank(node):
+        if _is_known_rank(node):
             # fx takes a number where an argument was a node
             return self.lifted.nodes[old.all_input_nodes[0]].rank  # type: ignore[return-value]
         return self.written[node]
@@ -192,9 +192,7 @@ class _GraphWriter:
         return self.graph.get_attr(slot.name)
 
     def _write_linear(self, fx_node: fx.Node, node: Node, slots: Slots) -> fx.Node:
-        """The call as it was written, but for weight and bias: what was left to its default stays
-        so, and ATen's lists stay lists.
-        """
+        """The call as it was written, but for weight and bias."""
         assert isinstance(slots.weight, Slot)
         data = self.written[node.inputs[0]]
         if fx_node.op == "call_module":
@@ -202,17 +200,8 @@ class _GraphWriter:
             old = self.module.get_submodule(str(fx_node.target))
             self.new_modules[owner] = with_room(old, slots)
             return self.graph.call_module(owner, (data,))
-        call = read_call(fx_node)
-        assert isinstance(call, Call)
-        args, kwargs = list(fx_node.args), dict(fx_node.kwargs)
-        given = {"input": data, "weight": self._read(slots.weight), "bias": self._read(slots.bias)}
-        for name, value in given.items():
-            position = call.order.index(name)
-            if position < len(args):
-                args[position] = value
-            elif value is not None:
-                kwargs[name] = value
-        return self.graph.create_node("call_function", fx_node.target, tuple(args), kwargs)
+        weight, bias = self._read(slots.weight), self._read(slots.bias)
+        return write_again(self.graph, fx_node, data, weight, bias)
 
     def _write_affine(self, fx_node: fx.Node, node: Node, slots: Slots) -> fx.Node:
         data = self.written[node.inputs[0]]
@@ -232,19 +221,19 @@ class _GraphWriter:
 
     def attributes(self) -> dict[str, Any]:
         """Every attribute that the new graph names."""
-        named = {slot.name: slot for some in self.slots.values() for slot in some.all()}
+        named = {slot.name: slot for slot in self.written_slots}
+        bodies = dict(body for call in self.calls.values() for body in call.bodies.values())
         found: dict[str, Any] = {}
         for node in self.graph.nodes:
             target = str(node.target)
             if node.op == "get_attr" and target in named:
                 found[target] = empty_slot(named[target])
-            elif node.op == "get_attr" or node.op == "call_module":
-                new = self.new_modules.get(target)
+            elif node.op in ("get_attr", "call_module"):
+                new = bodies.get(target) or self.new_modules.get(target)
                 found[target] = attribute(self.module, target) if new is None else new
         return found
 
 
-def _keep(old: object, new: object, name: str) -> None:
-    """Keep a note of Dynamo's on where inputs come from: AOTAutograd guards aliases with it."""
-    if hasattr(old, name):
-        setattr(new, name, getattr(old, name))
+def _is_known_rank(node: Node) -> bool:
+    """Whether it is the rank of a value that is not computed any more."""
+    return isinstance(node.role, Opaque) and node.role.reads_rank and not node.inputs

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,8 +13,33 @@ from bnfx.passes.algebra import Expression, Source
 from bnfx.passes.fx.lowering.bind import attribute
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.parameters.computed import ComputedConstants
+from bnfx.passes.fx.parameters.scope import WHOLE, Scope
 from bnfx.passes.fx.parameters.sources import ATTRIBUTE_PREFIX
 from bnfx.passes.values import Conditions, Values
+
+
+@dataclass(frozen=True, eq=False)
+class Computing:
+    """A graph that computes constants from parameters alone.
+
+    Args:
+        module: has the attributes that they read.
+        constants: the nodes.
+        scope: where the graph stands.
+    """
+
+    module: fx.GraphModule
+    constants: ComputedConstants
+    scope: Scope = WHOLE
+
+    def by_name(self) -> dict[str, tuple[Computing, fx.Node]]:
+        """Each node, by the name of its source."""
+        nodes = (node for node in self.module.graph.nodes if node in self.constants)
+        return {f"{self.scope.computed}{node.name}": (self, node) for node in nodes}
+
+    def over(self, read: Callable[[fx.Node, Source | None], Any]) -> ComputedConstants:
+        """The same nodes over other numbers."""
+        return self.constants.again(lambda node: read(node, self.scope.given.get(node.name)))
 
 
 @dataclass(frozen=True)
@@ -25,30 +50,30 @@ class Recipe:
         slots: in the order of the graph.
         conditions: what must hold for the graph to be the right one.
         module: the original graph, which has the attributes that sources may name.
-        constants: what that graph computes from parameters alone, by node name.
-        computed: the nodes of ``constants``, by name.
+        computed: what that graph, and those in it, compute from parameters alone, by name.
         dtype: that expressions are evaluated in.
     """
 
     slots: tuple[Slot, ...]
     conditions: Conditions
     module: fx.GraphModule
-    constants: ComputedConstants
-    computed: Mapping[str, fx.Node]
+    computed: Mapping[str, tuple[Computing, fx.Node]]
     dtype: str
 
     @staticmethod
     def of(
         module: fx.GraphModule,
-        constants: ComputedConstants,
+        computing: Iterable[Computing],
         slots: tuple[Slot, ...],
         values: Values,
     ) -> Recipe:
         """The recipe of a graph that was rewritten with ``values``; keeps none of its numbers."""
         stored: set[Expression] = {slot.expression for slot in slots}
-        computed = {node.name: node for node in module.graph.nodes if node in constants}
-        conditions = values.conditions(stored)
-        return Recipe(slots, conditions, module, constants.again(_nothing), computed, values.dtype)
+        computed: dict[str, tuple[Computing, fx.Node]] = {}
+        for each in computing:
+            kept = replace(each, constants=each.constants.again(_nothing))
+            computed.update(kept.by_name())
+        return Recipe(slots, values.conditions(stored), module, computed, values.dtype)
 
     def fill(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor] | None:
         """What the slots hold for these parameters and scalars, by placeholder name.
@@ -65,16 +90,24 @@ class Recipe:
 
     def _values(self, tensors: Mapping[str, torch.Tensor]) -> Values:
         tensors = {name: tensor.detach() for name, tensor in tensors.items()}
-        constants = self.constants.again(lambda node: _leaf(node, tensors, self.module))
+        constants: dict[Computing, ComputedConstants] = {}
 
         def read(source: Source) -> torch.Tensor:
             if source.name in self.computed:
-                value: torch.Tensor = constants.value(self.computed[source.name])
+                graph, node = self.computed[source.name]
+                if graph not in constants:
+                    constants[graph] = graph.over(lambda leaf, given: leaf_of(graph, leaf, given))
+                value: torch.Tensor = constants[graph].value(node)
             elif source.name in tensors:
                 value = tensors[source.name]
             else:
                 value = _attribute(self.module, source.name.removeprefix(ATTRIBUTE_PREFIX))
             return value.detach()
+
+        def leaf_of(graph: Computing, node: fx.Node, given: Source | None) -> torch.Tensor | None:
+            if node.op == "get_attr":
+                return _attribute(graph.module, str(node.target))
+            return tensors.get(node.name) if given is None else read(given)
 
         like = next(iter(tensors.values()), torch.zeros(()))
         return Values(read, like, self.dtype, reports=False)
@@ -82,14 +115,6 @@ class Recipe:
 
 def _nothing(node: fx.Node) -> torch.Tensor | None:
     return None
-
-
-def _leaf(
-    node: fx.Node, tensors: Mapping[str, torch.Tensor], module: nn.Module
-) -> torch.Tensor | None:
-    if node.op == "get_attr":
-        return _attribute(module, str(node.target))
-    return tensors.get(node.name)
 
 
 def _attribute(module: nn.Module, path: str) -> torch.Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import fx
 
 from bnfx.passes.algebra import Evaluator, Expression
+from bnfx.passes.algebra.expressions.rearrange import Table
 from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.fx.metadata import dtype_name
 from bnfx.passes.graph import Affine, Linear, Node
@@ -52,16 +54,50 @@ class Slots:
                 yield slot
 
 
-def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[Node, Slots]:
+@dataclass(frozen=True)
+class FoldedCall:
+    """What becomes of a node that runs bodies in which something was rewritten.
+
+    Args:
+        bodies: the new ones, and their names, by position among the node's arguments.
+        dropped: positions of operands that no body takes any longer.
+        slots: of all bodies, named for the graph around them. They are operands, unless bodies
+            compute them: then only ``tables`` are.
+        tables: constant numbers that bodies take as their last inputs.
+    """
+
+    bodies: Mapping[int, tuple[str, fx.GraphModule]]
+    dropped: frozenset[int]
+    slots: tuple[Slot, ...]
+    tables: tuple[Table, ...]
+
+
+WeightsAs = Literal["attributes", "placeholders", "traced"]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The lowered module, its slots, which must be filled before it runs or are traced into it
+    (those of bodies too), and the constant numbers that a traced one takes as its last inputs."""
+
+    module: fx.GraphModule
+    slots: tuple[Slot, ...]
+    tables: tuple[Table, ...] = ()
+
+
+def slots_of(
+    module: fx.GraphModule, lifted: Lifted, by_module: bool, calls: Iterable[FoldedCall] = ()
+) -> dict[Node, Slots]:
     """The slots of each rewritten node of the graph, in order.
 
     Args:
         module: the original module; new names avoid its own.
         lifted: after the rules ran.
+        calls: new names avoid theirs.
         by_module: name the slots of a leaf module ``<its path>.weight`` and so on, so that the
             path survives where no other call needs the old module.
     """
-    taken = _names(module)
+    taken = names_in(module) | {slot.name for call in calls for slot in call.slots}
     kept = {
         str(fx_node.target)
         for fx_node, node in lifted.nodes.items()
@@ -85,8 +121,8 @@ def slots_of(module: fx.GraphModule, lifted: Lifted, by_module: bool) -> dict[No
             first, second = (
                 ("weight", "bias") if isinstance(node.role, Linear) else ("scale", "shift")
             )
-            weight = _unused(f"{node.origin.name}_{first}", taken)
-            bias = _unused(f"{node.origin.name}_{second}", taken)
+            weight = unused(f"{node.origin.name}_{first}", taken)
+            bias = unused(f"{node.origin.name}_{second}", taken)
             taken |= {weight, bias}
         found[node] = _slots(node, weight, bias, lifted)
     return found
@@ -133,12 +169,14 @@ def _widest(node: Node, lifted: Lifted) -> str:
     return dtype_name(widest)
 
 
-def _names(module: fx.GraphModule) -> set[str]:
+def names_in(module: fx.GraphModule) -> set[str]:
+    """Names that are taken."""
     attributes = {*module._parameters, *module._buffers, *module._modules, *dir(module)}
     return attributes | {node.name for node in module.graph.nodes}
 
 
-def _unused(name: str, taken: set[str]) -> str:
+def unused(name: str, taken: set[str]) -> str:
+    """``name``, or one like it that is not taken."""
     candidate, count = name, 0
     while candidate in taken:
         count += 1

@@ -62,16 +62,22 @@ def _tables_of(slots: Iterable[Slot]) -> tuple[Table, ...]:
 
 
 def trace_slots(
-    graph: fx.Graph, slots: Sequence[Slot], lifted: Lifted, dtype: torch.dtype
+    graph: fx.Graph,
+    slots: Sequence[Slot],
+    lifted: Lifted,
+    dtype: torch.dtype,
+    others: Iterable[Table] = (),
 ) -> tuple[dict[str, fx.Node], dict[Table, fx.Node]]:
     """Write what ``slots`` hold into ``graph``, which has its placeholders by now.
+
+    Args:
+        others: constant numbers that bodies of the graph take.
 
     Returns:
         The node of each slot, by name, and placeholders for constant numbers, which are new.
     """
-    tables = {
-        table: graph.placeholder(f"_table_{count}") for count, table in enumerate(_tables_of(slots))
-    }
+    every = dict.fromkeys((*_tables_of(slots), *others))
+    tables = {table: graph.placeholder(f"_table_{count}") for count, table in enumerate(every)}
     writer = _ExpressionWriter(graph, lifted, tables, dtype)
     return {slot.name: writer.write(slot) for slot in slots}, tables
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.passes.fx import private
+from bnfx.passes.fx.bodies.operands import Body, bodies_of
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import facts_of_leaf, known_class
 from bnfx.passes.fx.facts.spelling import (
@@ -36,6 +37,13 @@ def module_writes(graph: fx.Graph, module: nn.Module) -> Iterator[Any]:
             yield from leaf.parameters()
         if not known or leaf.training:
             yield from leaf.buffers()
+    for node in graph.nodes:
+        for body in bodies_of(node, module):  # what they own
+            yield from module_writes(body.module.graph, body.module)
+            for written in mutated_leaves(body.module.graph, body.module):
+                if written.op == "get_attr":
+                    owner, _, name = str(written.target).rpartition(".")
+                    yield getattr(body.module.get_submodule(owner), name)
 
 
 def mutated_leaves(graph: fx.Graph, module: nn.Module) -> set[fx.Node]:
@@ -77,7 +85,19 @@ def _by_module(node: fx.Node, module: nn.Module) -> Iterable[fx.Node]:
 
 
 def _by_function(node: fx.Node, module: nn.Module) -> Iterable[fx.Node]:
+    bodies = bodies_of(node, module)
+    if bodies:
+        return list(_by_bodies(bodies))
     return next(found for rule in _RULES if (found := rule(node)) is not None)
+
+
+def _by_bodies(bodies: Iterable[Body]) -> Iterator[fx.Node]:
+    """What the graphs that a node runs write to, of what they are given."""
+    for body in bodies:
+        written = mutated_leaves(body.module.graph, body.module)
+        for placeholder, operand in body.pairs():
+            if placeholder in written and isinstance(operand, fx.Node):
+                yield operand
 
 
 _WRITES: Mapping[str, Callable[[fx.Node, nn.Module], Iterable[fx.Node]]] = {

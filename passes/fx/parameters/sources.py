@@ -12,6 +12,7 @@ from bnfx.passes.fx import private
 from bnfx.passes.fx.calls.modules import Attribute
 from bnfx.passes.fx.metadata import dtype_name, value_of
 from bnfx.passes.fx.parameters.computed import ComputedConstants
+from bnfx.passes.fx.parameters.scope import WHOLE, Scope
 from bnfx.passes.fx.private import memory as memory
 from bnfx.passes.refusals import Code, Refusal
 
@@ -33,6 +34,7 @@ class Sources:
         mutated: the leaves that the graph may write to, and tensors that leaf modules may. Whatever
             shares memory with one of them counts too: each access to an attribute is a node of its
             own, and an input may be a view of a parameter.
+        scope: where the graph stands.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Sources:
         scalars: Mapping[str, torch.Tensor],
         others: Mapping[str, torch.Tensor],
         mutated: Collection[fx.Node | torch.Tensor],
+        scope: Scope = WHOLE,
     ) -> None:
         self._module = module
+        self.scope = scope
         self._parameters = parameters
         self._scalars = scalars
         written = (
@@ -59,7 +63,7 @@ class Sources:
     def resolve(self, argument: object, what: str) -> Source | Refusal:
         """The source behind a weight or statistic, or why it is not one."""
         if isinstance(argument, Attribute):
-            name, tensor = f"{ATTRIBUTE_PREFIX}{argument.name}", self._attribute(argument.name)
+            name, tensor = self._path(argument.name), self._attribute(argument.name)
         elif not isinstance(argument, fx.Node):
             return Refusal(Code.UNKNOWN_ARGUMENT, f"its {what} is {argument!r}, not a tensor")
         elif argument in self.constants:
@@ -67,7 +71,7 @@ class Sources:
         else:
             name = argument.name
             if argument.op == "get_attr":
-                name = f"{ATTRIBUTE_PREFIX}{argument.target}"
+                name = self._path(str(argument.target))
             tensor = self._leaf(argument)
         if tensor is None:
             return Refusal(
@@ -78,8 +82,11 @@ class Sources:
             return refusal
         if memory(tensor) in self._written:
             return Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to its {what}")
-        self.tensors[name] = tensor
-        return Source(name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype))
+        source = self.scope.given.get(name)
+        if source is None:
+            source = Source(name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype))
+        self.tensors[source.name] = tensor
+        return source
 
     def may_share_memory(self, written: set[fx.Node]) -> list[fx.Node]:
         """The inputs and attributes whose memory a write to one of ``written`` may reach.
@@ -113,9 +120,10 @@ class Sources:
         if told is not None and told.dtype != tensor.dtype:  # autocast computes it in another one
             why = f"its {what} is computed in {dtype_name(told.dtype)}"
             return Refusal(Code.UNSUPPORTED_DTYPE, why)
-        self.tensors[node.name] = tensor
+        name = f"{self.scope.computed}{node.name}"
+        self.tensors[name] = tensor
         known = tuple(base for base in bases if isinstance(base, Source))
-        return Source(node.name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype), known)
+        return Source(name, tuple(map(int, tensor.shape)), dtype_name(tensor.dtype), known)
 
     def resolve_operand(self, argument: object) -> Expression | None:
         """An operand of arithmetic, if it is a parameter or computed from parameters alone."""
@@ -132,13 +140,20 @@ class Sources:
         """A Python number, or one that Dynamo hands in at run time (``eps`` under dynamic=True)."""
         if isinstance(argument, (int, float)) and not isinstance(argument, bool):
             return Scalar(float(argument))
-        if isinstance(argument, fx.Node) and argument.target == "item":
-            (leaf,) = argument.all_input_nodes
+        if isinstance(argument, fx.Node):
+            read = argument.target == "item"
+            leaf = argument.all_input_nodes[0] if read else argument
+            given = self.scope.given.get(leaf.name)
+            if given is not None and leaf.name not in self._parameters:
+                return given
             if leaf.op == "placeholder" and leaf.name in self._scalars:
                 value = self._scalars[leaf.name]
                 self.tensors[leaf.name] = value
                 return Source(leaf.name, (), dtype_name(value.dtype))
         return Refusal(Code.DYNAMIC_ARGUMENT, f"its {what} is computed in the graph")
+
+    def _path(self, attribute: str) -> str:
+        return f"{ATTRIBUTE_PREFIX}{self.scope.attributes}{attribute}"
 
     def _leaf(self, node: fx.Node) -> torch.Tensor | None:
         if node.op == "get_attr":

@@ -49,7 +49,8 @@ class Plan:
             return Plan(tuple(refusals), {})
         choice: dict[Node, Node] = {}
         for value in survey.order:
-            if isinstance(value.role, Product):
+            # The way may leave out a product that takes no scale, beside another factor.
+            if isinstance(value.role, Product) and scale.get(value):
                 choice[value] = next(v for v in survey.sources[value] if scale[v])
             elif isinstance(value.role, Add) and shift.get(value):
                 choice[value] = next(v for v in _summands(value) if shift[v])

@@ -77,9 +77,17 @@ class GraphView {
     const { width } = this.size();
     this.scale = Math.min(1, Math.max(READABLE, (width - 30) / (this.graph.width + BOX.width + 40)));
     const first = this.graph.nodes.find((node) => node.outcome) ?? this.graph.nodes[0];
-    this.x = width / 2 - (first?.x ?? 0) * this.scale;
+    this.x = width / 2 - this.middle(first, 0, this.size().height / this.scale) * this.scale;
     this.y = (BOX.height / 2 + 16) * this.scale;
     this.move();
+  }
+
+  // The middle of all that stands between two heights if there is room for it, else of one op.
+  middle(node, top, bottom) {
+    const places = this.graph.nodes.filter(({ y }) => y >= top && y <= bottom).map(({ x }) => x);
+    const least = Math.min(...places), most = Math.max(...places);
+    const fits = most - least + BOX.width < this.size().width / this.scale;
+    return fits ? (least + most) / 2 : node?.x ?? 0;
   }
 
   showAll() {
@@ -104,7 +112,8 @@ class GraphView {
     if (!node) return;
     this.scale = Math.max(this.scale, READABLE);
     const { width, height } = this.size();
-    this.x = width / 2 - node.x * this.scale;
+    const half = height / 2 / this.scale;
+    this.x = width / 2 - this.middle(node, node.y - half, node.y + half) * this.scale;
     this.y = height / 2 - node.y * this.scale;
     this.move();
   }

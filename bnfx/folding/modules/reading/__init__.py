@@ -1,0 +1,1 @@
+"""What the code of a model does with its modules, read from its source."""

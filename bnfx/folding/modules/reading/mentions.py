@@ -1,0 +1,184 @@
+"""Where code names a module of the model, or may compute its name, and what it does with it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from bnfx.folding.modules.reading.computed_names import (
+    ANY,
+    REBINDING,
+    attribute,
+    bound_names,
+    exactly,
+    is_of,
+    pattern,
+)
+from bnfx.folding.modules.reading.owners import Mention, Owners
+from bnfx.folding.modules.reading.reachable import Function, Reachable, resolve_global
+from bnfx.folding.modules.reading.walks import BY_NAME, WEIGHTS, Walks
+
+_WALKS = frozenset(
+    [
+        "modules",
+        "named_modules",
+        "children",
+        "named_children",
+        "_modules",
+        "__dict__",
+    ]
+)
+# Those that give children only: whatever is below is named anew.
+_DIRECT = frozenset(["children", "named_children", "_modules", "getattr", "setattr", "delattr"])
+_COMPUTING = frozenset(
+    [
+        "eval",
+        "exec",
+        "vars",
+        "locals",
+        "globals",
+        "compile",
+        "attrgetter",
+        "methodcaller",
+        "getmembers",
+        "getattr_static",
+        "__getstate__",
+        "__reduce__",
+        "__reduce_ex__",
+        "_getframe",
+        "currentframe",
+        "f_locals",
+    ]
+)
+
+
+class Mentions(Walks):
+    """All mentions in the code that a model can reach."""
+
+    def __init__(self, reachable: Reachable) -> None:
+        self.model = reachable.model
+        super().__init__()
+        self._all: list[Mention] = []
+        for function in reachable.functions:
+            self.functions[function.node] = function
+            for node in ast.walk(function.node):
+                for child in ast.iter_child_nodes(node):
+                    self.parents[child] = node
+        for function in reachable.functions:
+            self._read(function)
+        self._owners = Owners(reachable, self._all, self)
+
+    def _read(self, function: Function) -> None:
+        making = function.kind is not None and function.node.__dict__.get("name") == "__init__"
+        if self.gives_others(function):
+            owner = ast.Name(function.owner, ast.Load())
+            self._all.append(Mention(function, function.node, ANY, owner))
+        for node in ast.walk(function.node):
+            for mention in self._mentions(function, node):
+                if not making or not is_of(mention.base, function.owner):
+                    self._all.append(mention)  # else of an object that is made just now
+
+    def _mentions(self, function: Function, node: ast.AST) -> Iterator[Mention]:
+        if isinstance(node, ast.Attribute):
+            yield Mention(function, node, attribute(node.attr), node.value)
+            if node.attr in _WALKS and not self.is_harmless_walk(node):
+                below = node.attr not in _DIRECT
+                yield Mention(function, self.parents[node], ANY, node.value, below)
+            if node.attr == "apply" and not self.is_harmless_apply(function.name, node):
+                yield Mention(function, node, ANY, node.value, True)
+            if node.attr == "train" and not self.is_mode(node):
+                yield Mention(function, node, ANY, node.value, True)
+            if node.attr in REBINDING:
+                for name, below in self.rebound(node):
+                    yield Mention(function, node, name, node.value, below)
+            if node.attr == "state_dict" and not self.is_for_a_file(node):
+                yield Mention(function, node, ANY, node.value, True)
+            if node.attr in WEIGHTS and not self.is_harmless_weights(node):
+                yield Mention(function, node, ANY, node.value, True)
+            if node.attr in BY_NAME and not self.is_named_elsewhere(node):
+                yield Mention(function, node, ANY, node.value, True)
+            if node.attr in _COMPUTING - {"compile", "eval"}:
+                yield Mention(function, node, ANY, None)
+        elif isinstance(node, ast.Name) and node.id in _COMPUTING | {
+            "getattr",
+            "setattr",
+            "delattr",
+        }:
+            call = self.parents.get(node)
+            if node.id in _COMPUTING or not isinstance(call, ast.Call) or call.func is not node:
+                yield Mention(function, node, ANY, None)
+            elif len(call.args) > 1:
+                name = pattern(call.args[1], self.scope(call))
+                asked = call if node.id == "getattr" else node
+                yield Mention(function, asked, name, call.args[0])
+            else:
+                yield Mention(function, call, ANY, None)
+        elif isinstance(node, ast.Name) and node.id == function.owner and node.id:
+            around = self.parents[node]
+            stays = self.stays(node, around) and not self.is_handed_on(around)
+            if not stays and not self._is_only_named(around, node, frozenset()):
+                # ``for layer in self``, ``self[0]``; a function may go deeper
+                below = not isinstance(around, (ast.For, ast.comprehension, ast.Subscript))
+                yield Mention(function, node, ANY, node, below)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            parent = self.parents.get(node)
+            if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in (
+                "getattr",
+                "hasattr",
+            ):
+                return
+            if isinstance(parent, ast.Expr) or not re.fullmatch(r"[\w.]+", node.value):
+                return
+            for part in node.value.split("."):
+                if not part.isdigit():
+                    yield Mention(function, node, exactly(part), None)
+
+    def resolve(self, node: ast.AST) -> Any:
+        """What a name of the Python module stands for."""
+        above: ast.AST | None = node
+        while above is not None and above not in self.functions:
+            above = self.parents.get(above)
+        root = node
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if above is None or not isinstance(root, ast.Name) or root.id in bound_names(above):
+            return None
+        function = self.functions[above].function
+        if root.id in function.__code__.co_freevars:
+            return None
+        return resolve_global(function, node)
+
+    def _is_only_named(self, call: ast.AST, given: ast.AST, seen: frozenset[Any]) -> bool:
+        """Whether a function does with an argument what is a mention, or harmless, and no more."""
+        if not isinstance(call, ast.Call) or given not in call.args:
+            return False
+        callee, place = self.resolve(call.func), call.args.index(given)
+        nodes = [n for n, f in self.functions.items() if f.function is callee]
+        if callee in seen or len(nodes) != 1 or place >= callee.__code__.co_argcount:
+            return False
+        name = callee.__code__.co_varnames[place]
+        for use in (n for n in ast.walk(nodes[0]) if isinstance(n, ast.Name) and n.id == name):
+            parent = self.parents.get(use)
+            named = isinstance(parent, ast.Attribute) or self.is_harmless(use)
+            if not isinstance(use.ctx, ast.Load) or not (
+                named or (parent and self._is_only_named(parent, use, seen | {callee}))
+            ):
+                return False
+        return True
+
+    def runs_own_code(self, method: str) -> bool:
+        """Whether a method of that name is torch's, or of a class with weights of its own."""
+        kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.Sequential)
+        if any(hasattr(kind, method) for kind in (*kinds, nn.ModuleList, nn.ModuleDict)):
+            return True
+        named = (m for m in self.model.modules() if hasattr(type(m), method))
+        return any(module._parameters or module._buffers for module in named)
+
+    def of(self, owner: nn.Module, name: str) -> list[Mention]:
+        """Those that may be the attribute ``name`` of ``owner``."""
+        named = (m for m in self._all if m.name.fullmatch(name))
+        return [m for m in named if self._owners.may_be(m, owner)]

@@ -1,0 +1,1 @@
+"""The graphs that ops of an fx graph run: branches, loop bodies, checkpointed blocks, regions."""
