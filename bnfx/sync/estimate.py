@@ -140,6 +140,10 @@ def _estimating(model: nn.Module, layers: Sequence[_BatchNorm]) -> Iterator[None
             layer.num_batches_tracked.zero_()
     try:
         yield
+        for own, old in zip(buffers, saved, strict=True):
+            counter = own.get("num_batches_tracked")
+            if counter is not None and not counter:  # the layer did not run
+                counter.copy_(old["num_batches_tracked"])
     except BaseException:
         for own, old in zip(buffers, saved, strict=True):
             for name, buffer in own.items():

@@ -25,7 +25,7 @@ import bnfx
 from bnfx.sync import waiting as waits
 from sync.cases_outside import LIMIT, Own, _uneven, compiled, layers, limited, plain
 from sync.reference import loss_of
-from sync.training import assert_alike, images, make, train
+from sync.training import assert_alike, images, make, train, train_alone
 
 
 def batch() -> torch.Tensor:
@@ -73,16 +73,6 @@ def case_frozen_on_one_rank() -> None:
             model.stem[1].eval()
         with told(r"stem\.1", r"left\.1"):
             run(batch())
-
-
-def case_frozen_in_one_graph() -> None:
-    """Layers side by side share a call."""
-    model = make(Own)
-    run = torch.compile(model, backend="bnfx", fullgraph=True, options={"inner": "aot_eager"})
-    if is_last():
-        model.stem[1].eval()
-    with pytest.raises(bnfx.MismatchError, match="all ranks must train the same layers"):
-        run(batch())
 
 
 class Longer(nn.Module):
@@ -229,3 +219,54 @@ def case_nobody_is_told_without_need() -> None:
                 train(truth, truth, x, 1)
                 train(run, model, x, 1)
                 assert_alike(model, truth, 1e-9)
+
+
+class WeightsFirst(nn.BatchNorm2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = self.weight, self.bias
+        statistics = self.running_mean, self.running_var
+        return torch.batch_norm(x, *weights, *statistics, self.training, 0.1, self.eps, True)
+
+
+class OwnArithmetic(nn.BatchNorm2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True)
+        return (x - mean) / torch.sqrt(var + self.eps)
+
+
+def _with(kind: type[nn.BatchNorm2d]) -> nn.Module:
+    model = make(plain)
+    norm = kind(4).double()
+    norm.load_state_dict(model[0][1].state_dict())
+    model[0][1] = norm
+    return model
+
+
+def case_a_class_that_calls_torch_s_function() -> None:
+    batches = images([2] * dist.get_world_size())
+    expected = train_alone(make(plain), batches, 1)
+    for way in (in_a_graph, outside):
+        model = _with(WeightsFirst)
+        train(way(model), model, batches[dist.get_rank()], 1)
+        # Its forward does not count.
+        model[0][1].num_batches_tracked += 1
+        assert_alike(model, expected)
+
+
+def case_a_class_with_arithmetic_of_its_own() -> None:
+    words = r"0\.1, a OwnArithmetic in training, calls no batch_norm"
+    for force in ("default", "force_eager"):
+        run = compiled(_with(OwnArithmetic), sync="auto")
+        with torch.compiler.set_stance(force), pytest.warns(bnfx.SyncWarning, match=words):
+            run(batch())
+        run = compiled(_with(OwnArithmetic))
+        with torch.compiler.set_stance(force), pytest.raises(bnfx.SyncError, match=words):
+            run(batch())
+        model = _with(OwnArithmetic)
+        model[0][1].eval()
+        run = compiled(model)
+        with torch.compiler.set_stance(force), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run(batch())

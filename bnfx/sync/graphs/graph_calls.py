@@ -23,8 +23,9 @@ from bnfx.sync import collectives, diagnosis, functional, identity, moments, nor
 from bnfx.sync.functional import Layer
 from bnfx.sync.graphs.compiled_call import can_see_calls, current_call
 from bnfx.sync.graphs.outside import cover_batch_norms
+from bnfx.sync.graphs.own_arithmetic import own_arithmetic
 from bnfx.sync.graphs.owner import owner_of, root_of
-from bnfx.sync.graphs.ownership import NOT_UP, note_shared, raise_or_warn
+from bnfx.sync.graphs.ownership import NOT_UP, note_shared, raise_or_warn, say_own_arithmetic
 from bnfx.sync.graphs.places import identity_within
 from bnfx.sync.graphs.state import current_state, guard_state
 from bnfx.sync.group import Peers
@@ -85,8 +86,8 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     if options.sync == "off":
         return Swapped(module)
     cover_batch_norms()  # classes may have come since
-    found = list(in_training(module))
-    if not found and not _communicates(module):
+    found, odd = list(in_training(module)), own_arithmetic(module)
+    if not found and not odd and not _communicates(module):
         return Swapped(module)
     try:
         state = current_state(options.process_group)
@@ -100,6 +101,8 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
         return Swapped(module)
     if state.is_joining and found:
         raise_or_warn(f"{name_of(found[0])} trains where {UNEVEN}", required)
+    for layer in odd:
+        say_own_arithmetic(layer, options)
     if not can_see_calls():
         _say_that_calls_are_hidden(required)
     _look_ahead(found, required)

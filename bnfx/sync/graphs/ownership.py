@@ -105,6 +105,22 @@ def identity_outside(module: nn.Module) -> int:
     return identity_within(_everywhere[-1][0], module) if _everywhere else identity_of(module)
 
 
+def say_own_arithmetic(module: nn.Module, options: Options | None = None) -> None:
+    """Say that nothing of a BatchNorm's could be shared, as it computes all by itself.
+
+    Args:
+        options: by default those with which it took part.
+    """
+    options = options or _shared.get(module)
+    if options is not None:
+        message = (
+            f"{path_of(module)}, a {type(module).__name__} in training, calls no batch_norm: what it "
+            "computes stays this rank's own; call bnfx.sync_batch_norm there, or put the layer into "
+            "evaluation"
+        )
+        raise_or_warn(message, options.sync == "require")
+
+
 def raise_or_warn(message: str, required: bool) -> None:
     """An error with ``sync="require"``, a warning else."""
     if required:
