@@ -16,6 +16,7 @@ outside of that call. It goes by what the layer did before.
 from __future__ import annotations
 
 import functools
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -105,11 +106,21 @@ def _outside(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> torch.Tensor:
-    with _Sharing(module, peers) as sharing:
-        output: torch.Tensor = original(module, *args, **kwargs)
+    sharing, around = _Sharing(module, peers), getattr(_local, "sharing", None)
+    _local.sharing = sharing
+    try:
+        with sharing:
+            output: torch.Tensor = original(module, *args, **kwargs)
+    finally:
+        _local.sharing = around
     if not sharing.met:
         say_own_arithmetic(module)
+    elif around is not None:  # super().forward(x)
+        around.met = True
     return output
+
+
+_local = threading.local()
 
 
 class _Sharing(TorchFunctionMode):

@@ -114,9 +114,9 @@ def say_own_arithmetic(module: nn.Module, options: Options | None = None) -> Non
     options = options or _shared.get(module)
     if options is not None:
         message = (
-            f"{path_of(module)}, a {type(module).__name__} in training, calls no batch_norm: what it "
-            "computes stays this rank's own; call bnfx.sync_batch_norm there, or put the layer into "
-            "evaluation"
+            f"{path_of(module)}, a {type(module).__name__} in training, calls no batch_norm: what "
+            "it computes stays this rank's own; call bnfx.sync_batch_norm there, or put the layer "
+            "into evaluation"
         )
         raise_or_warn(message, options.sync == "require")
 
