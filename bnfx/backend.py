@@ -34,6 +34,7 @@ from bnfx.sync.graphs.empty import for_batch
 from bnfx.sync.graphs.graph_calls import synchronised
 from bnfx.sync.graphs.outside import cover_batch_norms
 from bnfx.sync.graphs.overlap import overlapping
+from bnfx.sync.group import peers_of
 from bnfx.sync.waiting import naming
 from bnfx.torch_private import RestartAnalysis, ShortenTraceback
 from bnfx.weights.function import FoldedFunction
@@ -215,7 +216,8 @@ class _Job:
         # Once it is true: a compiler may start over.
         deliver(Report((report,)), self.options.report)
         layers = [site.name for call in self.swapped.calls for site in call]
-        return naming(compiled, tuple(layers))
+        peers = peers_of(self.options.process_group)
+        return naming(compiled, tuple(layers), "" if peers is None else peers.name)
 
 
 # torch.compile imports this module, before the first step of what it compiles.

@@ -9,7 +9,7 @@ BnfxError
 ├── SourceError (ValueError)         a file or a model's name that the command line was given
 ├── ConversionError (TypeError)      a BatchNorm cannot be converted without loss
 ├── SyncError (RuntimeError)         statistics cannot be shared as was asked for
-│   └── MismatchError                ranks are about to do different things (BNFX_SYNC_DEBUG=1)
+│   └── MismatchError                ranks are about to do different things
 └── VerificationError                the folded model's answer differs from the original's
 
 UserWarning
@@ -17,7 +17,7 @@ UserWarning
 ├── InnerWarning                     the inner compiler cannot take a part of the graph
 ├── RewriteWarning                   a rewrite failed and the original graph is used
 ├── ReportWarning                    a report could not be delivered
-└── SyncWarning                      a BatchNorm in training keeps its statistics to itself
+└── SyncWarning                      a BatchNorm in training may keep to itself, or wait in vain
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class FoldWarning(UserWarning):
 
 
 class SyncWarning(UserWarning):
-    """A BatchNorm in training keeps its statistics to itself; the message says how it need not."""
+    """A BatchNorm in training may keep its statistics to itself, or wait; and what to do then."""
 
 
 class InnerWarning(UserWarning):

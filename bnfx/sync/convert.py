@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from bnfx.errors import ConversionError
 from bnfx.options import check_process_group
+from bnfx.sync.identity import identity_of_path
 from bnfx.sync.local import BatchNorm
 from bnfx.sync.module import SyncBatchNorm
 
@@ -26,7 +27,7 @@ log = logging.getLogger("bnfx")
 LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNorm)
 _SYNCHRONISED = (SyncBatchNorm, nn.SyncBatchNorm)
 # What torch's SyncBatchNorm and ours keep beyond a BatchNorm's own attributes.
-_EXTRA = ("process_group", "local_class", "path")
+_EXTRA = ("process_group", "local_class", "path", "identity")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def convert_sync_batchnorm(
             group = old.process_group if group is None else group
         else:
             old.local_class = type(old)
-        old.process_group, old.path = group, path
+        old.process_group, old.path, old.identity = group, path, identity_of_path(path)
         old.__class__ = SyncBatchNorm
 
     return _each(module, (*LOCAL, nn.SyncBatchNorm), convert, report)

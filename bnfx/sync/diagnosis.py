@@ -10,6 +10,7 @@ device: it is for finding an error, not for training.
 from __future__ import annotations
 
 from collections import Counter
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,7 @@ from bnfx.errors import MismatchError
 from bnfx.sync.group import is_debugging, is_up
 
 # How many collectives of each group this process has compared.
-_done: Counter[int] = Counter()
+_done: WeakKeyDictionary[dist.ProcessGroup, int] = WeakKeyDictionary()
 
 
 def compared(row: torch.Tensor, what: str, name: str) -> torch.Tensor:
@@ -59,8 +60,7 @@ def _compare(what: str, group: dist.ProcessGroup, device: torch.device) -> None:
     store = c10d._world.pg_map[group][1]
     timeout = group._get_backend(device).options._timeout
     rank = dist.get_rank()
-    _done[id(group)] += 1
-    step = _done[id(group)]
+    step = _done[group] = _done.get(group, 0) + 1
     store.set(f"bnfx/{step}/{rank}", what)
     said: dict[int, str] = {}
     for each in dist.get_process_group_ranks(group):

@@ -71,7 +71,7 @@ def estimate_statistics(
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(sharing_everywhere(options))
+        stack.enter_context(sharing_everywhere(model, options))
         stack.enter_context(_estimating(model, layers))
         tell = stack.enter_context(progress_bar(total, lines=False)) if shown else None
         sums = _average(model, layers, _in_step(loader, peers, process_group), tell)
@@ -140,6 +140,10 @@ def _estimating(model: nn.Module, layers: Sequence[_BatchNorm]) -> Iterator[None
             layer.num_batches_tracked.zero_()
     try:
         yield
+        for own, old in zip(buffers, saved, strict=True):
+            counter = own.get("num_batches_tracked")
+            if counter is not None and not counter:  # the layer did not run
+                counter.copy_(old["num_batches_tracked"])
     except BaseException:
         for own, old in zip(buffers, saved, strict=True):
             for name, buffer in own.items():

@@ -14,6 +14,7 @@ from bnfx.options import check_process_group
 from bnfx.sync.collectives import gather
 from bnfx.sync.diagnosis import compared
 from bnfx.sync.group import Peers, is_distributed_tensor, peers_of
+from bnfx.sync.identity import combined, of_one_layer
 from bnfx.sync.moments import local_moments, merge, update_running
 from bnfx.sync.normalise import Normalise
 from bnfx.sync.waiting import naming_layers
@@ -31,6 +32,7 @@ class Layer:
     momentum: float | torch.Tensor
     eps: float
     name: str = ""
+    identity: int = 0  # see bnfx.sync.identity
 
     def __post_init__(self) -> None:
         if self.input.dim() < 2:
@@ -113,7 +115,8 @@ def sync_batch_norm(
 def normalise(layer: Layer, peers: Peers | None) -> torch.Tensor:
     """The output of one layer; local where there are no peers."""
     if peers is not None:
-        return synchronise([layer], peers, layer.input.new_zeros(0, dtype=layer.dtype))[0]
+        size = 1 if layer.identity else 0
+        return synchronise([layer], peers, layer.input.new_zeros(size, dtype=layer.dtype))[0]
     x, weight, bias, eps = layer.input, layer.weight, layer.bias, layer.eps
     mean, var, momentum = layer.running_mean, layer.running_var, layer.momentum
     if mean is None or var is None or not isinstance(momentum, torch.Tensor):
@@ -148,15 +151,18 @@ def synchronise(
         sizes = [1 + 2 * layer.input.shape[1] for layer in layers]
         rows = [local_moments(layer.input, dtype) for layer in layers]
         what = _described(layers, dtype) if peers.debug else ""
-        row = torch.cat([token, *rows])
+        identity = combined([layer.identity for layer in layers])
+        row = torch.cat([token + identity, *rows])
         if what:
             row = compared(row, f"way=forward; {what}", peers.name)
         names = ", ".join([layer.name or "of no name" for layer in layers])
         if torch.compiler.is_compiling():  # the compiled graph is watched as a whole
             gathered = gather(row, peers.name, peers.size)
         else:
-            with naming_layers(lambda: names):
+            with naming_layers(lambda: names, peers.name):
                 gathered = gather(row, peers.name, peers.size)
+        if token.numel():
+            gathered = of_one_layer(gathered, identity, names, peers.name)
         columns = torch.split(gathered, [token.numel(), *sizes], dim=1)
         fresh = columns[0][0]
         merged = [merge(each) for each in columns[1:]]

@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from torch import fx
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnfx.errors import SyncWarning
 from bnfx.options import check_process_group
 from bnfx.passes.fx.calls.modules import register_batch_norm
+from bnfx.passes.user_warnings import warn
 from bnfx.sync.diagnosis import note_evaluation
 from bnfx.sync.functional import Layer, normalise
 from bnfx.sync.group import is_recomputing, peers_of
+from bnfx.sync.joining import UNEVEN, is_joining
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -44,6 +47,8 @@ class SyncBatchNorm(_BatchNorm):
     local_class: type[_BatchNorm] | None = None
     # Its path in the model, for the messages of BNFX_SYNC_DEBUG.
     path: str = ""
+    # What ranks tell layers apart by; see bnfx.sync.identity.
+    identity: int = 0
 
     def __init__(
         self,
@@ -85,9 +90,13 @@ class SyncBatchNorm(_BatchNorm):
                 0.0,
                 self.eps,
             )
+        peers = peers_of(self.process_group)
+        if peers is not None and not torch.compiler.is_compiling() and is_joining():
+            warn(f"{self.path or 'a SyncBatchNorm'} trains where {UNEVEN}", SyncWarning)
         mean, var, momentum = tracked(self)
-        layer = Layer(input, mean, var, self.weight, self.bias, momentum, self.eps, self.path)
-        return normalise(layer, peers_of(self.process_group))
+        affine = self.weight, self.bias
+        layer = Layer(input, mean, var, *affine, momentum, self.eps, self.path, self.identity)
+        return normalise(layer, peers)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
         memo[id(self.process_group)] = self.process_group

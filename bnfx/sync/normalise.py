@@ -74,7 +74,7 @@ class Normalise(torch.autograd.Function):
             if torch.compiler.is_compiling():
                 shared = _added_up(shared, ctx.group_name, ctx.what, again)
             else:
-                with naming_layers(lambda: ctx.names):
+                with naming_layers(lambda: ctx.names, ctx.group_name):
                     shared = _added_up(shared, ctx.group_name, ctx.what, again)
         result: list[Any] = [None, None, None, shared[: token.numel()], None]
         sizes = [2 * layer[2].numel() for layer in layers]

@@ -51,3 +51,21 @@ def test_a_single_value_has_no_variance() -> None:
             model, [torch.randn(4, 3, 5), torch.randn(1, 3, 5)], progress=False
         )
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_layer_that_does_not_run_keeps_its_counter() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    model = Half()
+    model.idle.num_batches_tracked.fill_(7)
+    before = {name: value.clone() for name, value in model.idle.state_dict().items()}
+    bnfx.estimate_statistics(model, [torch.randn(4, 3, 5, 5)] * 2, progress=False)
+    assert model.used.num_batches_tracked == 2
+    for name, value in model.idle.state_dict().items():
+        assert torch.equal(value, before[name])

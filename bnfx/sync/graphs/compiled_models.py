@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -54,6 +55,12 @@ def _note(context: Any, compiled: Any) -> None:
     if isinstance(compiled, nn.Module):
         _models.setdefault(context, WeakSet()).add(compiled)
         _noted += 1
+
+
+def noted_models() -> Iterator[nn.Module]:
+    """All that is compiled, the latest first."""
+    for models in reversed(list(_models.values())):
+        yield from list(models)
 
 
 def compiled_model_of(module: nn.Module) -> tuple[nn.Module, Options] | None:

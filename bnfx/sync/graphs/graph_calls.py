@@ -15,22 +15,24 @@ from torch import fx
 from torch._inductor import config as inductor_config
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnfx.errors import SyncError, SyncWarning
+from bnfx.errors import SyncError
 from bnfx.options import Options
 from bnfx.passes.fx.metadata import location_of, name_of
 from bnfx.passes.fx.training.synchronise import Swapped, graph_modules, in_training, synchronise
-from bnfx.passes.user_warnings import warn
-from bnfx.sync import collectives, diagnosis, functional, moments, normalise
+from bnfx.sync import collectives, diagnosis, functional, identity, moments, normalise
 from bnfx.sync.functional import Layer
 from bnfx.sync.graphs.compiled_call import can_see_calls, current_call
 from bnfx.sync.graphs.outside import cover_batch_norms
-from bnfx.sync.graphs.owner import owner_of
-from bnfx.sync.graphs.ownership import NOT_UP, note_shared
+from bnfx.sync.graphs.own_arithmetic import own_arithmetic
+from bnfx.sync.graphs.owner import owner_of, root_of
+from bnfx.sync.graphs.ownership import NOT_UP, note_shared, raise_or_warn, say_own_arithmetic
+from bnfx.sync.graphs.places import identity_within
 from bnfx.sync.graphs.state import current_state, guard_state
 from bnfx.sync.group import Peers
+from bnfx.sync.joining import UNEVEN
 from bnfx.sync.module import SyncBatchNorm
 
-_TRACED = (sys.modules[__name__], functional, normalise, moments, collectives, diagnosis)
+_TRACED = (sys.modules[__name__], functional, normalise, moments, collectives, diagnosis, identity)
 
 
 def sync_batch_norms(
@@ -84,8 +86,8 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     if options.sync == "off":
         return Swapped(module)
     cover_batch_norms()  # classes may have come since
-    found = list(in_training(module))
-    if not found and not _communicates(module):
+    found, odd = list(in_training(module)), own_arithmetic(module)
+    if not found and not odd and not _communicates(module):
         return Swapped(module)
     try:
         state = current_state(options.process_group)
@@ -97,6 +99,10 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
         raise SyncError(NOT_UP)
     if state.peers is None:
         return Swapped(module)
+    if state.is_joining and found:
+        raise_or_warn(f"{name_of(found[0])} trains where {UNEVEN}", required)
+    for layer in odd:
+        say_own_arithmetic(layer, options)
     if not can_see_calls():
         _say_that_calls_are_hidden(required)
     _look_ahead(found, required)
@@ -109,7 +115,7 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     call = current_call()
     # A rank that stops compiling runs each layer by itself: peers' graphs must match that.
     share = call is not None and call.whole
-    swapped = synchronise(module, _is_in_training, sync_batch_norms, constants, share)
+    swapped = synchronise(module, _is_in_training, sync_batch_norms, constants, share, _labels)
     left = [node for node in in_training(swapped.module) if _is_in_training(node)]
     if required and left:
         raise SyncError(
@@ -139,7 +145,7 @@ def _look_ahead(found: Sequence[fx.Node], required: bool) -> None:
             "may run outside of graphs, where it keeps its statistics to itself: use a BatchNorm "
             "module, or call bnfx.sync_batch_norm"
         )
-        _raise_or_warn(message, required)
+        raise_or_warn(message, required)
         return
 
 
@@ -150,19 +156,19 @@ def _say_that_calls_are_hidden(required: bool) -> None:
         "graphs, which would keep its statistics to itself; "
         "bnfx.convert_sync_batchnorm(model) makes all of them share"
     )
-    _raise_or_warn(message, required)
-
-
-def _raise_or_warn(message: str, required: bool) -> None:
-    if required:
-        raise SyncError(f'sync="require", but {message}')
-    warn(message, SyncWarning)
+    raise_or_warn(message, required)
 
 
 def _is_in_training(node: fx.Node) -> bool:
     """Not a layer in evaluation without running statistics, which uses its batch, but alone."""
     owner = owner_of(node)
     return owner is None or (owner.training and not isinstance(owner, SyncBatchNorm))
+
+
+def _labels(node: fx.Node) -> tuple[str, int]:
+    """The last fields of :class:`Layer`."""
+    owner = owner_of(node)
+    return name_of(node), 0 if owner is None else identity_within(root_of(node), owner)
 
 
 def _communicates(module: fx.GraphModule) -> bool:

@@ -16,6 +16,7 @@ outside of that call. It goes by what the layer did before.
 from __future__ import annotations
 
 import functools
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,7 +30,12 @@ from torch.overrides import TorchFunctionMode
 from bnfx.passes.fx.training.uncaptured import batch_norm_to_swap
 from bnfx.sync.functional import Layer, synchronise
 from bnfx.sync.graphs.compiled_call import current_call
-from bnfx.sync.graphs.ownership import path_of, peers_outside
+from bnfx.sync.graphs.ownership import (
+    identity_outside,
+    path_of,
+    peers_outside,
+    say_own_arithmetic,
+)
 from bnfx.sync.graphs.state import current_state
 from bnfx.sync.group import Peers, is_recomputing
 from bnfx.sync.module import SyncBatchNorm, tracked
@@ -70,8 +76,10 @@ def _covering(original: types.FunctionType) -> Callable[..., torch.Tensor]:
                 found = peers(self)
                 if found is not None:
                     return outside(original, self, found, args, kwargs)
-            elif plain and captured(self, *args):
-                return inside(self, *args)
+            elif plain and len(args) + len(kwargs) == 1 and (args or "input" in kwargs):
+                given = args[0] if args else kwargs["input"]
+                if captured(self, given):
+                    return inside(self, given)
         return original(self, *args, **kwargs)
 
     source = original.__code__
@@ -98,9 +106,21 @@ def _outside(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> torch.Tensor:
-    with _Sharing(module, peers):
-        output: torch.Tensor = original(module, *args, **kwargs)
+    sharing, around = _Sharing(module, peers), getattr(_local, "sharing", None)
+    _local.sharing = sharing
+    try:
+        with sharing:
+            output: torch.Tensor = original(module, *args, **kwargs)
+    finally:
+        _local.sharing = around
+    if not sharing.met:
+        say_own_arithmetic(module)
+    elif around is not None:  # super().forward(x)
+        around.met = True
     return output
+
+
+_local = threading.local()
 
 
 class _Sharing(TorchFunctionMode):
@@ -109,14 +129,32 @@ class _Sharing(TorchFunctionMode):
     def __init__(self, module: nn.Module, peers: Peers) -> None:
         super().__init__()
         self._module, self._peers = module, peers
+        self.met = False  # whether any BatchNorm was computed
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if func is torch.batch_norm:
+            return self._with_weights_first(*args, **kwargs)
         if func is not F.batch_norm:
             return func(*args, **kwargs)
         return self._batch_norm(*args, **kwargs)
+
+    def _with_weights_first(
+        self,
+        input: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        running_mean: torch.Tensor | None,
+        running_var: torch.Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        cudnn_enabled: bool,
+    ) -> torch.Tensor:
+        statistics = running_mean, running_var
+        return self._batch_norm(input, *statistics, weight, bias, training, momentum, eps)
 
     def _batch_norm(
         self,
@@ -129,6 +167,7 @@ class _Sharing(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> torch.Tensor:
+        self.met = True
         if not training:
             return F.batch_norm(
                 input, running_mean, running_var, weight, bias, training, momentum, eps
@@ -136,7 +175,8 @@ class _Sharing(TorchFunctionMode):
         if is_recomputing() and running_mean is not None and running_var is not None:
             running_mean, running_var = running_mean.clone(), running_var.clone()
         name = path_of(self._module)
-        layer = Layer(input, running_mean, running_var, weight, bias, momentum, eps, name)
+        identity = identity_outside(self._module)
+        layer = Layer(input, running_mean, running_var, weight, bias, momentum, eps, name, identity)
         # With a token, as in graphs: a peer may still run this layer in one.
         return synchronise([layer], self._peers, input.new_zeros(1, dtype=layer.dtype))[0]
 

@@ -27,6 +27,17 @@ def owner_of(node: fx.Node) -> nn.Module | None:
     return found if expected and isinstance(found, nn.Module) else None
 
 
+def root_of(node: fx.Node) -> nn.Module | None:
+    """The module that the code being compiled has in a variable, of which the owner is a part.
+
+    The graph may serve other modules in that variable, too.
+    """
+    stack, scopes = list((node.meta.get("nn_module_stack") or {}).values()), _scopes()
+    root = _ROOT.match(str(stack[-1][0])) if stack and isinstance(stack[-1], tuple) else None
+    found = None if root is None or scopes is None else scopes[root[1]].get(root[2])
+    return found if isinstance(found, nn.Module) else None
+
+
 def _scopes() -> dict[str, Mapping[str, Any]] | None:
     from torch._dynamo.symbolic_convert import InstructionTranslator
 

@@ -25,8 +25,10 @@ from bnfx.sync.graphs.compiled_call import (
     path_in_call,
 )
 from bnfx.sync.graphs.compiled_models import compiled_model_of
+from bnfx.sync.graphs.places import identity_of, identity_within
 from bnfx.sync.graphs.state import current_state
 from bnfx.sync.group import Peers, is_recomputing, peers_of
+from bnfx.sync.joining import UNEVEN
 
 log = logging.getLogger("bnfx")
 
@@ -34,16 +36,16 @@ NOT_UP = (
     'sync="require", but no process group is up; call torch.distributed.'
     'init_process_group first, or use sync="auto"'
 )
-# Options by which all layers share, whoever calls them; see sharing_everywhere.
-_everywhere: list[Options] = []
+# The model all of whose layers share, whoever calls them, and its options; see sharing_everywhere.
+_everywhere: list[tuple[nn.Module, Options]] = []
 # The layers that took part, with the options of the model that they are part of.
 _shared: WeakKeyDictionary[nn.Module, Options] = WeakKeyDictionary()
 
 
 @contextmanager
-def sharing_everywhere(options: Options) -> Iterator[None]:
+def sharing_everywhere(model: nn.Module, options: Options) -> Iterator[None]:
     """Within it, every BatchNorm that trains in eager mode shares its statistics."""
-    _everywhere.append(options)
+    _everywhere.append((model, options))
     try:
         yield
     finally:
@@ -64,7 +66,7 @@ def peers_outside(module: nn.Module) -> Peers | None:
     """
     is_within, call = (True, None) if _everywhere else nearest_call()
     if _everywhere:
-        options = _everywhere[-1]
+        _, options = _everywhere[-1]
     elif call is not None:
         options = call.options
     elif is_recomputing() and module in _shared:
@@ -81,6 +83,8 @@ def peers_outside(module: nn.Module) -> Peers | None:
         raise SyncError(f"the process group of the options cannot be used: {error}") from error
     if options.sync == "require" and not state.is_up:
         raise SyncError(f"{path_of(module)} runs in training with {NOT_UP}")
+    if state.is_joining and state.peers is not None:
+        raise_or_warn(f"{path_of(module)} trains where {UNEVEN}", options.sync == "require")
     if state.peers is not None and module not in _shared:
         log.info("%s runs outside of graphs, and shares its statistics there", path_of(module))
         note_shared(module, options)
@@ -94,6 +98,34 @@ def path_of(module: nn.Module) -> str:
         return path
     found = compiled_model_of(module)
     return type(module).__name__ if found is None else path_in(found[0], module)
+
+
+def identity_outside(module: nn.Module) -> int:
+    """By what ranks tell layers apart."""
+    return identity_within(_everywhere[-1][0], module) if _everywhere else identity_of(module)
+
+
+def say_own_arithmetic(module: nn.Module, options: Options | None = None) -> None:
+    """Say that nothing of a BatchNorm's could be shared, as it computes all by itself.
+
+    Args:
+        options: by default those with which it took part.
+    """
+    options = options or _shared.get(module)
+    if options is not None:
+        message = (
+            f"{path_of(module)}, a {type(module).__name__} in training, calls no batch_norm: what "
+            "it computes stays this rank's own; call bnfx.sync_batch_norm there, or put the layer "
+            "into evaluation"
+        )
+        raise_or_warn(message, options.sync == "require")
+
+
+def raise_or_warn(message: str, required: bool) -> None:
+    """An error with ``sync="require"``, a warning else."""
+    if required:
+        raise SyncError(f'sync="require", but {message}')
+    warn(message, SyncWarning)
 
 
 def _options_without_a_call(module: nn.Module) -> Options | None:
@@ -118,9 +150,7 @@ def _refuse_threads(module: nn.Module, options: Options) -> None:
         "where ranks cannot agree on an order, so it keeps its statistics to itself; run it in the "
         "thread that calls the model"
     )
-    if options.sync == "require":
-        raise SyncError(f'sync="require", but {message}')
-    warn(message, SyncWarning)
+    raise_or_warn(message, options.sync == "require")
 
 
 def _look_for_what_disables() -> None:

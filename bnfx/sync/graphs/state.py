@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from bnfx.errors import SyncError
 from bnfx.sync.group import Peers, is_recomputing, is_up, peers_of
+from bnfx.sync.joining import is_joining
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class SyncState:
         is_up: whether a process group is initialised.
         peers: who would share statistics, if anybody.
         recomputing: whether a backward pass calls, as checkpointing around compiled code does.
+        is_joining: whether ranks may end at different steps; see :mod:`bnfx.sync.joining`.
     """
 
     is_up: bool
     peers: Peers | None
     recomputing: bool = False
+    is_joining: bool = False
 
 
 def current_state(group: Any) -> SyncState:
@@ -48,7 +51,7 @@ def current_state(group: Any) -> SyncState:
             dist.get_process_group_ranks(group)
         except KeyError:
             raise ValueError("it was destroyed") from None
-    return SyncState(is_up(), peers, is_recomputing())
+    return SyncState(is_up(), peers, is_recomputing(), is_joining())
 
 
 def guard_state(group: Any, state: SyncState) -> None:

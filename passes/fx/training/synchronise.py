@@ -2,7 +2,7 @@
 
 ``y = batch_norm(x, ..., training=True)`` becomes::
 
-    layer = (x, running_mean, running_var, weight, bias, momentum, eps, name)
+    layer = (x, running_mean, running_var, weight, bias, momentum, eps, *labels)
     y, token = function([layer], token, **constants)
 
 BatchNorms that do not depend on each other share a call, where
@@ -85,6 +85,7 @@ def synchronise(
     function: Callable[..., object],
     constants: Mapping[str, str | int],
     share: bool = True,
+    labels: Callable[[fx.Node], tuple[str | int, ...]] = lambda node: (name_of(node),),
 ) -> Swapped:
     """Swap the BatchNorms that :func:`in_training` finds and ``chosen`` approves.
 
@@ -94,11 +95,12 @@ def synchronise(
         function: see the module's docstring; returns a tuple of all outputs and the token.
         constants: further arguments of ``function``.
         share: whether independent BatchNorms are to share a call.
+        labels: what stands at the end of each layer.
     """
     marked = [node for node in in_training(module) if _is_known(node) and chosen(node)]
     if not marked:
         return Swapped(module)
-    writer = _SyncWriter(frozenset(marked), function, constants, share)
+    writer = _SyncWriter(frozenset(marked), function, constants, share, labels)
     rewritten = writer.rewritten(module, parameters_of(module.graph))
     return Swapped(rewritten, tuple(writer.calls))
 
@@ -118,6 +120,7 @@ class _SyncWriter:
     function: Callable[..., object]
     constants: Mapping[str, str | int]
     share: bool
+    labels: Callable[[fx.Node], tuple[str | int, ...]]
     calls: list[tuple[Site, ...]] = field(default_factory=list)
 
     def rewritten(self, module: fx.GraphModule, parameters: frozenset[fx.Node]) -> fx.GraphModule:
@@ -179,7 +182,7 @@ class _SyncWriter:
             assert isinstance(call, Call)
             values = (call.arguments[name] for name in _LAYER)
             layer = [written[value] if isinstance(value, fx.Node) else value for value in values]
-            layers.append((*layer, name_of(node)))
+            layers.append((*layer, *self.labels(node)))
         every = graph.call_function(self.function, (layers, token), dict(self.constants))
         origin = ("nn_module_stack", "stack_trace")
         every.meta = {key: members[0].meta[key] for key in origin if key in members[0].meta}
