@@ -14,7 +14,7 @@ from torch import nn
 pytest.importorskip("openvino")
 from bnfx.bench.engines import Contender, ratios
 from bnfx.bench.on_engines.bench_models import MODELS, load
-from bnfx.bench.on_engines.contenders import twin
+from bnfx.bench.on_models.twins import levelled_twin_of
 
 
 def _took(ms: float) -> Contender:
@@ -35,7 +35,7 @@ def test_ratios_are_against_the_better_rival_and_skip_what_failed() -> None:
 def test_a_twin_has_no_batch_norm_and_usual_numbers() -> None:
     with torch.no_grad():
         model, x = load("crepe_tiny", 2)
-        found = twin(model, x)
+        found = levelled_twin_of(model, x)
     assert not any(isinstance(each, nn.BatchNorm2d) for each in found.modules())
     assert any(isinstance(each, nn.BatchNorm2d) for each in model.modules())
     (answer,) = found(x)

@@ -188,6 +188,7 @@ class _Calls(torch.nn.Module):
     def __init__(self, call: Call) -> None:
         super().__init__()
         self.call = call
+        self.meta: dict[str, Any] = {}  # as graphs have it
 
     def forward(self, *args: Any) -> Any:
         return (self.call(*args),)
