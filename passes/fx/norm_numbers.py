@@ -13,6 +13,7 @@ from bnfx.passes.details import NormNumbers
 from bnfx.passes.fx.calls.call import Call
 from bnfx.passes.fx.parameters.sources import Sources
 from bnfx.passes.graph import Affine, Node, Role
+from bnfx.passes.report import Site
 from bnfx.passes.values import Values
 
 
@@ -45,8 +46,8 @@ class NormCall:
 
 def norm_numbers(
     calls: Mapping[Node, NormCall], roles: Mapping[Node, Role], values: Values
-) -> dict[Node, NormNumbers]:
-    """The numbers of each BatchNorm that was read as an affine map.
+) -> dict[Site, NormNumbers]:
+    """The numbers of each BatchNorm that was read as an affine map; call it before the rules run.
 
     Args:
         calls: of these nodes.
@@ -56,7 +57,7 @@ def norm_numbers(
     for node, call in calls.items():
         role = roles[node]
         assert isinstance(role, Affine), "only what is read as a map is noted"
-        found[node] = NormNumbers(
+        found[node.sites[0]] = NormNumbers(
             eps=_numbers(values, call.eps)[0],
             momentum=call.momentum,
             scale=_numbers(values, role.map.scale),

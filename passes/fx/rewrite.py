@@ -10,7 +10,6 @@ from torch import fx
 
 from bnfx.passes import pipeline
 from bnfx.passes.algebra import Source
-from bnfx.passes.details import GraphDetails
 from bnfx.passes.fx import private
 from bnfx.passes.fx.bodies.lower_bodies import lower_nest
 from bnfx.passes.fx.bodies.nest import Nest, lift_nest
@@ -20,11 +19,10 @@ from bnfx.passes.fx.lowering.recipe import Computing, Recipe
 from bnfx.passes.fx.lowering.slots import Slot, WeightsAs
 from bnfx.passes.fx.norm_numbers import norm_numbers
 from bnfx.passes.fx.weight_bytes import weight_bytes
-from bnfx.passes.graph import Node
-from bnfx.passes.lifting.op_lists import OpLists
+from bnfx.passes.lifting.op_lists import run_detailed
 from bnfx.passes.lifting.survey import abandoned, kept
 from bnfx.passes.refusals import Code, Refusal
-from bnfx.passes.report import GraphReport, Site
+from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
 from bnfx.passes.values import Values
@@ -107,7 +105,7 @@ def rewrite(
 
         def run(each: Nest) -> GraphReport:
             if each is nest:
-                return _run(nest.lifted, module, rules, values, detailed)
+                return _run(nest.lifted, rules, values, detailed)
             own = each.lifted.tensors
             numbers = make_values(own, signs, fixed) if apart else values
             return pipeline.run(each.lifted.graph, rules, numbers)
@@ -139,23 +137,13 @@ def rewrite(
 
 
 def _run(
-    lifted: Lifted,
-    module: fx.GraphModule,
-    rules: Sequence[Rule],
-    values: Values | None,
-    detailed: bool,
+    lifted: Lifted, rules: Sequence[Rule], values: Values | None, detailed: bool
 ) -> GraphReport:
     """Apply the rules; the report has details if asked for."""
     if not detailed:
         return pipeline.run(lifted.graph, rules, values)
-    lists = OpLists(lifted.graph)
     norms = {} if values is None else norm_numbers(lifted.norms, lifted.roles, values)
-    sites = {node: node.sites for node in norms}
-    carried: dict[Node, list[Site]] = {}
-    report = pipeline.run(lifted.graph, rules, values, carried)
-    after = lists.after(lifted.graph, carried, values)
-    numbers = {lists.position(sites[node][0]): each for node, each in norms.items()}
-    return replace(report, details=GraphDetails(lists.before, after, numbers))
+    return run_detailed(lifted.graph, rules, values, norms)
 
 
 def rewrite_captured(

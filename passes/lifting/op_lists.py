@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from array_api_compat import array_namespace
 
+from bnfx.passes import pipeline
 from bnfx.passes.algebra import Conv, ConvTranspose, Expression, LinearOperator
 from bnfx.passes.algebra.expressions.extremes import largest_by_channel
-from bnfx.passes.details import Op
+from bnfx.passes.details import GraphDetails, NormNumbers, Op
 from bnfx.passes.graph import Add, Affine, Graph, Linear, Node, Product
-from bnfx.passes.report import Site
+from bnfx.passes.report import GraphReport, Site
 from bnfx.passes.rules.cost import steps
 from bnfx.passes.rules.guards import multiply_add_dtype
+from bnfx.passes.rules.rule import Rule
 from bnfx.passes.values import Values
 
 _BYTES = {"float64": 8, "float16": 2, "bfloat16": 2}
@@ -67,6 +70,24 @@ class OpLists:
             largest=largest,
             mean=mean,
         )
+
+
+def run_detailed(
+    graph: Graph, rules: Sequence[Rule], values: Values | None, norms: Mapping[Site, NormNumbers]
+) -> GraphReport:
+    """:func:`bnfx.passes.pipeline.run`, and a report with the details that pictures show.
+
+    Args:
+        graph: whose nodes have their ops.
+        rules: in order of preference.
+        values: the numbers at hand.
+        norms: of its BatchNorms, from before the rules run.
+    """
+    lists, carried = OpLists(graph), dict[Node, list[Site]]()
+    report = pipeline.run(graph, rules, values, carried)
+    after = lists.after(graph, carried, values)
+    numbers = {lists.position(site): each for site, each in norms.items()}
+    return replace(report, details=GraphDetails(lists.before, after, numbers))
 
 
 def _is_rewritten(node: Node) -> bool:

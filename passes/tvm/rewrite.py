@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bnfx.passes import pipeline
-from bnfx.passes.details import GraphDetails
-from bnfx.passes.graph import Node
-from bnfx.passes.lifting.op_lists import OpLists
+from bnfx.passes.lifting.op_lists import run_detailed
 from bnfx.passes.lifting.survey import abandoned, kept
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, Site
@@ -124,13 +122,8 @@ class FunctionRewriter(ABC):
         if not self._detailed:
             return pipeline.run(lifted.graph, self._rules, values)
         name_ops(lifted)
-        lists = OpLists(lifted.graph)
         norms = {} if values is None else norm_numbers(lifted, values)
-        carried: dict[Node, list[Site]] = {}
-        report = pipeline.run(lifted.graph, self._rules, values, carried)
-        after = lists.after(lifted.graph, carried, values)
-        numbers = {lists.position(site): each for site, each in norms.items()}
-        return replace(report, details=GraphDetails(lists.before, after, numbers))
+        return run_detailed(lifted.graph, self._rules, values, norms)
 
     def _inside(self, flow: Dataflow, prefix: str) -> Mapping[Value, Expr]:
         """What stands for each function or pair of branches inside."""
