@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bnfx.bench.on_models.model_race import all_finite
 from bnfx.demo.measure import DemoRow
 
 HINT = "What became of each BatchNorm, and why: print(bnfx.explain(model, x))"
@@ -46,7 +45,7 @@ def print_json(rows: Sequence[DemoRow], repeats: int) -> None:
             for row in rows
         ],
     }
-    print(json.dumps(_finite(document), indent=2, allow_nan=False))
+    print(json.dumps(all_finite(document), indent=2, allow_nan=False))
 
 
 def summary(rows: Sequence[DemoRow]) -> str:
@@ -95,12 +94,3 @@ def _cells(row: DemoRow) -> list[str]:
         *(f"{ratio:.2f}x" for ratio in (row.over_inductor, row.over_eager)),
         "WRONG" if row.problems else "right",
     ]
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity and no NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

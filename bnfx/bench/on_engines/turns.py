@@ -7,19 +7,12 @@ milliseconds, and for ``check`` the error of its answer.
 
 from __future__ import annotations
 
-import copy
 import sys
-from typing import Any
 
-import torch
-from torch import nn
-from torch.utils import _pytree as pytree
-
-from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns
+from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns, error_of, exact_answer
 from bnfx.bench.on_engines.bench_models import load
 from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN
 from bnfx.bench.on_models.twins import levelled_twin_of
-from bnfx.folding.verify import relative_error
 
 WARM_UPS = 3
 
@@ -31,21 +24,11 @@ def main() -> None:
         model, x = load(name, int(batch))
         if contender.startswith(TWIN):
             model = levelled_twin_of(model, x)
-        expected = _exact(model, x)
+        expected = exact_answer(model, x)
         prepared = CONTENDERS[contender.removeprefix(TWIN)]
-        return Measured(lambda: prepared(model, x), x, lambda answer: _error(answer, expected))
+        return Measured(lambda: prepared(model, x), x, lambda answer: error_of(answer, expected))
 
     answer_turns(prepare, WARM_UPS)
-
-
-def _exact(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The model's answer in float64."""
-    wide = copy.deepcopy(model).double()
-    return tuple(each.float() for each in wide(x.double()))
-
-
-def _error(answer: Any, expected: tuple[torch.Tensor, ...]) -> float:
-    return relative_error(tuple(pytree.tree_leaves(answer)), expected)
 
 
 if __name__ == "__main__":

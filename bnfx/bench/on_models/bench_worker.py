@@ -8,7 +8,6 @@ memory that the process took at most.
 
 from __future__ import annotations
 
-import copy
 import json
 import pkgutil
 import resource
@@ -22,12 +21,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns
+from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns, error_of, exact_answer
 from bnfx.bench.on_engines.contenders import TWIN
 from bnfx.bench.on_models.bench_ways import WAYS, Packed
 from bnfx.bench.on_models.twins import levelled_twin_of
 from bnfx.bench.zoo.random_norms import randomise
-from bnfx.folding.verify import relative_error
 
 _WARM_UPS = 3
 
@@ -105,30 +103,17 @@ def main() -> None:
         model, x = load(job)
         if job.way.startswith(TWIN):
             model = levelled_twin_of(model, x)
-        expected, loaded = _exact(model, x), _memory()
+        expected, loaded = exact_answer(model, x), _memory()
         way = WAYS[job.way.removeprefix(TWIN)]
         return Measured(
             lambda: way(model, x),
             x,
-            lambda answer: _error(answer, expected),
+            lambda answer: error_of(answer, expected),
             finish=lambda: _finish(job),
             more=lambda: {"memory": _memory() - loaded},
         )
 
     answer_turns(prepare, _WARM_UPS)
-
-
-def _exact(model: nn.Module, x: Any) -> tuple[torch.Tensor, ...]:
-    """The model's answer in float64."""
-    wide = copy.deepcopy(model).double()
-    widened = pytree.tree_map(lambda t: t.double() if t.is_floating_point() else t, x)
-    answer = (each.cpu() for each in wide(widened))
-    return tuple(each.float() if each.is_floating_point() else each for each in answer)
-
-
-def _error(answer: Any, expected: tuple[torch.Tensor, ...]) -> float:
-    leaves = pytree.tree_leaves(answer)
-    return relative_error(tuple(each.detach().cpu() for each in leaves), expected)
 
 
 def _finish(job: Job) -> None:

@@ -89,15 +89,15 @@ class Race:
         """The race as JSON; what failed has ``null`` in place of numbers."""
         rows = [{**asdict(row), "wrong": row.is_wrong} for row in self.rows]
         data = {**asdict(self), "rows": rows, "noise": self.noise}
-        return json.dumps(_plain(data), indent=2)
+        return json.dumps(all_finite(data), indent=2)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
+def all_finite(value: Any) -> Any:
+    """``value`` for JSON, which has no NaN and no infinity: ``null`` stands for them."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: all_finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [all_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
