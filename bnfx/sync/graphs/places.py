@@ -11,8 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnfx.sync.graphs.compiled_models import noted_models
 from bnfx.sync.identity import identity_of_path
 
-# The model that each layer was last found in, and its only path there, if it has one.
-_places: WeakKeyDictionary[nn.Module, tuple[weakref.ref[nn.Module], str]] = WeakKeyDictionary()
+# The model that each layer was last found in, and its paths there.
+_places: WeakKeyDictionary[nn.Module, tuple[weakref.ref[nn.Module], list[str]]] = (
+    WeakKeyDictionary()
+)
 
 
 def identity_within(root: nn.Module | None, module: nn.Module) -> int:
@@ -35,19 +37,17 @@ def identity_of(module: nn.Module) -> int:
 
 def _path(root: nn.Module, module: nn.Module) -> str | None:
     """Its path, empty where that is not the only one; ``None`` if it is no part of ``root``."""
-    known, path = _places.get(module, (None, ""))
-    if known is not None and known() is root and path and _at(root, path) is module:
-        return path
-    found = list(root.named_modules(remove_duplicate=False))
-    paths = [path for path, each in found if each is module]
-    if not paths:
-        return None
-    path = paths[0] if len(paths) == 1 else ""
-    _places[module] = weakref.ref(root), path
-    for other, each in found:  # so that the message can name a peer's layer
-        if isinstance(each, _BatchNorm):
-            identity_of_path(other)
-    return path
+    known, paths = _places.get(module, (None, []))
+    if known is None or known() is not root or any(_at(root, p) is not module for p in paths):
+        found = list(root.named_modules(remove_duplicate=False))
+        paths = [path for path, each in found if each is module]
+        if not paths:
+            return None
+        _places[module] = weakref.ref(root), paths
+        for other, each in found:  # so that the message can name a peer's layer
+            if isinstance(each, _BatchNorm):
+                identity_of_path(other)
+    return paths[0] if len(paths) == 1 else ""
 
 
 def _at(root: nn.Module, path: str) -> nn.Module | None:
