@@ -21,7 +21,7 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 10, 10)
     if "torch._dynamo" in sys.modules:
         _skip_the_timing_of_guards()
-        _leave_torch_s_trace_alone()
+        _write_no_structured_trace()
 
 
 def _skip_the_timing_of_guards() -> None:
@@ -34,7 +34,7 @@ def _skip_the_timing_of_guards() -> None:
     guards.profile_guard_manager = lambda *_: 0.0
 
 
-def _leave_torch_s_trace_alone() -> None:
+def _write_no_structured_trace() -> None:
     """PyTorch writes its structured trace, each graph as text, wherever that logger has a handler;
     pytest gives it four.
     """
@@ -42,11 +42,11 @@ def _leave_torch_s_trace_alone() -> None:
 
     add = trace_log.addHandler
 
-    def add_but_pytest_s(handler: logging.Handler) -> None:
+    def add_unless_pytests(handler: logging.Handler) -> None:
         if not any(base.__module__.startswith("_pytest") for base in type(handler).__mro__):
             add(handler)
 
-    trace_log.addHandler = add_but_pytest_s  # type: ignore[method-assign]
+    trace_log.addHandler = add_unless_pytests  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

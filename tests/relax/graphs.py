@@ -17,6 +17,7 @@ from bnfx.passes.relax.compat import TensorType, constant, type_of
 from bnfx.tvm.relax import Runner
 
 # What a BatchNorm leaves behind where it is not folded.
+EPS = 1e-5  # of nn.batch_norm, by default
 AFFINE_OPS = frozenset({"multiply", "add", "subtract", "divide", "negative"})
 Expr = Any
 VERSION = tuple(int(part) for part in tvm.__version__.split(".")[:2])
@@ -92,8 +93,11 @@ class Make:
         options = {"axis": 1, "training": False, **options}
         gamma = self.constant(channels, low=0.5 if positive else -1.5, high=1.5)
         rest = (self.constant(channels), self.constant(channels))
-        var = self.constant(channels, low=0.2, high=2.0)
+        var = self.variance(channels, options.get("epsilon", EPS))
         return self.call("nn.batch_norm", x, gamma, *rest, var, **options)
+
+    def variance(self, channels: int, eps: float) -> Expr:
+        return self.constant(channels, low=0.2, high=2.0)
 
     def module(self, build: Callable[[Make], Any]) -> tvm.IRModule:
         """What ``build`` makes, as a function of its inputs, in one dataflow block."""
