@@ -17,10 +17,16 @@ import bnfx.tvm
 FILES = Path(os.environ.get("BNFX_ONNX_FILES", Path(__file__).parents[2] / ".venv-relay/onnx"))
 
 
+def data_of(name: str) -> dict[str, np.ndarray]:
+    """An input, and torch's answer."""
+    with np.load(FILES / f"{name}.npz") as file:
+        return dict(file)
+
+
 @pytest.mark.parametrize(("name", "norms"), [("mixed", 6), ("resnet18", 20)])
 def test_an_exported_network_folds_and_answers_as_torch_does(name: str, norms: int) -> None:
     assert (FILES / f"{name}.onnx").exists(), f"{FILES} is empty: run `make test-relay`"
-    data = np.load(FILES / f"{name}.npz")
+    data = data_of(name)
     model = onnx.load(str(FILES / f"{name}.onnx"))
     module, params = relay.frontend.from_onnx(model, shape={"x": data["x"].shape})
     assert count(relay.transform.InferType()(module))["nn.batch_norm"] == norms
@@ -31,7 +37,7 @@ def test_an_exported_network_folds_and_answers_as_torch_does(name: str, norms: i
 
 
 def test_reports_speak_of_the_exported_modules() -> None:
-    data = np.load(FILES / "mixed.npz")
+    data = data_of("mixed")
     model = onnx.load(str(FILES / "mixed.onnx"))
     module, params = relay.frontend.from_onnx(model, shape={"x": data["x"].shape})
     reports: list[bnfx.Report] = []
