@@ -10,6 +10,7 @@ from torch import fx, nn
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import without_checks, write_checks
 from bnfx.folding.capturing.capture import capture
+from bnfx.folding.capturing.questions import Questions
 from bnfx.folding.capturing.state_changes import check_no_state
 from bnfx.folding.capturing.symbolic import trace
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
@@ -105,8 +106,9 @@ def _captured(model: nn.Module, inputs: ExampleInputs) -> fx.GraphModule:
     if known is None:
         args, kwargs = inputs.copied()
         try:
-            check_no_state(model, inputs)
-            known = capture(copied(model), args, kwargs, inputs.fixed)
+            with Questions() as questions:
+                check_no_state(model, inputs)
+            known = capture(copied(model), args, kwargs, inputs.fixed, questions.asked())
         except CaptureError as error:
             known = error
         inputs.captures[id(model)] = known
