@@ -82,6 +82,17 @@ def check_scripted(model: nn.Module) -> None:
         )
 
 
+def check_no_scripted(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` if any of ``model`` is TorchScript: a graph is of the whole."""
+    check_scripted(model)
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{path} is TorchScript, whose code no graph can hold; fold the Python model, and "
+                f"script or trace the result. {WAY_OUT}"
+            )
+
+
 def check_own_forward(model: nn.Module) -> None:
     """Raise :class:`CaptureError` unless calling ``model`` runs the forward of its class."""
     kind = type(model).__name__
@@ -104,7 +115,8 @@ def copied(value: Any) -> Any:
         if not tensor.is_leaf:
             memo[id(tensor)] = tensor.detach().clone()
     try:
-        return copy.deepcopy(value, memo)
+        with torch.inference_mode(False), torch.no_grad():  # copies that can be trained later
+            return copy.deepcopy(value, memo)
     except Exception as error:
         raise CaptureError(f"{type(value).__name__} cannot be copied: {error}") from error
 

@@ -14,7 +14,7 @@ from bnfx.folding.capturing.questions import Questions
 from bnfx.folding.capturing.state_changes import check_no_state
 from bnfx.folding.capturing.symbolic import trace
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
-from bnfx.folding.given import ExampleInputs, check_scripted, check_traceable, copied
+from bnfx.folding.given import ExampleInputs, check_no_scripted, check_traceable, copied
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.bind import fill
@@ -36,7 +36,7 @@ def fold_graph(
     Raises:
         CaptureError: if ``model`` cannot be captured or copied.
     """
-    check_scripted(model)
+    check_no_scripted(model)
     check_traceable(model)
     if inputs and not isinstance(model, fx.GraphModule):
         traced = _captured(model, inputs)
@@ -80,7 +80,7 @@ def survey(model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule]) -> Gr
     Raises:
         CaptureError: if ``model`` cannot be captured or copied.
     """
-    check_scripted(model)
+    check_no_scripted(model)
     check_traceable(model)
     try:
         traced = trace(copied(model))
