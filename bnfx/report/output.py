@@ -15,6 +15,7 @@ from bnfx.errors import ReportWarning
 from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.files import whole
+from bnfx.report.trace_artifact import add_to_trace
 
 log = logging.getLogger("bnfx")
 
@@ -27,11 +28,13 @@ _lock = threading.Lock()
 
 
 def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] | None) -> None:
-    """Log the report (``TORCH_LOGS="+bnfx"`` shows it) and hand it to ``where``.
+    """Log the report (``TORCH_LOGS="+bnfx"`` shows it), add it to torch's structured trace
+    (``TORCH_TRACE``), and hand it to ``where``.
 
     If the callable raises, or the path cannot be written to, a
     :class:`~bnfx.errors.ReportWarning` says so.
     """
+    add_to_trace(report)
     try:
         log.debug("%s", report)
         if callable(where):
