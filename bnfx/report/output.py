@@ -15,7 +15,7 @@ from bnfx.errors import ReportWarning
 from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.files import whole
-from bnfx.report.trace_artifact import add_to_trace
+from bnfx.report.trace_artifact import add_to_trace, is_tracing
 
 log = logging.getLogger("bnfx")
 
@@ -25,6 +25,11 @@ _Graphs = OrderedDict[object, tuple[object, list[Report]]]
 # file holds the latest of each. Path -> Dynamo's number of the frame -> (compilation, its reports).
 _files: OrderedDict[Path, _Graphs] = OrderedDict()
 _lock = threading.Lock()
+
+
+def anyone_gets_it(where: object) -> bool:
+    """Whether :func:`deliver` would hand a report to ``where``, to a log or to a trace."""
+    return where is not None or log.isEnabledFor(logging.DEBUG) or is_tracing()
 
 
 def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] | None) -> None:

@@ -17,6 +17,11 @@ log = logging.getLogger("bnfx")
 _WIDTH = 100  # of the text, which tlparse shows as it is
 
 
+def is_tracing() -> bool:
+    """Whether a trace is written."""
+    return bool(logging.getLogger("torch.__trace").handlers)
+
+
 def add_to_trace(report: Report) -> None:
     """Add the report to the trace, if one is written."""
     trace = getattr(sys.modules.get("torch._logging"), "trace_structured", None)
