@@ -27,7 +27,7 @@ from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport, RewriteWarning
 from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
-from bnfx.report.output import deliver
+from bnfx.report.output import anyone_gets_it, deliver
 from bnfx.sync.graphs.compiled_call import register_backend
 from bnfx.sync.graphs.compiled_models import note_compiled_models
 from bnfx.sync.graphs.empty import for_batch
@@ -139,13 +139,18 @@ class _Job:
     def fold(self, inputs: GraphInputs) -> _Plan:
         """Fold its weights ahead of time."""
         rules = parse_rules(self.options.rules)
-        detailed = self.options.wants_details
-        rewritten = rewrite_captured(self.module, inputs, rules, detailed=detailed)
+        rewritten = rewrite_captured(
+            self.module,
+            inputs,
+            rules,
+            detailed=self.options.wants_details,
+            measured=anyone_gets_it(self.options.report),
+        )
         if not rewritten.slots and self.inner.fallback is None:
             return _Plan(rewritten.report)
 
         def refold(inputs: GraphInputs) -> Rewritten:
-            return rewrite_captured(module, inputs, rules, signs=False)
+            return rewrite_captured(module, inputs, rules, signs=False, measured=False)
 
         module = self.module
         has_numbers = rewritten.values is not None or not inputs.parameters
@@ -169,7 +174,8 @@ class _Job:
 
     def trace(self, inputs: GraphInputs, why: str) -> _Plan:
         """Make the fold part of the graph, so that gradients flow."""
-        traced = trace(self.module, inputs, parse_rules(self.options.rules))
+        rules, told = parse_rules(self.options.rules), anyone_gets_it(self.options.report)
+        traced = trace(self.module, inputs, rules, measured=told)
         if traced is None:
             refusal = Refusal(Code.GRADIENTS_NEEDED, "no BatchNorm folds in the graph")
             return self.leave(refusal, inputs.parameters)

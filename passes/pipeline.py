@@ -168,7 +168,7 @@ class _Ledger:
     def report(self, values: Values | None) -> GraphReport:
         """One verdict a site, in the order of the graph."""
         errors: dict[Site, float] = {}
-        for node, sites in self.carries.items() if values is not None else ():
+        for node, sites in self.carries.items() if values is not None and values.measured else ():
             error = _rounding(node, values)
             errors.update((site, error) for site in sites if error is not None)
         verdicts = (self._verdict(site, errors.get(site)) for site in self._sites)

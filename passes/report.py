@@ -51,7 +51,7 @@ class Verdict:
         refusals: why nothing better was done; empty for what was folded.
         error: what storing the folded numbers adds: the largest difference between a stored and an
             exact one (both after all folds), relative to the largest of its channel. ``None`` where
-            nothing is stored, or numbers are not known yet.
+            nothing is stored, numbers are not known yet, or nobody gets the report.
     """
 
     site: Site

@@ -58,7 +58,7 @@ class Values:
             compiled without numbers: what is folded later must be the same graph.
         fixed: whether rules are asked again before the numbers change. If not, nothing is stored in
             float16, which a few steps of an optimizer may overflow.
-        reports: whether :meth:`rounding` will be asked; looking at it costs as much as the rest.
+        measured: whether :meth:`rounding` will be asked; to measure it costs as much as the rest.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Values:
         dtype: str = "float64",
         signs: bool = True,
         fixed: bool = True,
-        reports: bool = True,
+        measured: bool = True,
     ) -> None:
         self._fixed = fixed
         self._evaluators: dict[object, Evaluator] = {}
-        self._reports = reports
+        self.measured = measured
         self._read = read
         self._like = like
         self.dtype = dtype
@@ -178,7 +178,7 @@ class Values:
             if 0 in exact.shape:
                 continue
             stored = self._stored.add(expression, dtypes[0], self._cast(exact, dtypes[0]))
-            if not self._reports and stores_plainly(exact, stored, dtypes):
+            if not self.measured and stores_plainly(exact, stored, dtypes):
                 continue
             sizes = xp.abs(exact)
             largest = [sizes]

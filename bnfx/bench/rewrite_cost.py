@@ -4,7 +4,8 @@ Run as ``python -m bnfx.bench.rewrite_cost``. Each graph is measured inside a ``
 backend, as bnfx meets it. Prints the nodes of the graph, the milliseconds of each stage, and
 microseconds a node, which stay level as graphs grow if the rewrite is linear. Folding weights is
 arithmetic over all of them, in float64, so it is shown a million parameters. Last, the whole as a
-share of the time that Inductor takes to compile the folded graph of the largest model.
+share of what Inductor takes to compile the folded graph of the largest model. All times are those
+of CPUs, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
 
+from bnfx.bench.on_models.first_call import cpu_seconds
 from bnfx.bench.on_models.image import image
 from bnfx.passes import pipeline
 from bnfx.passes.fx import Rewritten
@@ -36,7 +38,7 @@ REPEATS = 7
 
 @dataclass(frozen=True)
 class RewriteCost:
-    """Median milliseconds for one graph.
+    """Median milliseconds of CPU time for one graph.
 
     Args:
         model: its name.
@@ -46,7 +48,8 @@ class RewriteCost:
         rules_bare: the rules, without numbers: matching, guards, algebra on symbols.
         rules: the rules with numbers: the folded weights are computed, to refuse what overflows.
         lower: the neutral graph becomes an fx graph.
-        whole: ``rewrite`` and ``evaluate``, as the backend calls them; measured on its own.
+        whole: ``rewrite`` and ``evaluate``, as the backend calls them for nobody's report; measured
+            on its own.
         inductor: what Inductor takes to compile the folded graph, or ``None`` if not measured.
     """
 
@@ -88,25 +91,25 @@ def _measure(
 
     def whole() -> Rewritten:
         inputs = GraphInputs.of(graph, example_inputs)
-        rewritten = rewrite_captured(graph, inputs)
+        rewritten = rewrite_captured(graph, inputs, measured=False)
         rewritten.evaluate()
         return rewritten
 
     def stages() -> tuple[float, float, float]:
-        start = time.perf_counter()
+        start = time.process_time()
         lifted = lift(graph, inputs.parameters, inputs.scalars, inputs.others)
-        lifting = time.perf_counter()
-        pipeline.run(lifted.graph, values=make_values(lifted.tensors))
-        running = time.perf_counter()
+        lifting = time.process_time()
+        pipeline.run(lifted.graph, values=make_values(lifted.tensors, measured=False))
+        running = time.process_time()
         lower(graph, lifted, "placeholders")
-        end = time.perf_counter()
+        end = time.process_time()
         return lifting - start, running - lifting, end - running
 
     def bare() -> float:
         lifted = lift(graph, inputs.parameters, inputs.scalars, inputs.others)
-        start = time.perf_counter()
+        start = time.process_time()
         pipeline.run(lifted.graph)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     whole()  # warms up caches and allocators
     wholes = [_seconds(whole) for _ in range(REPEATS)]
@@ -134,20 +137,20 @@ def _inductor_ms(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> float:
     took: list[float] = []
 
     def inner(folded: fx.GraphModule, inputs: Sequence[Any]) -> Any:
-        start = time.perf_counter()
+        start = cpu_seconds()
         compiled: Any = compile_fx(folded, list(inputs))
-        took.append((time.perf_counter() - start) * 1e3)
+        took.append((cpu_seconds() - start) * 1e3)
         return compiled
 
-    with config.patch(fx_graph_cache=False, force_disable_caches=True):
+    with config.patch(fx_graph_cache=False, force_disable_caches=True, compile_threads=1):
         bnfx(graph, example_inputs, options={"inner": inner})
     return took[-1]
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _median_ms(seconds: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ from bnfx.errors import ReportWarning
 from bnfx.passes.user_warnings import warn
 from bnfx.report import Report
 from bnfx.report.files import whole
+from bnfx.report.trace_artifact import add_to_trace, is_tracing
 
 log = logging.getLogger("bnfx")
 
@@ -26,12 +27,19 @@ _files: OrderedDict[Path, _Graphs] = OrderedDict()
 _lock = threading.Lock()
 
 
+def anyone_gets_it(where: object) -> bool:
+    """Whether :func:`deliver` would hand a report to ``where``, to a log or to a trace."""
+    return where is not None or log.isEnabledFor(logging.DEBUG) or is_tracing()
+
+
 def deliver(report: Report, where: Callable[..., Any] | str | os.PathLike[str] | None) -> None:
-    """Log the report (``TORCH_LOGS="+bnfx"`` shows it) and hand it to ``where``.
+    """Log the report (``TORCH_LOGS="+bnfx"`` shows it), add it to torch's structured trace
+    (``TORCH_TRACE``), and hand it to ``where``.
 
     If the callable raises, or the path cannot be written to, a
     :class:`~bnfx.errors.ReportWarning` says so.
     """
+    add_to_trace(report)
     try:
         log.debug("%s", report)
         if callable(where):

@@ -21,9 +21,12 @@ from bnfx.passes.rules.rule import Rule
 _TOO_DEAR = frozenset({"merge-serial-linear", "merge-parallel-linear"})
 
 
-def trace(module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule]) -> Rewritten | None:
+def trace(
+    module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule], measured: bool = True
+) -> Rewritten | None:
     """``module`` with the fold in it; ``None`` if no BatchNorm folds."""
-    rewritten = rewrite_traced(module, inputs, [r for r in rules if r.name not in _TOO_DEAR])
+    cheap = [rule for rule in rules if rule.name not in _TOO_DEAR]
+    rewritten = rewrite_traced(module, inputs, cheap, measured)
     outcomes = (Outcome.FOLDED, Outcome.MERGED, Outcome.LOWERED)
     worth = any(rewritten.report.count(outcome) for outcome in outcomes)
     return rewritten if rewritten.slots and worth else None

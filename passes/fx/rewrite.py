@@ -81,6 +81,7 @@ def rewrite(
     fixed: bool = True,
     detailed: bool = False,
     bodies: bool = True,
+    measured: bool = True,
 ) -> Rewritten:
     """Fold what can be folded in ``module``, which is left untouched.
 
@@ -96,18 +97,20 @@ def rewrite(
         signs, fixed: see :class:`~bnfx.passes.values.Values`.
         detailed: whether the report has the details that pictures of the graph show.
         bodies: whether the graphs that nodes run (branches, loop bodies) are folded, too.
+        measured: whether the report says what rounding each fold adds; that costs as much as the
+            rest.
     """
     try:
         apart = form == "traced"
         nest = lift_nest(module, parameters, scalars or {}, others or {}, apart, bodies)
         tensors = nest.tensors()
-        values = make_values(nest.lifted.tensors if apart else tensors, signs, fixed)
+        values = make_values(nest.lifted.tensors if apart else tensors, signs, fixed, measured)
 
         def run(each: Nest) -> GraphReport:
             if each is nest:
                 return _run(nest.lifted, rules, values, detailed)
             own = each.lifted.tensors
-            numbers = make_values(own, signs, fixed) if apart else values
+            numbers = make_values(own, signs, fixed, measured) if apart else values
             return pipeline.run(each.lifted.graph, rules, numbers)
 
         with torch.inference_mode(False), torch.no_grad():
@@ -152,6 +155,7 @@ def rewrite_captured(
     rules: Sequence[Rule] = RULES,
     signs: bool = True,
     detailed: bool = False,
+    measured: bool = True,
 ) -> Rewritten:
     """:func:`rewrite` for what Dynamo captured; the slots are placeholders."""
     return rewrite(
@@ -163,10 +167,13 @@ def rewrite_captured(
         rules=rules,
         signs=signs,
         detailed=detailed,
+        measured=measured,
     )
 
 
-def rewrite_traced(module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule]) -> Rewritten:
+def rewrite_traced(
+    module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule], measured: bool = True
+) -> Rewritten:
     """:func:`rewrite` for what Dynamo captured; the graph computes its slots at each call."""
     return rewrite(
         module,
@@ -177,6 +184,7 @@ def rewrite_traced(module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[
         rules=rules,
         signs=False,
         fixed=False,
+        measured=measured,
     )
 
 
@@ -189,7 +197,10 @@ def survey_shapeless(module: fx.GraphModule, rules: Sequence[Rule]) -> GraphRepo
 
 
 def make_values(
-    tensors: Mapping[str, torch.Tensor], signs: bool = True, fixed: bool = True
+    tensors: Mapping[str, torch.Tensor],
+    signs: bool = True,
+    fixed: bool = True,
+    measured: bool = True,
 ) -> Values | None:
     """An evaluator over ``tensors``, or ``None`` where they hold no numbers."""
     if not tensors or any(isinstance(t, private.FakeTensor) or t.is_meta for t in tensors.values()):
@@ -197,7 +208,12 @@ def make_values(
     like = next(iter(tensors.values())).detach()
     dtype = computing_dtype(tensors)
     return Values(
-        lambda source: tensors[source.name].detach(), like, dtype, signs=signs, fixed=fixed
+        lambda source: tensors[source.name].detach(),
+        like,
+        dtype,
+        signs=signs,
+        fixed=fixed,
+        measured=measured,
     )
 
 

@@ -110,7 +110,7 @@ class Recipe:
             return tensors.get(node.name) if given is None else read(given)
 
         like = next(iter(tensors.values()), torch.zeros(()))
-        return Values(read, like, self.dtype, reports=False)
+        return Values(read, like, self.dtype, measured=False)
 
 
 def _nothing(node: fx.Node) -> torch.Tensor | None:
