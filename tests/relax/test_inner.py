@@ -393,6 +393,7 @@ PROGRAMS: dict[str, tuple[Any, ...]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", PROGRAMS)
 @torch.no_grad()
 def test_what_tvm_gets_wrong_is_right(name: str) -> None:
