@@ -104,6 +104,24 @@ def autocast(blocks: Any, x: torch.Tensor) -> torch.Tensor:
         return region(blocks[0], x)
 
 
+def scanned(blocks: Any, x: torch.Tensor) -> torch.Tensor:
+    """The block runs on what is carried."""
+    steps = torch.arange(3, dtype=x.dtype)
+    carried, sums = scan(lambda y, by: (blocks[0](y) * by.cos(), y.sum()), x, steps)
+    return carried + sums.sum()
+
+
+def scanned_slices(blocks: Any, x: torch.Tensor) -> torch.Tensor:
+    """Blocks run on the slices, one of them backwards along the batch."""
+    start = torch.zeros(1, 4, 6, 5, dtype=x.dtype)
+
+    def step(y: torch.Tensor, part: torch.Tensor) -> Any:
+        return y + blocks[0](part[None]), blocks[1](part[None] + y)
+
+    carried, stacked = scan(step, start, x, reverse=True)
+    return carried + stacked.sum(0)
+
+
 # What each is, and how many of its BatchNorms fold.
 NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "regions": (lambda: net(in_turn, Block(), Block(), Block()), 3),
@@ -131,6 +149,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "branch in a region": (lambda: net(branch_in_region, Block(), Block()), 2),
     "loop": (lambda: net(loop, Block()), 1),
     "map": (lambda: net(lambda b, x: torch_map(b[0], x[None].repeat(3, 1, 1, 1, 1)), Block()), 1),
+    "scan": (lambda: net(scanned, Block()), 1),
+    "scan along slices": (lambda: net(scanned_slices, Block(), Block()), 2),
     "no autocast": (lambda: net(autocast, Block()), 1),
 }
 
@@ -364,9 +384,16 @@ def test_fold_gives_a_graph() -> None:
             assert relative(folded(X), model(X)) < 1e-14
 
 
-def test_a_program_keeps_its_bodies() -> None:
-    model = NETS["branches"][0]()
-    program = torch.export.export(model, (X,))
-    assert bnfx.explain(program).count("kept") == 2
+@pytest.mark.parametrize("name", ["branches", "loop", "map", "scan", "regions", "checkpoint"])
+def test_a_program_keeps_its_bodies(name: str) -> None:
+    """Or has none: ``torch.export`` traces through what is there to compile or to save memory."""
+    model = NETS[name][0]()
+    with torch.no_grad():
+        program = torch.export.export(model, (X,))
+    verdicts = [verdict for verdict in bnfx.explain(program).verdicts if _is_norm(verdict)]
+    assert len(verdicts) == NETS[name][1]
+    for verdict in verdicts:
+        if verdict.outcome is not bnfx.Outcome.FOLDED:
+            assert [refusal.code for refusal in verdict.refusals] == [bnfx.Code.NESTED_GRAPH]
     with torch.no_grad():
         assert relative(bnfx.fold(program).module()(X), model(X)) < 1e-14
