@@ -1,0 +1,173 @@
+"""Dynamo's guards without those that hold as long as nothing is assigned in the model.
+
+A guard looks at a value at the end of a path from a local variable or a global one. If the path
+begins at the model, and each step is an attribute of a module or an item of a dict, then the value
+stays the same as long as nothing is assigned on the way; if the value cannot change by itself
+either, so does the answer of the guard. Such guards are left out, and what they passed is watched.
+All others stay, and everything that leads to them.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import CellType, FunctionType, MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from bnfx.direct.frame import NotDirectError
+from bnfx.direct.watched import Watched, is_one, vars_of
+
+# Guards that look at nothing but the value itself.
+_PLAIN = frozenset(
+    {
+        *("TYPE_MATCH", "ID_MATCH", "EQUALS_MATCH", "TRUE_MATCH", "FALSE_MATCH", "NONE_MATCH"),
+        *("NOT_NONE", "LENGTH_CHECK", "DICT_LENGTH", "DICT_CONTAINS", "DICT_VERSION"),
+        *("TENSOR_MATCH", "DIMENSION_DYNAMIC_MARKING_GUARD", "NO_HASATTR"),
+    }
+)
+# Those that ask whether it is of one type, or one very object.
+_WHICH = frozenset({"TYPE_MATCH", "ID_MATCH", "NOT_NONE"})
+
+_UNKNOWN = object()
+
+
+def without_model(
+    root: Any, model: nn.Module, scope: dict[str, Any], watched: Watched
+) -> Callable[[dict[str, Any]], bool]:
+    """The guards that are left.
+
+    Args:
+        root: of Dynamo's guards of one compiled graph, which hold.
+        model: whose assignments are watched.
+        scope: the local variables of a call.
+        watched: is given what is to be watched.
+
+    Raises:
+        NotDirectError: if this torch has guards that cannot be taken apart.
+    """
+    walk = _Walk(model, watched)
+    try:
+        for accessor, child in _children(root):
+            name = _key(accessor, "FrameLocalsGuardAccessor")
+            walk.outside(child, scope.get(name, _UNKNOWN) if isinstance(name, str) else _UNKNOWN)
+        kept = {root.get_source(), *walk.kept}
+        cloned = root.clone_manager(lambda node: node.get_source() in kept)
+    except (AttributeError, TypeError) as error:
+        raise NotDirectError(f"the guards of this torch cannot be taken apart: {error}") from None
+    check: Callable[[dict[str, Any]], bool] = cloned.check
+    if not check(scope):
+        raise NotDirectError("the guards that are left do not hold by themselves")
+    return check
+
+
+class _Walk:
+    """Goes through a tree of guards. Attributes: ``kept``, the sources of nodes that stay."""
+
+    def __init__(self, model: nn.Module, watched: Watched) -> None:
+        self.kept = set[str]()
+        self._model = model
+        self._watched = watched
+
+    def outside(self, node: Any, value: Any) -> None:
+        """A node on a path that does not come from the model (yet)."""
+        if value is self._model:
+            self.visit(node, value)
+        else:
+            self._keep_all(node)
+        self.kept.add(node.get_source())
+
+    def visit(self, node: Any, value: Any) -> bool:
+        """Whether a node at the end of a path from the model stays."""
+        stays = not self._settled(node, value)
+        for accessor, child in _children(node):
+            then = _step(accessor, value)
+            if then is _UNKNOWN:
+                self._keep_all(child)
+                stays = True
+            else:
+                stays |= self.visit(child, then)
+        if stays:
+            self.kept.add(node.get_source())
+        return stays
+
+    def _settled(self, node: Any, value: Any) -> bool:
+        """Whether its guards hold as long as nothing is assigned in what is watched."""
+        found = {type(guard).__name__ for guard in node.get_leaf_guards()}
+        watched = self._watched.add(value)
+        return not found or found <= (_PLAIN if watched else _WHICH if is_one(value) else set())
+
+    def _keep_all(self, node: Any) -> None:
+        self.kept.add(node.get_source())
+        for _, child in _children(node):
+            self._keep_all(child)
+
+
+def _children(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Accessors and the nodes that they lead to; of the items of a dict, ``(at, is a key)``."""
+    yield from zip(node.get_accessors(), node.get_child_managers(), strict=True)
+    if hasattr(node, "get_key_value_managers"):
+        for at, pair in node.get_key_value_managers().items():
+            for is_value, child in enumerate(pair):
+                if child is not None:
+                    yield (at, is_value), child
+
+
+def _step(accessor: Any, value: Any) -> Any:
+    """Where an accessor leads from a value that is watched; :data:`_UNKNOWN` for all others."""
+    if isinstance(accessor, tuple):
+        at, is_value = accessor
+        items = list(value.items()) if type(value) is dict else []
+        return items[at][is_value] if at < len(items) else _UNKNOWN
+    kind = type(accessor).__name__
+    step = _STEPS.get(kind)
+    if step is None or not isinstance(value, step[0]):
+        return _UNKNOWN
+    try:
+        return step[1](value, accessor)
+    except (LookupError, TypeError):
+        return _UNKNOWN
+
+
+# Accessor -> the values that it is known to leave as they are while they are watched, and where it
+# leads. The closure of a function cannot be assigned to; the mro and dict of a class change only
+# with its version.
+_STEPS: Mapping[str, tuple[type | tuple[type, ...], Callable[[Any, Any], Any]]] = {
+    "GetGenericDictGuardAccessor": (nn.Module, lambda value, _: vars_of(value)),
+    "DictGetItemGuardAccessor": (
+        (dict, MappingProxyType),
+        lambda value, accessor: value[_key(accessor, "DictGetItemGuardAccessor")],
+    ),
+    "TupleGetItemGuardAccessor": (
+        tuple,
+        lambda value, accessor: value[_key(accessor, "TupleGetItemGuardAccessor")],
+    ),
+    "TypeGuardAccessor": (nn.Module, lambda value, _: type(value)),
+    "TypeMROGuardAccessor": (type, lambda value, _: value.__mro__),
+    "TypeDictGuardAccessor": (type, lambda value, _: value.__dict__),
+    "CodeGuardAccessor": (FunctionType, lambda value, _: value.__code__),
+    "ClosureGuardAccessor": (FunctionType, lambda value, _: value.__closure__),
+    "GetAttrGuardAccessor": (CellType, lambda value, accessor: _content(value, accessor)),
+}
+
+
+def _content(cell: CellType, accessor: Any) -> Any:
+    known = accessor.repr() == "GetAttrGuardAccessor(cell_contents)"
+    return cell.cell_contents if known else _UNKNOWN
+
+
+def _key(accessor: Any, kind: str) -> Any:
+    """The key of an accessor of this kind; accessors say theirs in words alone."""
+    return _read(accessor.repr(), kind)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(words: str, kind: str) -> Any:
+    found = re.fullmatch(rf"{kind}\((?:key=)?(.*?)(?:, framelocals_idx=\d+)?\)", words, re.DOTALL)
+    try:
+        return ast.literal_eval(found[1]) if found else _UNKNOWN
+    except (ValueError, SyntaxError):
+        return _UNKNOWN
