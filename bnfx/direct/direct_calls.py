@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.direct.frame import Frame, NotDirectError
+from bnfx.direct.frame import Frame
 from bnfx.direct.shortcut import Scope, Shortcut, may_go_past_dynamo
+from bnfx.direct.watched import NotDirectError
 
 log = logging.getLogger("bnfx")
 

@@ -10,9 +10,7 @@ from typing import Any
 
 from torch import nn
 
-
-class NotDirectError(Exception):
-    """Why calls of a compiled model go through torch.compile."""
+from bnfx.direct.watched import NotDirectError, Watched
 
 
 @dataclass(frozen=True)
@@ -20,6 +18,7 @@ class Frame:
     """One call's frame, but for the arguments.
 
     Args:
+        function: whose frame it is: as long as its code, defaults and closure are as they were.
         code: of the function, as it was written.
         module_globals: of that function.
         fixed: what locals and free variables hold, whatever the arguments are: the model is one.
@@ -29,6 +28,7 @@ class Frame:
         keywords: the name of ``**kwargs``, if there is one.
     """
 
+    function: FunctionType
     code: CodeType
     module_globals: dict[str, Any]
     fixed: Mapping[str, Any]
@@ -55,6 +55,14 @@ class Frame:
                 raise NotDirectError("its forward is no method of its own")
             return _of_function(entered.__func__, (model,))
         return _of_function(entered, ())
+
+    def watch(self, watched: Watched) -> None:
+        """Watch what the frame was read from."""
+        watched.add(self.function)
+        if self.function.__kwdefaults__ is not None:
+            watched.add(self.function.__kwdefaults__)
+        for cell in self.function.__closure__ or ():
+            watched.add(cell)
 
     def scope(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """The variables for these arguments; ``None`` where they do not fit."""
@@ -99,4 +107,4 @@ def _of_function(function: Any, bound: tuple[Any, ...]) -> Frame:
     fixed = dict(zip(code.co_freevars, cells, strict=True))
     fixed |= dict(zip(positional, bound, strict=False))
     names = positional[len(bound) :]
-    return Frame(code, function.__globals__, fixed, names, defaults, rest, keywords)
+    return Frame(function, code, function.__globals__, fixed, names, defaults, rest, keywords)

@@ -18,8 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.direct.frame import NotDirectError
-from bnfx.direct.watched import Watched, is_one, vars_of
+from bnfx.direct.watched import NotDirectError, Watched, is_one, vars_of
 
 # Guards that look at nothing but the value itself.
 _PLAIN = frozenset(

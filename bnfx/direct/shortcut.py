@@ -13,10 +13,10 @@ from torch._dynamo import eval_frame
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn.modules.module import _has_any_global_hook
 
-from bnfx.direct.frame import Frame, NotDirectError
+from bnfx.direct.frame import Frame
 from bnfx.direct.guard_tree import without_model
 from bnfx.direct.straight_code import Constant, Given, Output, Own, Straight, read_code
-from bnfx.direct.watched import Watched
+from bnfx.direct.watched import NotDirectError, Watched
 
 Scope = dict[str, Any]
 
@@ -60,6 +60,7 @@ class Shortcut:
         watched = Watched()
         for each in (model, compiled):
             _watch_call(each, watched)
+        frame.watch(watched)
         fits = without_model(entry.guard_manager.root, model, scope, watched)
         straight = read_code(entry.code, frame.module_globals, frame.fixed, model, watched)
         if not fits(scope):  # what they ask may differ from one call to the next

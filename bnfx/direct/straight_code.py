@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfx.direct.frame import NotDirectError
-from bnfx.direct.watched import Watched, own_attribute
+from bnfx.direct.watched import NotDirectError, Watched, own_attribute
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfx.direct.frame import NotDirectError
 from bnfx.native import loader
 
 _UNCHANGING: frozenset[type] = frozenset(
@@ -26,6 +25,10 @@ _UNCHANGING: frozenset[type] = frozenset(
     }
 )
 _TUPLES = frozenset({tuple, torch.Size, frozenset})
+
+
+class NotDirectError(Exception):
+    """Why calls of a compiled model go through torch.compile."""
 
 
 class Watched:

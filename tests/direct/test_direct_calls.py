@@ -330,3 +330,30 @@ def test_memory_of_what_was_replaced_is_let_go(call: Any, model: Small) -> None:
     check(call, model, image())
     gc.collect()
     assert gone() is None
+
+
+def test_what_forward_is_given_besides_its_arguments(direct: list[int]) -> None:
+    """Variables around it, and its defaults: they are locals of its frame, which nobody guards."""
+    factor = 2.0
+
+    class Scaled(Small):
+        def forward(self, x: torch.Tensor, y: float = 1.0, *, factor_: float = 1.0) -> Any:
+            return self.norm(self.conv(x)) * factor * y * factor_
+
+    model = Scaled()
+    forward: Any = Scaled.forward
+    with torch.no_grad():
+        call = compiled(model)
+        for _ in range(2):
+            check(call, model, image())
+            before = len(direct)
+            call(image())
+            assert len(direct) == before + 1, call._bnfx_calls.why_not
+            factor += 1
+            check(call, model, image())
+            forward.__defaults__ = (3.0 + factor,)
+            check(call, model, image())
+            forward.__kwdefaults__ = {"factor_": 5.0 + factor}
+            check(call, model, image())
+            forward.__kwdefaults__["factor_"] = -factor
+            check(call, model, image())
