@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from bnfx.errors import BnfxError, InnerWarning, OptionError, SyncError
+from bnfx.folding.first_answer import may_serve
 from bnfx.folding.verify import disagreement
 from bnfx.inner.base import EngineRefusal, Inner
 from bnfx.inner.resolve import resolve
@@ -205,9 +206,20 @@ class _Job:
         if problem is not None:
             warn(problem, RewriteWarning)
             return self.leave(Refusal(Code.INTERNAL_ERROR, problem), inputs.parameters)
+        if form != "traced" and not self._is_right(compiled):
+            why = "the inner compiler's answer is not the model's; PyTorch runs the graph"
+            refused = self.leave(Refusal(Code.INTERNAL_ERROR, why), inputs.parameters)
+            return replace(refused, compiled=self.module.forward)
         notes = (*rewritten.report.notes, *self.inner.notes)
         report = replace(rewritten.report, weights=form, weights_reason=why, notes=notes)
         return _Plan(report, compiled)
+
+    def _is_right(self, compiled: Callable[..., Any]) -> bool:
+        """Whether what was compiled may serve, by its first answer."""
+        if self.inner.fallback is not None:  # engines are held to PyTorch's answers anyway
+            return True
+        inner, choice = self.options.inner, self.options.first_answer
+        return may_serve(self.module, compiled, self.example_inputs, inner, choice)
 
     def finish(self, plan: _Plan) -> Callable[..., Any]:
         """Compile the original if need be, and deliver the report."""

@@ -14,7 +14,7 @@ BnfxError
 
 UserWarning
 ├── FoldWarning                      less was folded than could be, and how to get the rest
-├── InnerWarning                     the inner compiler cannot take a part of the graph
+├── InnerWarning                     the inner compiler cannot take a part of the graph, or errs
 ├── RewriteWarning                   a rewrite failed and the original graph is used
 ├── ReportWarning                    a report could not be delivered
 └── SyncWarning                      a BatchNorm in training may keep to itself, or wait in vain
@@ -76,7 +76,9 @@ class SyncWarning(UserWarning):
 
 
 class InnerWarning(UserWarning):
-    """The inner compiler cannot take a part of the graph, which PyTorch runs; it is named."""
+    """The inner compiler cannot take a part of the graph, which PyTorch runs; it is named. Or it
+    answers otherwise than PyTorch.
+    """
 
 
 class ReportWarning(UserWarning):

@@ -38,6 +38,9 @@ class Options:
         verify: compare with the unfolded graph at compile time, and use that one if the answers
             differ; ``True`` allows what rounding explains (:func:`bnfx.folding.verify.allowed`),
             a float sets the bound on the relative error.
+        first_answer: what to do if the compiled graph answers its first inputs otherwise than the
+            captured graph does in PyTorch, by more than dtypes explain: ``"warn"``; ``"forbid"``:
+            warn, and have PyTorch run the captured graph; ``"off"``: do not look.
         report: where the :class:`bnfx.Report` goes: a callable, or an ``.html``,
             ``.json`` or ``.txt`` path.
         check: how a call looks for writes that leave no mark on parameters on a GPU.
@@ -59,6 +62,7 @@ class Options:
     process_group: Any = None
     rules: str | Sequence[str] = "all"
     verify: bool | float = False
+    first_answer: str = "warn"
     report: Callable[..., Any] | str | os.PathLike[str] | None = None
     check: str = "content"
     cudnn_fusion: str = "off"
@@ -70,6 +74,7 @@ class Options:
         if not isinstance(self.inner_options, Mapping):
             raise OptionError(f"inner_options must be a dict, not {self.inner_options!r}")
         _one_of("weights", self.weights, ("auto", "live", "frozen", "traced"))
+        _one_of("first_answer", self.first_answer, ("warn", "forbid", "off"))
         _one_of("sync", self.sync, ("auto", "off", "require"))
         _one_of("check", self.check, ("content", "deferred", "marks"))
         _one_of("cudnn_fusion", self.cudnn_fusion, ("off", "trial", "always"))

@@ -27,7 +27,7 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 import bnfx
-from bnfx.bench.naive import NaiveSyncBatchNorm, bare_collectives
+from bnfx.bench.on_models.sync_naive import NaiveSyncBatchNorm, bare_collectives
 from bnfx.bench.sync_others import others
 
 CHANNELS, DEPTH, SIDE, BATCH, STEPS = 32, 6, 32, 4, 40

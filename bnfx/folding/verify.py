@@ -81,7 +81,7 @@ def check_answers(
     if error > bound and isinstance(verify, bool):
         # What rounding does to this model, at its worst: nobody can tell that from a fold.
         bound = max(bound, 8 * relative_error(answer(_nudged(model), inputs), expected))
-        with _Coarsest() as inside:  # type: ignore[no-untyped-call]
+        with Coarsest() as inside:  # type: ignore[no-untyped-call]
             answer(copied(model), inputs)
         bound = max(bound, 8 * inside.unit)
         if relative_error(answer(copied(model), inputs), expected) > 0:
@@ -94,7 +94,7 @@ def check_answers(
     )
 
 
-class _Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The rounding unit of the least precise floating-point value that is computed within it."""
 
     unit = 0.0
@@ -148,9 +148,13 @@ def disagreement(
 
 
 def _copied(value: Any) -> Any:
-    if isinstance(value, torch.SymInt):
-        return value.node.hint
+    value = hinted(value)
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def hinted(value: Any) -> Any:
+    """A number in place of a symbolic one."""
+    return value.node.hint if isinstance(value, torch.SymInt) else value
 
 
 def relative_error(actual: Any, expected: Any) -> float:

@@ -1,0 +1,120 @@
+"""Whether a compiled graph's first answer is the model's, up to what its dtypes explain.
+
+Some compilers compute in less than the model's dtype without a word (OpenVINO in bfloat16, where
+the processor can: an error of 7.5e-3 where float32 gives 3.6e-7). The answer to the example inputs
+tells.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from bnfx.errors import InnerWarning
+from bnfx.folding.verify import Coarsest, allowed, hinted, relative_error
+from bnfx.passes.fx.memory.aliasing import mutated_leaves
+from bnfx.passes.user_warnings import warn
+from bnfx.torch_private import FakeTensor, tracing
+
+log = logging.getLogger("bnfx")
+
+# An error so many times as large as PyTorch's own, against float64, is another order of the same
+# sums.
+MOST_WORSE = 16.0
+# The relative error that float64 explains; float32 errs by more.
+WIDE = 1e-9
+
+_THEN = {
+    "warn": 'options={"first_answer": "forbid"} has PyTorch run such graphs',
+    "forbid": "PyTorch runs the graph",
+}
+
+
+def may_serve(
+    module: fx.GraphModule,
+    compiled: Callable[..., Any],
+    example_inputs: Sequence[Any],
+    inner: object,
+    choice: str,
+) -> bool:
+    """Whether ``compiled`` may serve, by its first answer; warns of one that rounding does not
+    explain.
+
+    Args:
+        module, compiled, example_inputs: see :func:`unexplained`.
+        inner: what compiled it: a name, or a callable.
+        choice: the option ``first_answer``.
+    """
+    found = None if choice == "off" else unexplained(module, compiled, example_inputs)
+    if found is None:
+        return True
+    name = inner if isinstance(inner, str) else "the inner compiler"
+    message = f"bnfx: {name} answers otherwise than PyTorch: {found}; {_THEN[choice]}"
+    warn(message, InnerWarning)
+    return choice == "warn"
+
+
+def unexplained(
+    module: fx.GraphModule, compiled: Callable[..., Any], example_inputs: Sequence[Any]
+) -> str | None:
+    """How the answer of ``compiled`` differs from that of ``module``; ``None`` if rounding explains
+    it, or it cannot be told: there are no numbers yet, the graph writes to what it is given, or it
+    draws random numbers.
+
+    The bound is 1e-9 for a graph that computes in float64 alone; else that of ``verify=True``
+    (:func:`bnfx.folding.verify.allowed`), for the least precise dtype that the graph itself
+    computes in. Where an answer is beyond that, the same in float64 decides: a model may amplify
+    rounding, which PyTorch's answer then shows, too.
+
+    Args:
+        module: the captured graph, unfolded.
+        compiled: takes the same inputs.
+    """
+    if any(isinstance(value, FakeTensor) for value in example_inputs):
+        return None
+    if mutated_leaves(module.graph, module):
+        return None
+    args = list(
+        map(hinted, example_inputs)
+    )  # not copied: folded weights are those of these tensors
+    with torch.no_grad(), tracing(None), torch.random.fork_rng():
+        drawn = torch.get_rng_state()
+        with Coarsest() as inside:  # type: ignore[no-untyped-call]
+            expected = module(*args)
+        if not torch.equal(drawn, torch.get_rng_state()):
+            return None
+        actual = compiled(*args)
+        error = relative_error(actual, expected)
+        wide = 0 < inside.unit <= torch.finfo(torch.float64).eps
+        bound = WIDE if wide else max(allowed(True, expected), 8 * inside.unit)
+        if error <= bound or _no_worse(module, args, actual, expected):
+            return None
+    return f"its relative error is {error:.1e}, where rounding explains {bound:.1e}"
+
+
+def _no_worse(module: fx.GraphModule, args: Sequence[Any], actual: Any, expected: Any) -> bool:
+    """Whether an answer is as near to the exact one as PyTorch's is."""
+    try:
+        exact = copy.deepcopy(module).double()(*map(_widened, args))
+    except Exception:  # an op that takes the model's dtype alone
+        log.debug("bnfx: there is no exact answer to compare with", exc_info=True)
+        return False
+    exact = pytree.tree_map(_like, exact, expected)
+    theirs = relative_error(expected, exact)
+    return relative_error(actual, exact) <= MOST_WORSE * theirs
+
+
+def _widened(value: Any) -> Any:
+    floats = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.double() if floats else value
+
+
+def _like(exact: Any, expected: Any) -> Any:
+    """In the dtype of the answer, as errors of its size are asked for."""
+    return exact.to(expected.dtype) if isinstance(exact, torch.Tensor) else exact

@@ -1,0 +1,204 @@
+"""A compiler that takes precision away is told of, and can be forbidden."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from support import randomise, relative
+from torch import fx, nn
+
+import bnfx
+from bnfx.errors import InnerWarning
+
+X = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    return randomise(nn.Sequential(*layers), 0).eval()
+
+
+class Coarse:
+    """Computes in bfloat16, as OpenVINO does where the processor can. Counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            self.calls += 1
+            with torch.autocast("cpu", torch.bfloat16):
+                return tuple(each.to(args[0].dtype) for each in module(*args))
+
+        return run
+
+
+def compiled(model: nn.Module, inner: Any, **options: Any) -> tuple[Callable[..., Any], list[Any]]:
+    reports: list[bnfx.Report] = []
+    options = {"inner": inner, "report": reports.append, **options}
+    return torch.compile(model, backend="bnfx", options=options), reports
+
+
+@pytest.mark.parametrize("weights", ["auto", "live", "frozen"])
+def test_a_coarse_answer_is_warned_of(weights: str) -> None:
+    model, inner = net(), Coarse()
+    function, reports = compiled(model, inner, weights=weights)
+    words = "answers otherwise than PyTorch: its relative error is .*e-03, .* explains 1.0e-03; opt"
+    with torch.no_grad():
+        with pytest.warns(InnerWarning, match=words) as told:
+            function(X)
+        assert len(told) == 1
+        assert told[0].filename == __file__
+        assert inner.calls == 2, "once for the look, once for the call"
+        function(X)
+        assert inner.calls == 3
+    assert reports[0].count("folded") == 1
+
+
+def test_a_coarse_answer_can_be_forbidden() -> None:
+    model, inner = net(), Coarse()
+    function, reports = compiled(model, inner, first_answer="forbid")
+    with torch.no_grad():
+        with pytest.warns(InnerWarning, match="explains 1.0e-03; PyTorch runs the graph"):
+            assert torch.equal(function(X), model(X))
+        model[1].running_mean.add_(1)
+        assert torch.equal(function(X), model(X))
+        assert inner.calls == 1
+    (verdict,) = (v for v in reports[0].verdicts if v.site.kind == "batch_norm")
+    assert verdict.outcome is bnfx.Outcome.KEPT
+    assert "not the model's" in verdict.refusals[-1].reason
+
+
+def test_nobody_looks_if_it_is_off() -> None:
+    model, inner = net(), Coarse()
+    function, _ = compiled(model, inner, first_answer="off")
+    with torch.no_grad():
+        assert relative(function(X), model(X)) > 1e-3
+    assert inner.calls == 1
+
+
+def test_a_wrong_value_is_an_error() -> None:
+    function, _ = compiled(net(), "eager", first_answer="raise")
+    with (
+        torch.no_grad(),
+        pytest.raises(bnfx.OptionError, match="first_answer='raise' is not valid"),
+    ):
+        function(X)
+
+
+class Chaotic(nn.Module):
+    """Amplifies rounding a million times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.layers(x) * 1e6).sin()
+
+
+class Counting(nn.Module):
+    """Writes to a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = net()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.layers(x) * self.calls
+
+
+class Noisy(nn.Module):
+    """Draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) + torch.rand_like(x[:, :1, :5, :5])
+
+
+class Overwriting(nn.Module):
+    """Writes to its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x.mul_(2))
+
+
+class Infinite(nn.Module):
+    """What overflows is infinite in both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x).exp() * 1e38
+
+
+@pytest.mark.parametrize("kind", [Chaotic, Counting, Noisy, Overwriting, Infinite])
+def test_no_false_alarm(kind: type[nn.Module]) -> None:
+    model, twin = kind().eval(), kind().eval()
+    function, reports = compiled(model, "eager")
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        for _ in range(2):  # the look leaves nothing behind
+            torch.set_rng_state(state)
+            got = function(X.clone())
+            torch.set_rng_state(state)
+            want = twin(X.clone())
+            if kind is not Chaotic:
+                assert torch.allclose(got, want, rtol=1e-4, atol=1e-5, equal_nan=True)
+    assert reports[0].count("folded") == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_no_false_alarm_in_other_dtypes(dtype: torch.dtype) -> None:
+    model = net().to(dtype)
+    function, reports = compiled(model, "eager")
+    with torch.no_grad():
+        function(X.to(dtype))
+    assert reports[0].count("folded") == 1
+
+
+def test_no_false_alarm_under_autocast_and_with_open_sizes() -> None:
+    model = net()
+    function = torch.compile(model, backend="bnfx", dynamic=True, options={"inner": "eager"})
+    with torch.no_grad():
+        for size in (9, 7, 12):
+            x = torch.randn(2, 3, size, size)
+            assert relative(function(x), model(x)) < 1e-5
+        torch._dynamo.reset()
+        with torch.autocast("cpu", torch.bfloat16):
+            function(X)
+
+
+def test_float32_for_a_model_in_float64_is_told_of() -> None:
+    def narrow(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        return lambda *args: tuple(each.double() for each in module(*(a.float() for a in args)))
+
+    model = net().double()
+    function, _ = compiled(model, narrow)
+    with torch.no_grad(), pytest.warns(InnerWarning, match="e-07, where rounding explains 1.0e-09"):
+        function(X.double())
+
+
+def test_nothing_is_looked_at_where_gradients_are_needed() -> None:
+    inner = Coarse()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        function, _ = compiled(net(), inner)
+        function(X)
+    assert inner.calls == 1
