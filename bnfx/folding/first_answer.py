@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import InnerWarning
@@ -29,6 +30,9 @@ log = logging.getLogger("bnfx")
 MOST_WORSE = 16.0
 # The relative error that float64 explains; float32 errs by more.
 WIDE = 1e-9
+
+# Operators that do nothing but compute; another may log, count, or wait for other processes.
+_COMPUTES = frozenset({"aten", "prims", "torchvision"})
 
 _THEN = {
     "warn": 'options={"first_answer": "forbid"} has PyTorch run such graphs',
@@ -64,8 +68,8 @@ def unexplained(
     module: fx.GraphModule, compiled: Callable[..., Any], example_inputs: Sequence[Any]
 ) -> str | None:
     """How the answer of ``compiled`` differs from that of ``module``; ``None`` if rounding explains
-    it, or it cannot be told: there are no numbers yet, the graph writes to what it is given, or it
-    draws random numbers.
+    it, or it cannot be told: there are no numbers yet, the graph writes to what it is given, draws
+    random numbers or may have other effects, or one of the runs fails.
 
     The bound is 1e-9 for a graph that computes in float64 alone; else that of ``verify=True``
     (:func:`bnfx.folding.verify.allowed`), for the least precise dtype that the graph itself
@@ -78,16 +82,40 @@ def unexplained(
     """
     if any(isinstance(value, FakeTensor) for value in example_inputs):
         return None
-    if mutated_leaves(module.graph, module):
+    if mutated_leaves(module.graph, module) or not all(map(_computes, _calls(module))):
         return None
-    args = list(
-        map(hinted, example_inputs)
-    )  # not copied: folded weights are those of these tensors
-    with torch.no_grad(), tracing(None), torch.random.fork_rng():
-        drawn = torch.get_rng_state()
+    try:
+        return _compared(module, compiled, example_inputs)
+    except Exception:  # out of memory, say: if the call itself fails, it is to say so
+        log.debug("bnfx: the first answer cannot be compared", exc_info=True)
+        return None
+
+
+def _calls(module: fx.GraphModule) -> Iterator[Any]:
+    """The functions that a graph calls, and graphs in it."""
+    for part in module.modules():
+        if isinstance(part, fx.GraphModule):
+            yield from (n.target for n in part.graph.nodes if n.op == "call_function")
+
+
+def _computes(function: Any) -> bool:
+    """Whether a function only computes. A collective that one rank alone runs would never end."""
+    if isinstance(function, OpOverload | OpOverloadPacket):
+        packet: Any = getattr(function, "overloadpacket", function)
+        return str(packet._qualified_op_name).partition("::")[0] in _COMPUTES
+    return not str(getattr(function, "__module__", "")).startswith("torch.distributed")
+
+
+def _compared(
+    module: fx.GraphModule, compiled: Callable[..., Any], example_inputs: Sequence[Any]
+) -> str | None:
+    # Not copied: folded weights are those of these tensors.
+    args = list(map(hinted, example_inputs))
+    devices = {a.device for a in args if isinstance(a, torch.Tensor) and a.is_cuda}
+    with torch.no_grad(), tracing(None), torch.random.fork_rng(list(devices)):
         with Coarsest() as inside:  # type: ignore[no-untyped-call]
             expected = module(*args)
-        if not torch.equal(drawn, torch.get_rng_state()):
+        if inside.draws:
             return None
         actual = compiled(*args)
         error = relative_error(actual, expected)

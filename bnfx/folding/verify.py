@@ -95,14 +95,18 @@ def check_answers(
 
 
 class Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The rounding unit of the least precise floating-point value that is computed within it."""
+    """The rounding unit of the least precise floating-point value that is computed within it, and
+    whether random numbers are drawn.
+    """
 
     unit = 0.0
+    draws = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.draws |= torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
         for leaf in pytree.tree_leaves(result):
             if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
                 self.unit = max(self.unit, torch.finfo(leaf.dtype).eps)

@@ -195,6 +195,50 @@ def test_float32_for_a_model_in_float64_is_told_of() -> None:
         function(X.double())
 
 
+def test_operators_that_may_have_effects_run_once() -> None:
+    ran: list[int] = []
+
+    @torch.library.custom_op("bnfx_tests::counted", mutates_args=())
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        ran.append(1)
+        return x.clone()
+
+    counted.register_fake(torch.empty_like)
+
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return counted(self.layers(x))
+
+    function, reports = compiled(Counted().eval(), "eager")
+    with torch.no_grad():
+        function(X)
+    assert len(ran) == 1
+    assert reports[0].count("folded") == 1
+
+
+def test_a_look_that_fails_is_none() -> None:
+    def failing(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        answers: list[Callable[..., Any]] = [module.forward]
+
+        def run(*args: Any) -> Any:
+            if answers:
+                answers.clear()
+                raise torch.OutOfMemoryError("no memory for a second answer")
+            return module(*args)
+
+        return run
+
+    model = net()
+    function, _ = compiled(model, failing)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert relative(function(X), model(X)) < 1e-5
+
+
 def test_nothing_is_looked_at_where_gradients_are_needed() -> None:
     inner = Coarse()
     with warnings.catch_warnings():
