@@ -239,6 +239,41 @@ def test_a_look_that_fails_is_none() -> None:
         assert relative(function(X), model(X)) < 1e-5
 
 
+def test_a_write_meanwhile_is_no_error_of_the_compiler() -> None:
+    """Another thread's, between PyTorch's answer and the compiled one's."""
+    model = net()
+
+    class Writing(Coarse):
+        def __call__(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+            run = super().__call__(module, inputs)
+
+            def call(*args: Any) -> Any:
+                if self.calls == 0:
+                    model[1].bias.add_(1)
+                return run(*args)
+
+            return call
+
+    function, _ = compiled(model, Writing())
+    with torch.no_grad():
+        function(X)
+
+
+def test_a_graph_that_fails_says_so_by_itself() -> None:
+    """The look is no call of the user's: what fails in it is not raised."""
+
+    def failing(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            raise ZeroDivisionError("a kernel's own")
+
+        return run
+
+    function, reports = compiled(net(), failing)
+    with torch.no_grad(), pytest.raises(ZeroDivisionError, match="a kernel's own"):
+        function(X)
+    assert len(reports) == 1
+
+
 def test_nothing_is_looked_at_where_gradients_are_needed() -> None:
     inner = Coarse()
     with warnings.catch_warnings():
