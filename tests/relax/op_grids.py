@@ -148,6 +148,11 @@ def _bounded() -> dict[str, list[Case]]:
             for slope in (0.01, 0.3, -0.5)
             for case in _each(lambda x, slope=slope: F.leaky_relu(x, slope))
         ],
+        "elu.default": [
+            case
+            for given in ((), (-1.0,), (0.0,), (1.67326, 1.0507), (0.7, 1.0, 1 / 0.7))
+            for case in _each(lambda x, given=given: aten.elu(x, *given))
+        ],
         "hardtanh.default": [*_each(F.relu6), *_each(lambda x: F.hardtanh(x, -0.3, 0.9))],
         "clamp.default": [
             case for given in clamps for case in _each(lambda x, given=given: x.clamp(**given))
