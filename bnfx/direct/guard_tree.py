@@ -32,12 +32,13 @@ _PLAIN = frozenset(
 # Those that ask whether it is of one type, or one very object.
 _WHICH = frozenset({"TYPE_MATCH", "ID_MATCH", "NOT_NONE"})
 
+# It asks whether a tensor is none of the others that it was asked of.
+_DISTINCT = "NO_TENSOR_ALIASING"
+
 _UNKNOWN = object()
 
 
-def without_model(
-    root: Any, model: nn.Module, scope: dict[str, Any], watched: Watched
-) -> Callable[[dict[str, Any]], bool]:
+def without_model(root: Any, model: nn.Module, scope: dict[str, Any], watched: Watched) -> Check:
     """The guards that are left.
 
     Args:
@@ -49,36 +50,95 @@ def without_model(
     Raises:
         NotDirectError: if this torch has guards that cannot be taken apart.
     """
-    walk = _Walk(model, watched)
     try:
-        for accessor, child in _children(root):
-            name = _key(accessor, "FrameLocalsGuardAccessor")
-            walk.outside(child, scope.get(name, _UNKNOWN) if isinstance(name, str) else _UNKNOWN)
+        given, distinct = list[_Given](), True
+        roots = [(_key(each, "FrameLocalsGuardAccessor"), node) for each, node in _children(root)]
+        values = {name: scope.get(name, _UNKNOWN) for name, _ in roots if isinstance(name, str)}
+        for name, node in roots:
+            if values.get(name) is not model:
+                found = _distinct_tensors(name, node, values.get(name))
+                given, distinct = [*given, *(found or ())], distinct and found is not None
+        walk = _Walk(watched, distinct)
+        for name, node in roots:
+            if values.get(name) is model:
+                walk.visit(node, model)
+            else:
+                walk.keep_all(node)
+            walk.kept.add(node.get_source())
         kept = {root.get_source(), *walk.kept}
         cloned = root.clone_manager(lambda node: node.get_source() in kept)
     except (AttributeError, TypeError) as error:
         raise NotDirectError(f"the guards of this torch cannot be taken apart: {error}") from None
-    check: Callable[[dict[str, Any]], bool] = cloned.check
+    check = _both(cloned.check, given, frozenset(walk.own_distinct))
     if not check(scope):
         raise NotDirectError("the guards that are left do not hold by themselves")
     return check
 
 
+Check = Callable[[dict[str, Any]], bool]
+_Given = tuple[str, int | None]  # a local variable, or an item of one
+
+
+def _both(guards: Check, given: list[_Given], ids: frozenset[int]) -> Check:
+    """Guards, and that what is given in a call is no tensor of the model with these ids."""
+    if not given or not ids:
+        return guards
+
+    def check(scope: dict[str, Any]) -> bool:
+        if not guards(scope):
+            return False
+        for name, at in given:
+            value = scope[name]
+            if id(value if at is None else value[at]) in ids:
+                return False
+        return True
+
+    return check
+
+
+def _distinct_tensors(name: Any, node: Any, value: Any) -> list[_Given] | None:
+    """Which tensors below a variable must be different ones; ``None``: not only such as are known.
+
+    Args:
+        name: of a local variable that is not the model, or anything else.
+    """
+    if not isinstance(name, str):
+        return None if _asks_whether_distinct(node, True) else []
+    found: list[_Given] = [(name, None)] if _asks_whether_distinct(node) else []
+    for accessor, child in _children(node):
+        at = _key(accessor, "TupleGetItemGuardAccessor") if type(value) is tuple else _UNKNOWN
+        if isinstance(at, int) and _asks_whether_distinct(child):
+            found.append((name, at))
+        elif _asks_whether_distinct(child, True):
+            return None
+    return found
+
+
+def _asks_whether_distinct(node: Any, deep: bool = False) -> bool:
+    if any(type(guard).__name__ == _DISTINCT for guard in node.get_leaf_guards()):
+        return True
+    return deep and any(_asks_whether_distinct(child, True) for _, child in _children(node))
+
+
 class _Walk:
-    """Goes through a tree of guards. Attributes: ``kept``, the sources of nodes that stay."""
+    """Goes through a tree of guards.
 
-    def __init__(self, model: nn.Module, watched: Watched) -> None:
+    Some tensors must be different ones. Those of the model remain so as long as nothing is
+    assigned; but one that is given in a call might be one of them.
+
+    Args:
+        distinct: whether those of the model need no guard, as all others are known.
+
+    Attributes:
+        kept: the sources of nodes that stay.
+        own_distinct: the ids of such tensors of the model.
+    """
+
+    def __init__(self, watched: Watched, distinct: bool) -> None:
         self.kept = set[str]()
-        self._model = model
+        self.own_distinct = set[int]()
+        self._plain = _PLAIN | {_DISTINCT} if distinct else _PLAIN
         self._watched = watched
-
-    def outside(self, node: Any, value: Any) -> None:
-        """A node on a path that does not come from the model (yet)."""
-        if value is self._model:
-            self.visit(node, value)
-        else:
-            self._keep_all(node)
-        self.kept.add(node.get_source())
 
     def visit(self, node: Any, value: Any) -> bool:
         """Whether a node at the end of a path from the model stays."""
@@ -86,7 +146,7 @@ class _Walk:
         for accessor, child in _children(node):
             then = _step(accessor, value)
             if then is _UNKNOWN:
-                self._keep_all(child)
+                self.keep_all(child)
                 stays = True
             else:
                 stays |= self.visit(child, then)
@@ -98,12 +158,16 @@ class _Walk:
         """Whether its guards hold as long as nothing is assigned in what is watched."""
         found = {type(guard).__name__ for guard in node.get_leaf_guards()}
         watched = self._watched.add(value)
-        return not found or found <= (_PLAIN if watched else _WHICH if is_one(value) else set())
+        if _DISTINCT in found:
+            self.own_distinct.add(id(value))
+        return not found or found <= (
+            self._plain if watched else _WHICH if is_one(value) else set()
+        )
 
-    def _keep_all(self, node: Any) -> None:
+    def keep_all(self, node: Any) -> None:
         self.kept.add(node.get_source())
         for _, child in _children(node):
-            self._keep_all(child)
+            self.keep_all(child)
 
 
 def _children(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -150,18 +214,24 @@ _STEPS: Mapping[str, tuple[type | tuple[type, ...], Callable[[Any, Any], Any]]] 
     "TypeDictGuardAccessor": (type, lambda value, _: value.__dict__),
     "CodeGuardAccessor": (FunctionType, lambda value, _: value.__code__),
     "ClosureGuardAccessor": (FunctionType, lambda value, _: value.__closure__),
-    "GetAttrGuardAccessor": (CellType, lambda value, accessor: _content(value, accessor)),
+    "FuncDefaultsGuardAccessor": (FunctionType, lambda value, _: value.__defaults__),
+    "FuncKwDefaultsGuardAccessor": (FunctionType, lambda value, _: value.__kwdefaults__),
+    "GetAttrGuardAccessor": (
+        (CellType, FunctionType),
+        lambda value, accessor: _known_attribute(value, accessor.repr()),
+    ),
 }
+_ATTRIBUTES = ("cell_contents", "__code__", "__defaults__", "__kwdefaults__", "__closure__")
 
 
-def _content(cell: CellType, accessor: Any) -> Any:
-    known = accessor.repr() == "GetAttrGuardAccessor(cell_contents)"
-    return cell.cell_contents if known else _UNKNOWN
+def _known_attribute(value: Any, words: str) -> Any:
+    names = [name for name in _ATTRIBUTES if words == f"GetAttrGuardAccessor({name})"]
+    return getattr(value, names[0]) if names else _UNKNOWN
 
 
 def _key(accessor: Any, kind: str) -> Any:
     """The key of an accessor of this kind; accessors say theirs in words alone."""
-    return _read(accessor.repr(), kind)
+    return _UNKNOWN if isinstance(accessor, tuple) else _read(accessor.repr(), kind)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -69,7 +69,8 @@ class Shortcut:
             watched.holds(),
             fits,
             weakref.ref(entry.code),
-            straight.call,
+            # No frame is evaluated by Dynamo meanwhile: :func:`may_go_past_dynamo`.
+            getattr(straight.call, "_torchdynamo_orig_callable", straight.call),
             arguments,
             filled,
             _builder(straight.returned),
@@ -146,6 +147,7 @@ def may_go_past_dynamo() -> bool:
         and not _is_tracing_symbols()
         and getattr(_tracing, "tracing_context", None) is None
         and not _has_hooks()
+        and _callback() is None
     )
 
 
@@ -157,4 +159,6 @@ _modes = torch._C._len_torch_dispatch_stack
 _is_tracing = torch._C._is_tracing
 _is_tracing_symbols = is_fx_symbolic_tracing
 _tracing = torch._guards._TLS
+# Within what torch.compile left outside of its graphs, it is to see what is called.
+_callback: Callable[[], object] = torch._C._dynamo.eval_frame.get_eval_frame_callback
 _has_hooks: Callable[[], bool] = _has_any_global_hook

@@ -1,8 +1,7 @@
 // Whether anything was assigned in a model since Dynamo's guards held: bnfx/direct/watched.py.
 //
-// Objects by type and by the dict of their attributes, types by their version, dicts by their items, functions by their code,
-// cells by their content, tensors by what TENSOR_MATCH compares. The
-// interpreter lock is held throughout. Everything that is compared with is kept alive, so that no address comes back.
+// Objects by type and by the dict of their attributes, types by their version, dicts by their items, functions by their
+// code and defaults, cells by their content, tensors by what TENSOR_MATCH compares. The interpreter lock is held throughout. Everything that is compared with is kept alive, so that no address comes back.
 
 #include <Python.h>
 
@@ -58,7 +57,9 @@ struct Watch {
   std::vector<Type>* types;
   std::vector<Dict>* dicts;
   std::vector<Metadata>* tensors;
-  std::vector<Pointer>* functions;
+  std::vector<Pointer>* codes;
+  std::vector<Pointer>* defaults;
+  std::vector<Pointer>* named_defaults;
   std::vector<Pointer>* cells;
 };
 
@@ -206,7 +207,8 @@ PyObject* holds(PyObject* object, PyObject*) {
   try {
     return PyBool_FromLong(
         types_hold(*self->types) && objects_hold(*self->objects) && dicts_hold(*self->dicts) &&
-        pointers_hold(*self->functions, PyFunction_GetCode) && pointers_hold(*self->cells, content_of) &&
+        pointers_hold(*self->codes, PyFunction_GetCode) && pointers_hold(*self->defaults, PyFunction_GetDefaults) &&
+        pointers_hold(*self->named_defaults, PyFunction_GetKwDefaults) && pointers_hold(*self->cells, content_of) &&
         tensors_hold(*self->tensors));
   } catch (const std::exception&) {
     Py_RETURN_FALSE;  // "changed" is always right
@@ -323,7 +325,7 @@ int visit(PyObject* object, visitproc visit, void* arg) {
     Py_VISIT(each.object);
     Py_VISIT(each.type);
   }
-  for (const auto* pointers : {self->functions, self->cells}) {
+  for (const auto* pointers : {self->codes, self->defaults, self->named_defaults, self->cells}) {
     for (const Pointer& each : *pointers) {
       Py_VISIT(each.object);
       Py_VISIT(each.target);
@@ -345,7 +347,8 @@ int clear(PyObject* object) {
   const auto types = taken(self->types);
   const auto dicts = taken(self->dicts);
   const auto tensors = taken(self->tensors);
-  const std::vector<Pointer> pointers[] = {taken(self->functions), taken(self->cells)};
+  const std::vector<Pointer> pointers[] = {
+      taken(self->codes), taken(self->defaults), taken(self->named_defaults), taken(self->cells)};
   // What remains says that nothing holds.
   self->types->push_back({nullptr, 0});
   for (const Object& each : objects) {
@@ -383,7 +386,9 @@ void drop(PyObject* object) {
   delete self->types;
   delete self->dicts;
   delete self->tensors;
-  delete self->functions;
+  delete self->codes;
+  delete self->defaults;
+  delete self->named_defaults;
   delete self->cells;
   Py_TYPE(object)->tp_free(object);
 }
@@ -408,11 +413,15 @@ PyObject* make(PyTypeObject* type, PyObject* args, PyObject*) {
   self->types = new std::vector<Type>();
   self->dicts = new std::vector<Dict>();
   self->tensors = new std::vector<Metadata>();
-  self->functions = new std::vector<Pointer>();
+  self->codes = new std::vector<Pointer>();
+  self->defaults = new std::vector<Pointer>();
+  self->named_defaults = new std::vector<Pointer>();
   self->cells = new std::vector<Pointer>();
   PyObject_GC_Track(self);
   if (!take_objects(given[0], self) || !take_types(given[1], self) || !take_dicts(given[2], self) ||
-      !take_tensors(given[3], self) || !take_pointers(given[4], &PyFunction_Type, PyFunction_GetCode, self->functions) ||
+      !take_tensors(given[3], self) || !take_pointers(given[4], &PyFunction_Type, PyFunction_GetCode, self->codes) ||
+      !take_pointers(given[4], &PyFunction_Type, PyFunction_GetDefaults, self->defaults) ||
+      !take_pointers(given[4], &PyFunction_Type, PyFunction_GetKwDefaults, self->named_defaults) ||
       !take_pointers(given[5], &PyCell_Type, content_of, self->cells)) {
     Py_DECREF(self);
     return nullptr;
