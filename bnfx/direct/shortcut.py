@@ -15,7 +15,8 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from bnfx.direct.frame import Frame
 from bnfx.direct.guard_tree import without_model
-from bnfx.direct.straight_code import Constant, Given, Output, Own, Straight, read_code
+from bnfx.direct.straight_code import Straight, read_code
+from bnfx.direct.symbols import Constant, Given, Output, Own, Size
 from bnfx.direct.watched import NotDirectError, Watched
 
 Scope = dict[str, Any]
@@ -108,15 +109,15 @@ def _watch_call(module: nn.Module, watched: Watched) -> None:
 def _arguments(straight: Straight) -> tuple[list[Any], list[tuple[int, Callable[[Scope], Any]]]]:
     arguments, filled = list[Any](), list[tuple[int, Callable[[Scope], Any]]]()
     for at, symbol in enumerate(straight.arguments):
-        if isinstance(symbol, Given):
+        if isinstance(symbol, Given | Size):
             filled.append((at, _finder(symbol)))
         arguments.append(symbol.value if isinstance(symbol, Own | Constant) else None)
     return arguments, filled
 
 
-def _finder(symbol: Given) -> Callable[[Scope], Any]:
-    name = symbol.name
-    if symbol.names is None and not symbol.steps:
+def _finder(symbol: Given | Size) -> Callable[[Scope], Any]:
+    if isinstance(symbol, Given) and symbol.names is None and not symbol.steps:
+        name = symbol.name
         return lambda scope: scope[name]
     return symbol.of
 
@@ -126,7 +127,7 @@ def _builder(symbol: Any) -> Callable[[Any, Scope], Any]:
     if isinstance(symbol, Output):
         at = symbol.at
         return (lambda out, _: out) if at is None else (lambda out, _: out[at])
-    if isinstance(symbol, Given):
+    if isinstance(symbol, Given | Size):
         find = _finder(symbol)
         return lambda _, scope: find(scope)
     if isinstance(symbol, Own | Constant):

@@ -17,51 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnfx.direct.symbols import Constant, Given, Output, Own, Size
 from bnfx.direct.watched import NotDirectError, Watched, own_attribute
-
-
-@dataclass(frozen=True)
-class Given:
-    """A variable that is looked up at each call, and attributes and items from there.
-
-    Args:
-        name: of the variable.
-        steps: ``(is an item, name or key)``.
-        names: where a global variable stands; ``None`` for one of the call's own.
-    """
-
-    name: str
-    steps: tuple[tuple[bool, Any], ...] = ()
-    names: Mapping[str, Any] | None = field(default=None, compare=False)
-
-    def of(self, scope: Mapping[str, Any]) -> Any:
-        value = (scope if self.names is None else self.names)[self.name]
-        for is_item, key in self.steps:
-            value = value[key] if is_item else getattr(value, key)
-        return value
-
-    def then(self, is_item: bool, key: Any) -> Given:
-        return Given(self.name, (*self.steps, (is_item, key)), self.names)
-
-
-@dataclass(frozen=True)
-class Own:
-    """What a path from the model leads to, and stays as long as nothing is assigned."""
-
-    value: Any
-    path: Given
-
-
-@dataclass(frozen=True)
-class Output:
-    """One of the outputs of the graph; ``None``: all of them, as it gave them."""
-
-    at: int | None
-
-
-@dataclass(frozen=True)
-class Constant:
-    value: Any
 
 
 class _Mark:
@@ -77,7 +34,7 @@ class Straight:
 
     Args:
         call: the compiled graph.
-        arguments: each :class:`Given`, :class:`Own` or :class:`Constant`.
+        arguments: each a :class:`Given`, :class:`Own`, :class:`Constant` or :class:`Size`.
         returned: a symbol, or a list, tuple or dict of some.
     """
 
@@ -202,14 +159,18 @@ class _Reader:
         function = given.of({})
         if any(function is each for each in _markers()):
             self.stack.append(_NOTHING)
+        elif any(function is each for each in _readers()):
+            if not all(isinstance(each, Given | Own | Constant) for each in arguments):
+                raise NotDirectError("it reads the size of what is not known")
+            self.stack.append(Size(function, tuple(arguments)))
         elif self.call is None and given.name.startswith("__compiled_fn") and not given.steps:
             for each in arguments:
-                if not isinstance(each, Given | Own | Constant):
+                if not isinstance(each, Given | Own | Constant | Size):
                     raise NotDirectError("its graph takes what is not known")
             self.call = function, arguments
             self.stack.append(Output(None))
         else:
-            raise NotDirectError("it calls more than its graph")
+            raise NotDirectError(f"it calls {given.shown} beside its graph")
 
 
 _IGNORED = frozenset({"RESUME", "CACHE", "NOP", "PRECALL", "COPY_FREE_VARS", "EXTENDED_ARG"})
@@ -217,9 +178,16 @@ _IGNORED = frozenset({"RESUME", "CACHE", "NOP", "PRECALL", "COPY_FREE_VARS", "EX
 
 def _markers() -> list[Any]:
     """What Dynamo calls around the loading of inputs, for the profiler alone."""
-    utils = torch._dynamo.utils
     names = ("record_pregraph_bytecode_enter", "record_pregraph_bytecode_exit")
-    return [getattr(utils, name, None) for name in names]
+    found = [getattr(torch._dynamo.utils, name, None) for name in names]
+    return [each for each in found if each is not None]
+
+
+def _readers() -> list[Any]:
+    """What Dynamo calls for sizes and numbers that are open. They read, and do nothing else."""
+    names = ("call_size", "call_stride", "call_storage_offset")
+    found = [getattr(torch._dynamo.utils, name, None) for name in names]
+    return [each for each in (*found, getattr(torch, "_as_tensor_fullprec", None)) if each]
 
 
 def _key(symbol: Any) -> Any:
@@ -236,7 +204,7 @@ def _checked(symbol: Any) -> Any:
     elif isinstance(symbol, dict):
         for each in symbol.values():
             _checked(each)
-    elif not isinstance(symbol, Given | Own | Output | Constant):
+    elif not isinstance(symbol, Given | Own | Output | Constant | Size):
         raise NotDirectError("it returns what is not known")
     return symbol
 

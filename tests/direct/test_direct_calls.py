@@ -357,3 +357,23 @@ def test_what_forward_is_given_besides_its_arguments(direct: list[int]) -> None:
             check(call, model, image())
             forward.__kwdefaults__["factor_"] = -factor
             check(call, model, image())
+
+
+def test_open_sizes(direct: list[int]) -> None:
+    class Branching(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            found = self.norm(self.conv(x)).flatten(2) * x.shape[0] + x.shape[3]
+            return found if x.shape[0] > 4 else found.sum(-1)
+
+    model = Branching()
+    with torch.no_grad():
+        call = bnfx.compile(model, dynamic=True, options={"inner": "eager"})
+        for size in (2, 3, 4, 5, 6, 3, 7):
+            check(call, model, image(size, 2, 6, size + 4))
+        before = len(direct)
+        for size in (3, 6, 4, 9):
+            for _ in range(2):
+                torch.testing.assert_close(
+                    *(f(x) for x in [image(size, 2, 7, 9)] for f in (call, model))
+                )
+    assert len(direct) == before + 8, call._bnfx_calls.why_not
