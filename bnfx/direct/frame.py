@@ -10,7 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.direct.watched import NotDirectError, Watched
+from bnfx.direct.watched import NotDirectError, Watched, vars_of
+
+# What lies between a call and forward, as torch wrote it.
+_TORCHS = {
+    name: getattr(nn.Module, name) for name in ("__call__", "_wrapped_call_impl", "_call_impl")
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,9 @@ class Frame:
         if isinstance(entered, MethodType):
             if entered.__self__ is not model or entered.__func__ is not nn.Module.__call__:
                 raise NotDirectError("the model has a __call__ of its own")
+            for name, function in _TORCHS.items():
+                if getattr(type(model), name) is not function or name in vars_of(model):
+                    raise NotDirectError(f"the model has a {name} of its own")
             entered = model.forward
             if not isinstance(entered, MethodType) or entered.__self__ is not model:
                 raise NotDirectError("its forward is no method of its own")

@@ -13,7 +13,7 @@ import ast
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from types import CellType, FunctionType, MappingProxyType
+from types import CellType, FunctionType
 from typing import Any
 
 from torch import nn
@@ -119,6 +119,10 @@ def _asks_whether_distinct(node: Any, deep: bool = False) -> bool:
     return deep and any(_asks_whether_distinct(child, True) for _, child in _children(node))
 
 
+class _OfClass(dict[str, Any]):
+    """The attributes of a class."""
+
+
 class _Walk:
     """Goes through a tree of guards.
 
@@ -201,8 +205,12 @@ def _step(accessor: Any, value: Any) -> Any:
 _STEPS: Mapping[str, tuple[type | tuple[type, ...], Callable[[Any, Any], Any]]] = {
     "GetGenericDictGuardAccessor": (nn.Module, lambda value, _: vars_of(value)),
     "DictGetItemGuardAccessor": (
-        (dict, MappingProxyType),
-        lambda value, accessor: value[_key(accessor, "DictGetItemGuardAccessor")],
+        dict,
+        lambda value, accessor: (
+            value[_key(accessor, "DictGetItemGuardAccessor")]
+            if type(value) in (dict, _OfClass)
+            else _UNKNOWN  # those of other classes are not watched
+        ),
     ),
     "TupleGetItemGuardAccessor": (
         tuple,
@@ -210,7 +218,7 @@ _STEPS: Mapping[str, tuple[type | tuple[type, ...], Callable[[Any, Any], Any]]] 
     ),
     "TypeGuardAccessor": (nn.Module, lambda value, _: type(value)),
     "TypeMROGuardAccessor": (type, lambda value, _: value.__mro__),
-    "TypeDictGuardAccessor": (type, lambda value, _: value.__dict__),
+    "TypeDictGuardAccessor": (type, lambda value, _: _OfClass(value.__dict__)),
     "CodeGuardAccessor": (FunctionType, lambda value, _: value.__code__),
     "ClosureGuardAccessor": (FunctionType, lambda value, _: value.__closure__),
     "FuncDefaultsGuardAccessor": (FunctionType, lambda value, _: value.__defaults__),

@@ -196,14 +196,15 @@ def _key(symbol: Any) -> Any:
     return symbol.value
 
 
-def _checked(symbol: Any) -> Any:
+def _checked(symbol: Any, seen: dict[int, Any] | None = None) -> Any:
     """A returned symbol, if everything in it is known."""
-    if isinstance(symbol, list | tuple):
-        for each in symbol:
-            _checked(each)
-    elif isinstance(symbol, dict):
-        for each in symbol.values():
-            _checked(each)
+    seen = {} if seen is None else seen
+    if isinstance(symbol, list | tuple | dict):
+        if id(symbol) in seen:
+            raise NotDirectError("a list, tuple or dict stands twice in what it returns")
+        seen[id(symbol)] = symbol
+        for each in symbol.values() if isinstance(symbol, dict) else symbol:
+            _checked(each, seen)
     elif not isinstance(symbol, Given | Own | Output | Constant | Size):
         raise NotDirectError("it returns what is not known")
     return symbol

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -377,3 +378,64 @@ def test_open_sizes(direct: list[int]) -> None:
                     *(f(x) for x in [image(size, 2, 7, 9)] for f in (call, model))
                 )
     assert len(direct) == before + 8, call._bnfx_calls.why_not
+
+
+class Table(Small):
+    def __init__(self, kind: type[Any]) -> None:
+        super().__init__()
+        self.table = kind()
+        self.table.update(a=2.0)
+
+    def forward(self, x: torch.Tensor) -> Any:  # type: ignore[override]
+        return self.norm(self.conv(x)) * self.table["a"]
+
+
+@pytest.mark.parametrize("kind", [OrderedDict, lambda: defaultdict(float), Counter])
+def test_dicts_of_other_classes(kind: Any) -> None:
+    model = Table(kind)
+    with torch.no_grad():
+        call = compiled(model)
+        check(call, model, image())
+        model.table["a"] = 3.0
+        check(call, model, image())
+
+
+@pytest.mark.parametrize("name", ["_call_impl", "_wrapped_call_impl", "forward"])
+def test_what_lies_between_a_call_and_forward(name: str, model: Small, call: Any) -> None:
+    setattr(model, name, lambda x: x * 100)
+    x = image()
+    for _ in range(4):
+        expected = torch.compile(model, backend="bnfx", options={"inner": "eager"})(x)
+        torch.testing.assert_close(call(x), expected)
+
+
+def test_other_code_of_forward(direct: list[int]) -> None:
+    class Doubled(Small):
+        def forward(self, x: torch.Tensor) -> Any:  # type: ignore[override]
+            return self.norm(self.conv(x)) * 2
+
+    def tripled(self: Any, x: torch.Tensor) -> Any:
+        return self.norm(self.conv(x)) * 3
+
+    model = Doubled()
+    with torch.no_grad():
+        call = compiled(model)
+        check(call, model, image())
+        assert direct
+        function: Any = Doubled.forward
+        function.__code__ = tripled.__code__
+        check(call, model, image())
+
+
+def test_a_list_that_stands_twice_in_the_answer_is_one() -> None:
+    class Twice(Small):
+        def forward(self, x: torch.Tensor) -> Any:  # type: ignore[override]
+            found = [self.norm(self.conv(x))]
+            return {"features": found, "all": found}
+
+    model = Twice()
+    with torch.no_grad():
+        call = compiled(model)
+        check(call, model, image())
+        answer = call(image())
+    assert answer["features"] is answer["all"]
