@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from bnfx.direct.frame import Frame
 from bnfx.direct.shortcut import Scope, Shortcut, may_go_past_dynamo
-from bnfx.direct.watched import NotDirectError
+from bnfx.direct.watched import NotDirectError, Watched
 
 log = logging.getLogger("bnfx")
 
@@ -36,8 +36,8 @@ class DirectCalls:
     def __init__(self, model: nn.Module, compiled: nn.Module) -> None:
         self._model = model
         self._compiled = compiled
-        self._frame: Frame | None = None
-        self._shortcuts: tuple[Shortcut, ...] = ()
+        # One attribute, as another thread may replace it between two looks.
+        self._known: tuple[Frame | None, tuple[Shortcut, ...]] = (None, ())
         self._not_before = 0.0
         self.why_not = "it was not called yet"
 
@@ -45,7 +45,7 @@ class DirectCalls:
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Shortcut, Scope] | tuple[None, None]:
         """The shortcut for a call, if there is one."""
-        frame, shortcuts = self._frame, self._shortcuts
+        frame, shortcuts = self._known
         if not shortcuts or frame is None or not may_go_past_dynamo():
             return None, None
         scope = frame.scope(args, kwargs)
@@ -54,7 +54,8 @@ class DirectCalls:
         for shortcut in shortcuts:
             if not shortcut.holds() or shortcut.exists() is None:
                 # What it is of is not to be kept alive.
-                self._shortcuts = tuple(each for each in self._shortcuts if each is not shortcut)
+                known, others = self._known
+                self._known = known, tuple(each for each in others if each is not shortcut)
             elif shortcut.fits(scope):
                 return shortcut, scope
         return None, None
@@ -76,6 +77,25 @@ class DirectCalls:
         self._not_before = ended + (ended - began) / SHARE
 
     def _learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        # Other threads may assign while this looks. So it looks twice: the first time to learn what
+        # is to be watched, the second time while that is watched.
+        first, second = Watched(), Watched()
+        self._look(args, kwargs, first, lambda: False)
+        holds = first.holds()
+        frame, shortcut = self._look(args, kwargs, second, holds)
+        if not (first.includes(second) and holds()):
+            raise NotDirectError("something was assigned meanwhile")
+        known, others = self._known
+        same = others if known == frame else ()
+        self._known = frame, (shortcut, *same)[:MAX_SHORTCUTS]
+
+    def _look(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        watched: Watched,
+        holds: Callable[[], bool],
+    ) -> tuple[Frame, Shortcut]:
         if self._model.training:
             raise NotDirectError("the model is in training mode")
         if not may_go_past_dynamo():
@@ -89,8 +109,5 @@ class DirectCalls:
         backend = context.callback
         while hasattr(backend, "_torchdynamo_orig_backend"):
             backend = backend._torchdynamo_orig_backend
-        shortcut = Shortcut.of(self._model, self._compiled, frame, backend, scope)
-        if self._frame != frame:
-            self._shortcuts = ()
-        self._frame = frame
-        self._shortcuts = (shortcut, *self._shortcuts)[:MAX_SHORTCUTS]
+        shortcut = Shortcut.of(self._model, self._compiled, frame, backend, scope, watched, holds)
+        return frame, shortcut

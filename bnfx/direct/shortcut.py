@@ -46,19 +46,26 @@ class Shortcut:
 
     @staticmethod
     def of(
-        model: nn.Module, compiled: nn.Module, frame: Frame, backend: object, scope: Scope
+        model: nn.Module,
+        compiled: nn.Module,
+        frame: Frame,
+        backend: object,
+        scope: Scope,
+        watched: Watched,
+        holds: Callable[[], bool],
     ) -> Shortcut:
         """For the graph that answered the call with these local variables.
 
         Args:
             compiled: what torch.compile made of the model.
             backend: of torch.compile.
+            watched: is given what is to be watched.
+            holds: whether nothing was assigned in that.
 
         Raises:
             NotDirectError: if there is none.
         """
         entry = _entry(frame, backend, scope)
-        watched = Watched()
         for each in (model, compiled):
             _watch_call(each, watched)
         frame.watch(watched)
@@ -68,7 +75,7 @@ class Shortcut:
             raise NotDirectError("its guards do not hold twice")
         arguments, filled = _arguments(straight)
         return Shortcut(
-            watched.holds(),
+            holds,
             fits,
             weakref.ref(entry.code),
             # No frame is evaluated by Dynamo meanwhile: :func:`may_go_past_dynamo`.

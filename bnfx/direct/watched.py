@@ -77,6 +77,11 @@ class Watched:
             raise NotDirectError("the model has hooks")
         self._dicts[id(value)] = value
 
+    def includes(self, other: Watched) -> bool:
+        """Whether all is watched here that is watched there; both must be alive."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return all(ours.keys() >= theirs.keys() for ours, theirs in pairs)
+
     def holds(self) -> Callable[[], bool]:
         """What tells whether it all is as it is now.
 

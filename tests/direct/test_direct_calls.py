@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import bnfx
+from bnfx.direct.watched import Watched
 
 
 class Small(nn.Module):
@@ -439,3 +440,37 @@ def test_a_list_that_stands_twice_in_the_answer_is_one() -> None:
         check(call, model, image())
         answer = call(image())
     assert answer["features"] is answer["all"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_another_thread_assigns_meanwhile(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just before what is watched is noted down, or just behind."""
+
+    class Scaled(Small):
+        factor = 1.5
+
+        def forward(self, x: torch.Tensor) -> Any:  # type: ignore[override]
+            return self.norm(self.conv(x)) * self.factor
+
+    model = Scaled()
+    with torch.no_grad():
+        call = compiled(model)
+        for factor in (3.0, 1.5):
+            model.factor = factor
+            check(call, model, image())
+        note = Watched.holds
+
+        def assign_and_note(self: Watched) -> Any:
+            if not late:
+                model.factor = 3.0
+            noted = note(self)
+            if late:
+                model.factor = 3.0
+            return noted
+
+        monkeypatch.setattr(Watched, "holds", assign_and_note)
+        model.factor, model.unused = 1.5, 1
+        call(image())
+        assert model.factor == 3.0
+        monkeypatch.setattr(Watched, "holds", note)
+        check(call, model, image())
