@@ -77,14 +77,27 @@ class _RelayRewriter(FunctionRewriter):
 
 
 def _replaced(module: tvm.IRModule, variable: Expr, function: Expr, new: Expr) -> tvm.IRModule:
-    """``module`` with another body for one function, if that has the type it had."""
+    """``module`` with another body for one function, if that has the type it had.
+
+    The type is found under a name that nobody calls: TVM cannot infer what callers do with the
+    result of a function whose own type is not known yet.
+    """
+    name, taken = "anew", {other.name_hint for other in module.get_global_vars()}
+    while name in taken:
+        name += "_"
+    alone = relay.GlobalVar(name)
+    trial = _with(module, alone, new)
+    before, after = function.checked_type, trial[alone].checked_type
+    if not tvm.ir.structural_equal(before, after):
+        raise TypeError(f"its type became {after}, it was {before}")
+    typed = relay.Function(new.params, new.body, after.ret_type, new.type_params, new.attrs)
+    return _with(module, variable, typed)
+
+
+def _with(module: tvm.IRModule, variable: Expr, function: Expr) -> tvm.IRModule:
     trial = tvm.IRModule(module.functions, module.type_definitions, attrs=module.attrs)
-    trial.update_func(variable, new)
+    trial.update_func(variable, function)
     # In a context of its own: one that a failed pass was in has no diagnostics left, and the pass
     # around this one would crash TVM when it looks for them.
     with tvm.transform.PassContext():
-        trial = relay.transform.InferType()(trial)
-    before, after = function.checked_type, trial[variable].checked_type
-    if not tvm.ir.structural_equal(before, after):
-        raise TypeError(f"its type became {after}, it was {before}")
-    return trial
+        return relay.transform.InferType()(trial)

@@ -21,8 +21,11 @@ from bnfx.tvm.relay import FoldBatchNorm, build_hook
 
 
 def block(make: Make) -> Any:
-    y = make.conv(make.input(2, 4, 8, 8), 8, 4, 3, 3, bias=True)
-    return relay.nn.relu(make.batch_norm(y, 8))
+    return block_of(make, make.input(2, 4, 8, 8))
+
+
+def block_of(make: Make, x: Any) -> Any:
+    return relay.nn.relu(make.batch_norm(make.conv(x, 8, 4, 3, 3, bias=True), 8))
 
 
 @pytest.fixture
@@ -59,6 +62,26 @@ def test_it_is_a_pass(module: tvm.IRModule) -> None:
     assert count(sequence(module))["nn.batch_norm"] == 0
     assert fold.report is not None
     assert fold.report.count("folded") == 1
+
+
+def test_functions_that_others_call_are_folded() -> None:
+    """What ``main`` does with the result asks for its type."""
+    make = Make(0)
+    called, x = relay.GlobalVar("called"), make.input(2, 4, 8, 8)
+    argument = relay.var("a", x.type_annotation)
+    module = tvm.IRModule()
+    result = relay.TensorType((2, 8, 6, 6), "float64")
+    module[called] = relay.Function([argument], block_of(make, argument), result)
+    module["main"] = relay.Function([x], relay.add(called(x), block_of(make, x)))
+    module = relay.transform.InferType()(module)
+    fold = FoldBatchNorm()
+    folded = fold(module)
+    assert fold.report is not None
+    assert fold.report.count("folded") == 2
+    ours, theirs = (
+        run_vm(relay.vm.compile(one, target=TARGET), inputs_of(module)) for one in (folded, module)
+    )
+    assert relative(ours, theirs) < 1e-10
 
 
 def test_instruments_see_it(module: tvm.IRModule) -> None:
