@@ -19,8 +19,9 @@ from torch.utils import _pytree as pytree
 from bnfx.errors import InnerWarning
 from bnfx.folding.verify import Coarsest, allowed, hinted, relative_error
 from bnfx.passes.fx.memory.aliasing import mutated_leaves
+from bnfx.passes.fx.private import OpOverloadPacket
 from bnfx.passes.user_warnings import warn
-from bnfx.torch_private import FakeTensor, tracing
+from bnfx.torch_private import FakeTensor, OpOverload, tracing
 
 log = logging.getLogger("bnfx")
 
@@ -29,6 +30,10 @@ log = logging.getLogger("bnfx")
 MOST_WORSE = 16.0
 # The relative error that float64 explains; float32 errs by more.
 WIDE = 1e-9
+
+# Of operators and of functions that compute, and do nothing else.
+_NAMESPACES = frozenset({"aten", "prims", "mkldnn", "torchvision"})
+_OWNERS = frozenset({"", "_operator", "builtins", "math", "operator", "torch"})
 
 _THEN = {
     "warn": 'options={"first_answer": "forbid"} has PyTorch run such graphs',
@@ -68,8 +73,9 @@ def unexplained(
     module: fx.GraphModule, compiled: Callable[..., Any], example_inputs: Sequence[Any]
 ) -> str | None:
     """How the answer of ``compiled`` differs from that of ``module``; ``None`` if rounding explains
-    it, or it cannot be told: there are no numbers yet, the graph writes to what it is given, or its
-    own answer is another one each time (random numbers; somebody writes to the weights meanwhile).
+    it, or it cannot be told: there are no numbers yet; the graph writes to what it is given, or
+    calls what is not known to do nothing else (collectives, operators of others); or its own answer
+    is another one each time (random numbers; somebody writes to the weights meanwhile).
 
     The bound is 1e-9 for a graph that computes in float64 alone; else that of ``verify=True``
     (:func:`bnfx.folding.verify.allowed`), for the least precise dtype that the graph itself
@@ -82,7 +88,7 @@ def unexplained(
     """
     if any(isinstance(value, FakeTensor) for value in example_inputs):
         return None
-    if mutated_leaves(module.graph, module):
+    if mutated_leaves(module.graph, module) or not all(map(_may_run_again, module.graph.nodes)):
         return None
     args = list(
         map(hinted, example_inputs)
@@ -100,6 +106,18 @@ def unexplained(
         if relative_error(_leaves(module(*args)), expected) > 0:
             return None
     return f"its relative error is {error:.1e}, where rounding explains {bound:.1e}"
+
+
+def _may_run_again(node: fx.Node) -> bool:
+    """Whether a run of the node that nobody asked for can be noticed by its answer alone."""
+    if node.op == "call_module":
+        return False  # Dynamo leaves none but those of others
+    if node.op != "call_function":
+        return True
+    if isinstance(node.target, (OpOverload, OpOverloadPacket)):
+        return str(node.target).partition(".")[0] in _NAMESPACES
+    owner = getattr(node.target, "__module__", None) or ""
+    return owner.partition(".")[0] in _OWNERS and "distributed" not in owner
 
 
 def _no_worse(module: fx.GraphModule, args: Sequence[Any], actual: Any, expected: Any) -> bool:

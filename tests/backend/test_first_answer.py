@@ -205,6 +205,39 @@ def test_float32_for_a_model_in_float64_is_told_of() -> None:
         function(X.double())
 
 
+RUNS: list[int] = []
+
+
+@torch.library.custom_op("bnfx_first_answer::logged", mutates_args=())
+def logged(x: torch.Tensor) -> torch.Tensor:
+    RUNS.append(1)
+    return x.clone()
+
+
+@logged.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def test_what_others_wrote_runs_as_often_as_the_model_calls_it() -> None:
+    """It may log, count, or wait for other ranks."""
+
+    class Logged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return logged(self.layers(x))
+
+    function, reports = compiled(Logged().eval(), "eager")
+    RUNS.clear()
+    with torch.no_grad():
+        function(X)
+    assert len(RUNS) == 1
+    assert reports[0].count("folded") == 1
+
+
 def test_a_write_meanwhile_is_no_error_of_the_compiler() -> None:
     """Another thread's, between PyTorch's answer and the compiled one's."""
     model = net()
