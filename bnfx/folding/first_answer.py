@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from bnfx.errors import InnerWarning
 from bnfx.folding.verify import Coarsest, allowed, hinted, relative_error
 from bnfx.passes.fx.memory.aliasing import mutated_leaves
-from bnfx.passes.fx.private import OpOverloadPacket
+from bnfx.passes.fx.private import HigherOrderOperator, OpOverloadPacket
 from bnfx.passes.user_warnings import warn
 from bnfx.torch_private import FakeTensor, OpOverload, tracing
 
@@ -116,6 +116,8 @@ def _may_run_again(node: fx.Node) -> bool:
         return True
     if isinstance(node.target, (OpOverload, OpOverloadPacket)):
         return str(node.target).partition(".")[0] in _NAMESPACES
+    if isinstance(node.target, HigherOrderOperator):
+        return False  # nobody looked at what its bodies do
     owner = getattr(node.target, "__module__", None) or ""
     return owner.partition(".")[0] in _OWNERS and "distributed" not in owner
 

@@ -238,6 +238,22 @@ def test_what_others_wrote_runs_as_often_as_the_model_calls_it() -> None:
     assert reports[0].count("folded") == 1
 
 
+def test_bodies_are_run_no_more_often() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.sum() > 0, torch.sin, torch.cos, (self.layers(x),))
+
+    model, inner = Branching().eval(), Coarse()
+    function, _ = compiled(model, inner)
+    with torch.no_grad():
+        function(X)
+    assert inner.calls == 1
+
+
 def test_a_write_meanwhile_is_no_error_of_the_compiler() -> None:
     """Another thread's, between PyTorch's answer and the compiled one's."""
     model = net()
