@@ -10,7 +10,8 @@ RELAY_VENV := .venv-relay
 RELAY_BIN := $(RELAY_VENV)/bin
 RELAY_STAMP := $(RELAY_VENV)/.installed
 RELAY_FILES := $(RELAY_VENV)/onnx
-MARKS ?= not heavy
+# CI runs the slow tests, too: MARKS='not heavy' (.ci/run).
+MARKS ?= not heavy and not slow
 
 .DEFAULT_GOAL := help
 .PHONY: help site figures compare demo test test-all test-main test-relay test-tvm-versions test-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay prove mutants faults clean
@@ -21,10 +22,10 @@ help:  ## list the targets
 demo: $(STAMP)  ## fold and compile real models: BatchNorms, errors and times side by side
 	$(BIN)/bnfx demo
 
-test: check test-main test-relay  ## lint, types, and the whole test suite but for heavy builds
+test: check test-main test-relay  ## lint, types, and the suite but for what takes long
 
 test-all: MARKS = heavy or not heavy
-test-all: test test-versions  ## heavy builds included, and with every torch that is supported
+test-all: test test-versions  ## slow and heavy tests, too, and with every torch that is supported
 
 test-main: $(STAMP)  ## the suite, but for Relay
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25 -m '$(MARKS)'

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from bnfx.direct.compiled import compile as compile
     from bnfx.errors import BnfxError as BnfxError
     from bnfx.errors import BuildError as BuildError
     from bnfx.errors import CaptureError as CaptureError
@@ -53,6 +54,7 @@ _HOMES = {
     "SyncWarning": "bnfx.errors",
     "TrainingModeError": "bnfx.errors",
     "VerificationError": "bnfx.errors",
+    "compile": "bnfx.direct.compiled",
     "explain": "bnfx.folding.explain",
     "fold": "bnfx.folding.fold",
     "RewriteWarning": "bnfx.passes.report",

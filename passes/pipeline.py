@@ -50,7 +50,7 @@ def warn_of_failure(error: Exception, what: str, original: str) -> str:
         what = f"rule {error.rule.name}"
     message = f"bnfx: {what} failed and the original {original} is used: {error!r}"
     warn(message, RewriteWarning)
-    log.warning(message, exc_info=True)
+    log.info(message, exc_info=True)
     return message
 
 

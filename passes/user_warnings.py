@@ -26,5 +26,9 @@ def _level() -> int:
 
 
 def is_users(frame: FrameType) -> bool:
-    """Whether a frame is the user's code, neither ours nor a compiler's."""
-    return str(frame.f_globals.get("__name__")).partition(".")[0] not in _OURS
+    """Whether a frame is the user's code, neither ours nor a compiler's.
+
+    Code that torch writes at run time belongs to no module.
+    """
+    name = frame.f_globals.get("__name__")
+    return isinstance(name, str) and name.partition(".")[0] not in _OURS

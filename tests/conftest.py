@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,19 @@ import pytest
 # process that compiles would start workers that import torch once more.
 for _variable in ("OMP_NUM_THREADS", "TVM_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
     os.environ.setdefault(_variable, "1")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``one_in(n)``: all but each n-th of a test's cases are slow."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        thinned = item.get_closest_marker("one_in")
+        if thinned and not item.get_closest_marker("heavy"):
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % thinned.args[0]:
+                item.add_marker("slow")
+            seen[name] += 1
 
 
 def pytest_collection_finish() -> None:

@@ -33,12 +33,15 @@ EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.py")) if "relay"
 
 
 # What these show at length, tests of DDP, of branches and of CUDA builds show in short.
-LONG = ("train_ddp.py", "merge_branches.py", "tvm_relax_cuda.py")
+LONG = {
+    **dict.fromkeys(("train_ddp.py", "merge_branches.py", "tvm_relax_cuda.py"), (HEAVY,)),
+    "tvm_relax_cpu.py": (pytest.mark.slow,),
+}
 
 
 @pytest.mark.parametrize(
     "example",
-    [pytest.param(p, id=p.name, marks=HEAVY if p.name in LONG else ()) for p in EXAMPLES],
+    [pytest.param(p, id=p.name, marks=LONG.get(p.name, ())) for p in EXAMPLES],
 )
 def test_examples_run(example: Path, tmp_path: Path) -> None:
     status, printed = run([str(example)], tmp_path)

@@ -74,6 +74,7 @@ FOLDS: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("weights", ["auto", "traced"])
 def test_compiled(fault: str, weights: str) -> None:
@@ -108,6 +109,7 @@ SPARED = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", [*FAULTS][1:12])
 @pytest.mark.parametrize("way", FOLDS)
 def test_folded(fault: str, way: str) -> None:

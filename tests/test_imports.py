@@ -45,6 +45,7 @@ def test_no_framework_is_loaded(statement: str, tmp_path: Path) -> None:
     assert loaded(statement, tmp_path) == set()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "statement", ["import torch", "import bnfx.passes.fx", "import bnfx.backend, bnfx.inner"]
 )
@@ -106,6 +107,7 @@ def test_passes_refuses_its_own_plain_name(tmp_path: Path) -> None:
     assert "Write 'import bnfx.passes'" in message
 
 
+@pytest.mark.slow
 def test_a_public_name_stays_what_it_is_whatever_is_imported(tmp_path: Path) -> None:
     """Importing a submodule sets an attribute of the package: it must not be one of these names."""
     program = (

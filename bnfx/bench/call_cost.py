@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import nn
 
 from bnfx.backend import bnfx
+from bnfx.direct.compiled import compile as compile_direct
 from bnfx.native import loader
 from bnfx.weights.changes.content import Content
 from bnfx.weights.changes.native_check import NativeCheck
@@ -115,7 +116,25 @@ def measure(make: Callable[[], tuple[nn.Module, torch.Tensor]], inner: str) -> d
         pieces["  of it bnfx's check, native"] = lambda: native.holds(tensors)
         pieces["    of it all but content"] = alone.still_holds
     pieces["  of it the engine"] = lambda: ways.run(args)
-    return pieces
+    return pieces | _direct(model, x, inner)
+
+
+def _direct(model: nn.Module, x: torch.Tensor, inner: str) -> dict[str, Any]:
+    """Pieces of a call of what ``bnfx.compile`` gives; none where it serves no call straight."""
+    call = compile_direct(model, options={"inner": inner})
+    for _ in range(3):
+        call(x)
+    calls = call._bnfx_calls
+    shortcut, scope = calls.find((x,), {})
+    if shortcut is None:
+        print(f"bnfx.compile serves no call straight: {calls.why_not}")
+        return {}
+    return {
+        "whole call by bnfx.compile": lambda: call(x),
+        "  of it all before the graph": lambda: calls.find((x,), {}),
+        "    of it what is watched in the model": shortcut.holds,
+        "    of it the guards that are left": lambda: shortcut.fits(scope),
+    }
 
 
 def _in_python(python: Snapshot, tensors: Sequence[torch.Tensor]) -> Callable[[], bool]:

@@ -15,6 +15,7 @@ import math
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,22 +29,38 @@ from bnfx.bench.on_engines.contender_process import Contender
 from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN, TWINS
 
 ROUNDS, CALLS = 20, 5
+# Rounds at least, where seconds are limited; milliseconds of a turn above which it is of one call.
+FEWEST, SLOW = 3, 1000.0
 _RIVALS = ("onnxruntime", "openvino")
 
 
 def compare(
-    name: str, batch: int, engines: Sequence[str], rounds: int, calls: int, cold: bool = False
+    name: str,
+    batch: int,
+    engines: Sequence[str],
+    rounds: int,
+    calls: int,
+    cold: bool = False,
+    seconds: float = math.inf,
 ) -> dict[str, Contender]:
-    """All contenders on one model; one that fails has a note, and no times."""
+    """All contenders on one model; one that fails has a note, and no times.
+
+    Args:
+        seconds: after which no more rounds begin, if there were a few.
+    """
     contenders = dict[str, Contender]()
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             for engine in engines:  # one after the other: the first call is timed as well
                 caches = Path(folder, engine) if cold else None
                 contenders[engine] = _start(engine, name, batch, caches)
-            for _ in range(rounds):
+            until = time.monotonic() + seconds
+            for at in range(rounds):
+                slowest = max((each.ms for each in contenders.values() if each.medians), default=0)
+                if at >= FEWEST and time.monotonic() > until:
+                    break
                 for contender in contenders.values():
-                    if times := contender.times(calls):
+                    if times := contender.times(calls if slowest * calls < SLOW else 1):
                         contender.medians.append(statistics.median(times))
             for contender in contenders.values():
                 contender.check()
@@ -106,13 +123,24 @@ def main() -> None:
     parser.add_argument("--engine", nargs="+", choices=engines, default=engines)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--calls", type=int, default=CALLS, help="of each in a round")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="of rounds, for each model and batch"
+    )
     parser.add_argument("--cold", action="store_true", help="empty caches for each contender")
     chosen = parser.parse_args()
     console = Console(highlight=False, width=140)
     before, rows = os.getloadavg(), dict[tuple[str, int], Mapping[str, Contender]]()
     for name in chosen.models or MODELS:
         for batch in chosen.batch:
-            row = compare(name, batch, chosen.engine, chosen.rounds, chosen.calls, chosen.cold)
+            row = compare(
+                name,
+                batch,
+                chosen.engine,
+                chosen.rounds,
+                chosen.calls,
+                chosen.cold,
+                chosen.seconds,
+            )
             rows[name, batch] = row
             for engine, contender in row.items():
                 if contender.note:
@@ -124,7 +152,7 @@ def main() -> None:
         console.print(line, soft_wrap=True)
     load = ", ".join(f"{each:.1f}" for each in (before[0], os.getloadavg()[0]))
     console.print(
-        f"Medians of {chosen.rounds} rounds of {chosen.calls} calls, float32; "
+        f"Medians of up to {chosen.rounds} rounds of {chosen.calls} calls, float32; "
         f"{torch.get_num_threads()} threads; torch {torch.__version__}; load before and after: "
         f"{load}, of which the benchmark itself makes up to {torch.get_num_threads()}.",
         soft_wrap=True,

@@ -12,7 +12,14 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from bnfx.folding.capturing.symbolic import trace
-from bnfx.folding.given import ASSUMES, ExampleInputs, check_scripted, copied, unwrap
+from bnfx.folding.given import (
+    ASSUMES,
+    ExampleInputs,
+    check_no_scripted,
+    check_scripted,
+    copied,
+    unwrap,
+)
 from bnfx.folding.open_sizes import fixed_only, may_rest_on_sizes
 from bnfx.folding.programs.exported import survey_exported
 from bnfx.folding.verify import run_once
@@ -64,6 +71,7 @@ def explain(
     inputs = ExampleInputs(example_args, example_kwargs)
     buffers = dict(module.named_buffers())
     if not inputs:
+        check_no_scripted(module)
         graph = rewrite(trace(module), {}, form="attributes", detailed=True).report
         return Report((_counted(graph, buffers), *_assumed(module)))
     run_once(module, inputs)

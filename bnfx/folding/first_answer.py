@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import InnerWarning
 from bnfx.folding.verify import Coarsest, allowed, hinted, relative_error
 from bnfx.passes.fx.memory.aliasing import mutated_leaves
-from bnfx.passes.fx.private import HigherOrderOperator, OpOverloadPacket
 from bnfx.passes.user_warnings import warn
-from bnfx.torch_private import FakeTensor, OpOverload, tracing
+from bnfx.torch_private import FakeTensor, tracing
 
 log = logging.getLogger("bnfx")
 
@@ -31,8 +31,9 @@ MOST_WORSE = 16.0
 # The relative error that float64 explains; float32 errs by more.
 WIDE = 1e-9
 
-# Of operators and of functions that compute, and do nothing else.
-_NAMESPACES = frozenset({"aten", "prims", "mkldnn", "torchvision"})
+# Operators that do nothing but compute; another may log, count, or wait for other processes.
+_COMPUTES = frozenset({"aten", "prims", "torchvision"})
+# Of functions that do.
 _OWNERS = frozenset({"", "_operator", "builtins", "math", "operator", "torch"})
 
 _THEN = {
@@ -58,7 +59,7 @@ def may_serve(
     """
     try:
         found = None if choice == "off" else unexplained(module, compiled, example_inputs)
-    except Exception:  # the graph does not run here: a call will say so, in the user's own words
+    except Exception:  # out of memory, say: if the call itself fails, it is to say so
         log.debug("bnfx: the first answer could not be looked at", exc_info=True)
         return True
     if found is None:
@@ -73,9 +74,9 @@ def unexplained(
     module: fx.GraphModule, compiled: Callable[..., Any], example_inputs: Sequence[Any]
 ) -> str | None:
     """How the answer of ``compiled`` differs from that of ``module``; ``None`` if rounding explains
-    it, or it cannot be told: there are no numbers yet; the graph writes to what it is given, or
-    calls what is not known to do nothing else (collectives, operators of others); or its own answer
-    is another one each time (random numbers; somebody writes to the weights meanwhile).
+    it, or it cannot be told: there are no numbers yet, the graph writes to what it is given, draws
+    random numbers or may have other effects, or its own answer is another one each time (somebody
+    writes to the weights meanwhile).
 
     The bound is 1e-9 for a graph that computes in float64 alone; else that of ``verify=True``
     (:func:`bnfx.folding.verify.allowed`), for the least precise dtype that the graph itself
@@ -88,15 +89,38 @@ def unexplained(
     """
     if any(isinstance(value, FakeTensor) for value in example_inputs):
         return None
-    if mutated_leaves(module.graph, module) or not all(map(_may_run_again, module.graph.nodes)):
+    if mutated_leaves(module.graph, module) or not all(map(_computes, _calls(module))):
         return None
-    args = list(
-        map(hinted, example_inputs)
-    )  # not copied: folded weights are those of these tensors
-    gpus = {value.device for value in args if isinstance(value, torch.Tensor) and value.is_cuda}
-    with torch.no_grad(), tracing(None), torch.random.fork_rng(gpus):
+    return _compared(module, compiled, example_inputs)
+
+
+def _calls(module: fx.GraphModule) -> Iterator[Any]:
+    """The functions that a graph calls, and graphs in it."""
+    for part in module.modules():
+        if isinstance(part, fx.GraphModule):
+            yield from (n.target for n in part.graph.nodes if n.op == "call_function")
+
+
+def _computes(function: Any) -> bool:
+    """Whether a function only computes. A collective that one rank alone runs would never end."""
+    if isinstance(function, OpOverload | OpOverloadPacket):
+        packet: Any = getattr(function, "overloadpacket", function)
+        return str(packet._qualified_op_name).partition("::")[0] in _COMPUTES
+    owner = getattr(function, "__module__", None) or ""  # builtins of torch have none
+    return owner.partition(".")[0] in _OWNERS and not owner.startswith("torch.distributed")
+
+
+def _compared(
+    module: fx.GraphModule, compiled: Callable[..., Any], example_inputs: Sequence[Any]
+) -> str | None:
+    # Not copied: folded weights are those of these tensors.
+    args = list(map(hinted, example_inputs))
+    devices = {a.device for a in args if isinstance(a, torch.Tensor) and a.is_cuda}
+    with torch.no_grad(), tracing(None), torch.random.fork_rng(list(devices)):
         with Coarsest() as inside:  # type: ignore[no-untyped-call]
             expected = _leaves(module(*args))
+        if inside.draws:
+            return None
         actual = _leaves(compiled(*args))
         error = relative_error(actual, expected)
         wide = 0 < inside.unit <= torch.finfo(torch.float64).eps
@@ -106,20 +130,6 @@ def unexplained(
         if relative_error(_leaves(module(*args)), expected) > 0:
             return None
     return f"its relative error is {error:.1e}, where rounding explains {bound:.1e}"
-
-
-def _may_run_again(node: fx.Node) -> bool:
-    """Whether a run of the node that nobody asked for can be noticed by its answer alone."""
-    if node.op == "call_module":
-        return False  # Dynamo leaves none but those of others
-    if node.op != "call_function":
-        return True
-    if isinstance(node.target, (OpOverload, OpOverloadPacket)):
-        return str(node.target).partition(".")[0] in _NAMESPACES
-    if isinstance(node.target, HigherOrderOperator):
-        return False  # nobody looked at what its bodies do
-    owner = getattr(node.target, "__module__", None) or ""
-    return owner.partition(".")[0] in _OWNERS and "distributed" not in owner
 
 
 def _no_worse(module: fx.GraphModule, args: Sequence[Any], actual: Any, expected: Any) -> bool:

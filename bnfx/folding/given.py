@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
 
@@ -81,6 +82,17 @@ def check_scripted(model: nn.Module) -> None:
         )
 
 
+def check_no_scripted(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` if any of ``model`` is TorchScript: a graph is of the whole."""
+    check_scripted(model)
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{path} is TorchScript, whose code no graph can hold; fold the Python model, and "
+                f"script or trace the result. {WAY_OUT}"
+            )
+
+
 def check_own_forward(model: nn.Module) -> None:
     """Raise :class:`CaptureError` unless calling ``model`` runs the forward of its class."""
     kind = type(model).__name__
@@ -92,12 +104,26 @@ def check_own_forward(model: nn.Module) -> None:
 
 
 def copied(value: Any) -> Any:
-    """A deep copy.
+    """A deep copy, without the history of gradients of what was computed (features of a backbone as
+    inputs, weights that pruning or ``weight_norm`` computes).
 
     Raises:
-        CaptureError: if there can be none, as of lazy modules and graph tensors.
+        CaptureError: if there can be none, as of lazy modules.
     """
+    memo: dict[int, Any] = {}
+    for tensor in _tensors(value):
+        if not tensor.is_leaf:
+            memo[id(tensor)] = tensor.detach().clone()
     try:
-        return copy.deepcopy(value)
+        with torch.inference_mode(False), torch.no_grad():  # copies that can be trained later
+            return copy.deepcopy(value, memo)
     except Exception as error:
         raise CaptureError(f"{type(value).__name__} cannot be copied: {error}") from error
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Those that inputs hold, or modules beside their parameters."""
+    held: Any = [value]
+    if isinstance(value, nn.Module):
+        held = [list(vars(module).values()) for module in value.modules()]
+    yield from (each for each in pytree.tree_leaves(held) if isinstance(each, torch.Tensor))

@@ -10,10 +10,11 @@ from torch import fx, nn
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import without_checks, write_checks
 from bnfx.folding.capturing.capture import capture
+from bnfx.folding.capturing.questions import Questions
 from bnfx.folding.capturing.state_changes import check_no_state
 from bnfx.folding.capturing.symbolic import trace
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes
-from bnfx.folding.given import ExampleInputs, check_scripted, check_traceable, copied
+from bnfx.folding.given import ExampleInputs, check_no_scripted, check_traceable, copied
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.bind import fill
@@ -35,7 +36,7 @@ def fold_graph(
     Raises:
         CaptureError: if ``model`` cannot be captured or copied.
     """
-    check_scripted(model)
+    check_no_scripted(model)
     check_traceable(model)
     if inputs and not isinstance(model, fx.GraphModule):
         traced = _captured(model, inputs)
@@ -79,7 +80,7 @@ def survey(model: nn.Module, inputs: ExampleInputs, rules: Sequence[Rule]) -> Gr
     Raises:
         CaptureError: if ``model`` cannot be captured or copied.
     """
-    check_scripted(model)
+    check_no_scripted(model)
     check_traceable(model)
     try:
         traced = trace(copied(model))
@@ -105,8 +106,9 @@ def _captured(model: nn.Module, inputs: ExampleInputs) -> fx.GraphModule:
     if known is None:
         args, kwargs = inputs.copied()
         try:
-            check_no_state(model, inputs)
-            known = capture(copied(model), args, kwargs, inputs.fixed)
+            with Questions() as questions:
+                check_no_state(model, inputs)
+            known = capture(copied(model), args, kwargs, inputs.fixed, questions.asked())
         except CaptureError as error:
             known = error
         inputs.captures[id(model)] = known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,11 @@ def allowed(verify: bool | float, answer: Any) -> float:
 
 def answer(model: nn.Module, inputs: ExampleInputs) -> Any:
     """The answer of ``model`` itself to copies of the inputs, with the same seed each time."""
-    args, kwargs = inputs.copied()
+    return answer_to(model, *inputs.copied())
+
+
+def answer_to(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The answer of ``model`` itself, with the same seed each time."""
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         return model(*args, **kwargs)
@@ -91,14 +95,18 @@ def check_answers(
 
 
 class Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The rounding unit of the least precise floating-point value that is computed within it."""
+    """The rounding unit of the least precise floating-point value that is computed within it, and
+    whether random numbers are drawn.
+    """
 
     unit = 0.0
+    draws = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.draws |= torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
         for leaf in pytree.tree_leaves(result):
             if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
                 self.unit = max(self.unit, torch.finfo(leaf.dtype).eps)

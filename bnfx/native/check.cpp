@@ -15,6 +15,8 @@
 #include <exception>
 #include <vector>
 
+#include "watch.h"
+
 namespace {
 
 constexpr int64_t kNoVersion = -1;  // of inference tensors, which count none
@@ -271,7 +273,8 @@ PyMODINIT_FUNC PyInit_bnfx_native() {
     return nullptr;
   }
   PyObject* module = PyModule_Create(&module_definition);
-  if (module == nullptr || PyModule_AddObjectRef(module, "Check", reinterpret_cast<PyObject*>(&check_type)) < 0) {
+  if (module == nullptr || PyModule_AddObjectRef(module, "Check", reinterpret_cast<PyObject*>(&check_type)) < 0 ||
+      !add_watch(module)) {
     Py_XDECREF(module);
     return nullptr;
   }

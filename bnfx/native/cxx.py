@@ -1,4 +1,4 @@
-"""Compiles ``check.cpp`` and keeps the library on disk, one for each torch, Python and source."""
+"""Compiles the C++ code, and keeps the library on disk, one for each torch, Python and source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("check.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("check.cpp", "watch.cpp"))
+HEADER = Path(__file__).with_name("watch.h")
 NAME = "bnfx_native"
 # Seconds after which a build counts as dead: whoever began it did not live to the end.
 PATIENCE = 600.0
@@ -41,7 +42,8 @@ def cached_library() -> Path:
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} can be written to by others: no code is loaded from it")
     abi = (torch.__version__, torch.__file__, sysconfig.get_config_var("SOABI"), str(_flags()))
-    key = hashlib.sha256("\n".join(map(str, abi)).encode() + SOURCE.read_bytes()).hexdigest()
+    sources = b"".join(each.read_bytes() for each in (HEADER, *SOURCES))
+    key = hashlib.sha256("\n".join(map(str, abi)).encode() + sources).hexdigest()
     return folder / f"{NAME}-{key[:20]}.so"
 
 
@@ -85,7 +87,15 @@ def start(library: Path) -> subprocess.Popen[bytes] | None:
         claim.touch()
     made = library.with_suffix(f".{os.getpid()}.tmp")
     nice = ["nice", "-n", "19"] if shutil.which("nice") else []
-    command = [*nice, *compiler.split(), *_flags(), str(SOURCE), "-o", str(made), *_libraries()]
+    command = [
+        *nice,
+        *compiler.split(),
+        *_flags(),
+        *map(str, SOURCES),
+        "-o",
+        str(made),
+        *_libraries(),
+    ]
     # A shell of its own puts the library in its place, even if this process ends before.
     return subprocess.Popen(
         ["/bin/sh", "-c", _BUILD, "bnfx", *map(str, (made, library, claim, log_)), *command],

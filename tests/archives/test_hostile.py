@@ -38,6 +38,7 @@ def hostile(files: tuple[Path, dict[str, str]]) -> dict[str, dict]:
     return rows
 
 
+@pytest.mark.slow
 def test_hostile_files_are_refused_in_one_line(hostile: dict[str, dict]) -> None:
     wrong = [
         f"{what}: {row['status']} {row['stderr']!r} {row['raised']}"

@@ -43,6 +43,7 @@ def net() -> nn.Module:
     return randomise(Net()).eval()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("fullgraph", [False, True])
 def test_inductor(dynamic: bool | None, fullgraph: bool) -> None:
@@ -71,6 +72,7 @@ def test_inductor(dynamic: bool | None, fullgraph: bool) -> None:
         assert len(report.verdicts) == 5
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("dtype", "bound"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3), (torch.float64, 1e-12)]
 )

@@ -92,6 +92,7 @@ def test_mistakes_are_told_in_one_line(folder: Path, words: list[str], said: str
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_two_ways_of_a_users_model(folder: Path) -> None:
     done = bench("net.py:make", *SHAPE, "--engine", "eager", "--engine", LIMIT, "--rounds", "2",
                  "--json", "--plot", "speed.svg")  # fmt: skip

@@ -130,6 +130,7 @@ def test_missing_packages_are_named_with_the_way_out(monkeypatch: pytest.MonkeyP
     assert done.stderr == 'bnfx demo needs torch, timm: pip install "bnfx[demo]"\n'
 
 
+@pytest.mark.slow
 def test_a_row_and_a_table_of_real_processes(
     tiny: Subject, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +199,7 @@ def test_a_report_that_the_graphs_belie_is_a_problem(tiny: Subject) -> None:
     )
 
 
+@pytest.mark.slow
 def test_no_cxx_compiler_is_status_2(
     tiny: Subject,
     monkeypatch: pytest.MonkeyPatch,

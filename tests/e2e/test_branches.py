@@ -19,6 +19,7 @@ def convolutions(module: fx.GraphModule) -> int:
     return len(calls)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "name",
     [

@@ -165,6 +165,7 @@ class Shuffle(nn.Module):
         return torch.cat([y, y[:, :1]], 1) / height
 
 
+@pytest.mark.slow
 def test_sizes_that_are_computed_with(inner: str) -> None:
     model = Shuffle().eval()
     run = _compiled(model, dynamic=True)

@@ -28,6 +28,7 @@ def ready(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[nn.Mod
     return signed(make()).eval(), torch.randn(shape)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_same_class(name: str) -> None:
     model, x = ready(MODELS[name].build, (1, *MODELS[name].shape[1:]))

@@ -16,6 +16,7 @@ import bnfx
 from bnfx.export import compile_package, export_model
 
 
+@pytest.mark.slow
 def test_a_package_loads_where_bnfx_cannot_be_imported(tmp_path: Path) -> None:
     layers = (nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
     model = randomise(nn.Sequential(*layers)).eval()

@@ -112,6 +112,7 @@ KINDS = [IsNone, Optional, IsTensor, TypeIs, ByIndex, ByTable, IsTensorFunction,
 KINDS += [Flag, Or, Traced, OfParameter]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_decisions_go_where_the_call_goes(kind: type[nn.Module]) -> None:
     model = randomise(kind()).eval().double()
@@ -168,6 +169,7 @@ NESTED: dict[str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = 
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", NESTED)
 def test_inputs_and_outputs_of_every_kind(name: str) -> None:
     way, args, kwargs = NESTED[name]
@@ -260,7 +262,7 @@ def test_around_a_scripted_child_the_class_is_folded(keep: str) -> None:
     assert type(same.bn) is nn.Identity
     with torch.no_grad():
         assert relative(same(X), model(X)) < 1e-12
-    with pytest.raises(bnfx.CaptureError, match=r"torch\.export cannot capture"):
+    with pytest.raises(bnfx.CaptureError, match=r"^child is TorchScript"):
         bnfx.fold(model, X, keep="graph")
 
 

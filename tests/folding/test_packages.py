@@ -1,23 +1,25 @@
 """Models of packages that bnfx does not depend on, as they are, without their weights.
 
 A package that is not installed is skipped. Each model is folded in every form and compared in
-float64 with the original, its BatchNorms randomised; what the class leaves is said in a warning.
+float64 with the original, its BatchNorms randomised. With ``pytest -s``, the rows of the table in
+docs/export.md are printed.
 """
 
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import fx, nn
+from torch import nn
 
 import bnfx
-from bnfx.folding.verify import relative_error
+from bnfx.bench.zoo.forms import cells, measure_forms
 
 pytestmark = pytest.mark.heavy
 
@@ -30,23 +32,35 @@ class Package:
         module, name: where its class or function is.
         shape: of the input.
         make: how it is built.
+        form: what ``keep="auto"`` gives: ``"class"``, ``"graph"``, or ``"refused"``, as there is
+            neither a graph (doctr's ``forward`` calls what ``torch.compiler`` disables) nor
+            anything that the class can hold.
         more: further inputs by name.
-        graph: whether there can be one; doctr's ``forward`` calls what ``torch.compiler`` disables.
+        says: what tells it from others of that name.
     """
 
     module: str
     name: str
     shape: tuple[int, ...]
     make: Callable[[Any], nn.Module]
+    form: str
     more: dict[str, Any] = field(default_factory=dict)
-    graph: bool = True
+    says: str = ""
 
     def __str__(self) -> str:
-        return f"{self.module.split('.')[0]}-{self.name}"
+        return "-".join(filter(None, (self.module.split(".")[0], self.name, self.says)))
 
 
-def _doctr(make: Any) -> nn.Module:
-    return make(pretrained=False, pretrained_backbone=False)
+def _bare(kind: Any) -> nn.Module:
+    return kind(pretrained=False)
+
+
+def _easyocr(kind: Any) -> nn.Module:
+    return kind(1, 64, 64, 20)
+
+
+def _doctr(more: dict[str, Any]) -> Callable[[Any], nn.Module]:
+    return lambda make: make(pretrained=False, pretrained_backbone=False, **more)
 
 
 def _hf(name: str, **config: Any) -> Callable[[Any], nn.Module]:
@@ -65,34 +79,35 @@ PACKAGES = [
         "InceptionResnetV1",
         (2, 3, 80, 80),
         lambda kind: kind(pretrained=None, classify=True, num_classes=10),
+        "class",
     ),
-    Package("kornia.feature", "HardNet", (4, 1, 32, 32), lambda kind: kind(pretrained=False)),
-    Package("kornia.feature.keynet", "KeyNet", (1, 1, 40, 40), lambda kind: kind(pretrained=False)),
-    Package("easyocr.craft", "CRAFT", (1, 3, 64, 64), lambda kind: kind(pretrained=False)),
-    Package("easyocr.model.vgg_model", "Model", (1, 1, 64, 96), lambda k: k(1, 64, 64, 20), _TEXT),
-    Package("easyocr.model.model", "Model", (1, 1, 64, 96), lambda k: k(1, 64, 64, 20), _TEXT),
-    Package("doctr.models.recognition", "crnn_vgg16_bn", (1, 3, 32, 64), _doctr, _RAW, False),
-    Package(
-        "doctr.models.recognition", "crnn_mobilenet_v3_small", (1, 3, 32, 64), _doctr, _RAW, False
+    Package("kornia.feature", "HardNet", (4, 1, 32, 32), _bare, "class"),
+    Package("kornia.feature.keynet", "KeyNet", (1, 1, 40, 40), _bare, "class"),
+    Package("easyocr.craft", "CRAFT", (1, 3, 64, 64), _bare, "class"),
+    Package("easyocr.model.vgg_model", "Model", (1, 1, 64, 96), _easyocr, "class", _TEXT, "VGG"),
+    Package("easyocr.model.model", "Model", (1, 1, 64, 96), _easyocr, "class", _TEXT, "ResNet"),
+    *(
+        Package("doctr.models.recognition", name, (1, 3, 32, 64), _doctr(more), form, _RAW, says)
+        for name in ("crnn_vgg16_bn", "crnn_mobilenet_v3_small", "sar_resnet31")
+        for more, form, says in (({}, "refused", ""), ({"exportable": True}, "graph", "exportable"))
     ),
-    Package("doctr.models.recognition", "sar_resnet31", (1, 3, 32, 64), _doctr, _RAW, False),
     Package(
         "panns_inference.models",
         "Cnn14",
         (1, 32000),
         lambda kind: kind(32000, 1024, 320, 64, 50, 14000, 527),
+        "class",
     ),
-    Package(
-        "ultralytics.nn.tasks",
-        "DetectionModel",
-        (1, 3, 64, 64),
-        lambda kind: kind("yolov8n.yaml", verbose=False),
-    ),
-    Package(
-        "ultralytics.nn.tasks",
-        "DetectionModel",
-        (1, 3, 64, 64),
-        lambda kind: kind("yolo11n.yaml", verbose=False),
+    *(
+        Package(
+            "ultralytics.nn.tasks",
+            "DetectionModel",
+            (1, 3, 64, 64),
+            lambda kind, name=name: kind(f"{name}.yaml", verbose=False),
+            "graph",
+            says=name,
+        )
+        for name in ("yolov8n", "yolo11n")
     ),
     Package(
         "transformers",
@@ -105,6 +120,7 @@ PACKAGES = [
             groups_width=8,
             embedding_size=16,
         ),
+        "graph",
     ),
     Package(
         "transformers",
@@ -118,12 +134,14 @@ PACKAGES = [
             depths=[1, 1, 1],
             key_dim=[8, 8, 8],
         ),
+        "graph",
     ),
     Package(
         "transformers",
         "MobileNetV2Model",
         (1, 3, 64, 64),
         _hf("MobileNetV2", depth_multiplier=0.35),
+        "graph",
     ),
     Package(
         "speechbrain.lobes.models.ECAPA_TDNN",
@@ -132,12 +150,14 @@ PACKAGES = [
         lambda kind: kind(
             20, channels=[32] * 4 + [96], lin_neurons=16, attention_channels=8, se_channels=16
         ),
+        "graph",
     ),
     Package(
         "speechbrain.lobes.models.Xvector",
         "Xvector",
         (2, 30, 20),
         lambda kind: kind(in_channels=20, tdnn_channels=[32] * 4 + [48], lin_neurons=16),
+        "graph",
     ),
 ]
 
@@ -158,34 +178,35 @@ def _randomise(model: nn.Module) -> None:
             norm.weight.data *= torch.randint(0, 2, norm.weight.shape) * 2 - 1
 
 
-@pytest.mark.parametrize("keep", ["auto", "module", "graph"])
+@pytest.fixture
+def _labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What panns_inference would download when it is imported, and no model of it needs."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    labels = tmp_path / "panns_data" / "class_labels_indices.csv"
+    labels.parent.mkdir()
+    labels.touch()
+
+
+@pytest.mark.usefixtures("_labels")
 @pytest.mark.parametrize("package", PACKAGES, ids=str)
-def test_every_form_is_exact(package: Package, keep: str) -> None:
-    pytest.importorskip(package.module.split(".")[0], exc_type=ImportError)
-    kind = getattr(importlib.import_module(package.module), package.name)
+def test_every_form_is_exact(package: Package) -> None:
+    root = package.module.split(".")[0]
+    pytest.importorskip(root, exc_type=ImportError)
     torch.manual_seed(0)
-    model = package.make(kind)
+    model = package.make(getattr(importlib.import_module(package.module), package.name))
     _randomise(model)
     model = model.double().eval()
     x = torch.randn(package.shape, dtype=torch.float64)
-    torch.manual_seed(1)  # speechbrain's pooling adds noise
-    with torch.no_grad():
-        expected = model(x, **package.more)
-    if keep == "graph" and not package.graph:
+    distribution = packages_distributions()[root][0]
+    name = " ".join((distribution, version(distribution), package.name, package.says))
+    row = measure_forms(name, model, x, **package.more)
+    print("\n| " + " | ".join(cells(row)) + f" | {row.seconds:.0f} s; {row.reasons}")
+    assert not row.problems
+    assert row.form == package.form
+    assert row.norms > 0
+    if row.graph_left is None:
         with pytest.raises(bnfx.CaptureError, match="cannot capture"):
-            bnfx.fold(model, x, keep=keep, **package.more)
-        return
-    if keep == "auto" and not package.graph:
-        keep = "module"  # what comes back if the class holds any fold; else there is none
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        folded = bnfx.fold(model, x, keep=keep, verify=False, **package.more)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        assert relative_error(folded(x, **package.more), expected) < 1e-9
-    if isinstance(folded, fx.GraphModule):
-        return
-    assert type(folded) is type(model)
-    if any(map(_has_statistics, folded.modules())):
-        said = " ".join(str(warning.message) for warning in seen)
-        assert keep == "auto" or "left" in said
+            bnfx.fold(model, x, keep="graph", **package.more)
+    if row.form == "refused":
+        with pytest.raises(bnfx.CaptureError, match="cannot capture"):
+            bnfx.fold(model, x, **package.more)

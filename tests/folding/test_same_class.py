@@ -329,3 +329,21 @@ def test_timms_activation_stays() -> None:
             same.forward_intermediates(x)[1], resnet.forward_intermediates(x)[1], strict=True
         )
         assert all(relative(a, b) < 1e-12 for a, b in several)
+
+
+def test_what_stays_beside_layers_that_cannot_take_it_is_explained() -> None:
+    """The pair is proved; it is the layer that has no weight of its own, or is none."""
+
+    def block(*layers: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), *layers)
+
+    normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))
+    fixed = nn.BatchNorm2d(4)
+    nn.utils.parametrize.register_parametrization(fixed, "bias", nn.Identity())
+    cases = (
+        (block(normed, nn.BatchNorm2d(4)), r"2 \(ParametrizedConv2d\), next to it, cannot take it"),
+        (block(nn.Conv2d(4, 4, 1), fixed), r"3: .*the numbers of 3 are computed, not stored"),
+    )
+    for model, says in cases:
+        with pytest.warns(bnfx.FoldWarning, match=says):
+            bnfx.fold(randomise(model).eval(), torch.ones(1, 3, 4, 4), keep="module")

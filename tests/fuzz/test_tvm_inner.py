@@ -104,6 +104,7 @@ def _after(program: Program, seed: int, batch: int) -> torch.Tensor:
     return torch.rand(3)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("first", range(0, COUNT, GROUP))
 def test_programs_are_eager(first: int) -> None:
     count: Counter[str] = Counter()

@@ -53,6 +53,7 @@ def _ops(module: fx.GraphModule) -> int:
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
+@pytest.mark.one_in(3)
 @every_case
 def test_backend_is_exact(case: Case) -> None:
     case = case.fresh()
@@ -68,6 +69,7 @@ def test_backend_is_exact(case: Case) -> None:
         assert _ops(capture.graphs[0]) == case.ops
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", sampled(CASES, every=8))
 def test_fold_is_exact(case: Case) -> None:
     case = case.fresh()

@@ -36,6 +36,7 @@ def is_same(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool((found - expected).abs().max() <= 1e-12 * expected.abs().max())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("model", CASES)
 def test_a_deep_graph_is_folded(model: nn.Module) -> None:
     model, x, expected = prepared(model)
@@ -47,6 +48,7 @@ def test_a_deep_graph_is_folded(model: nn.Module) -> None:
     assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("model", CASES)
 def test_a_deep_graph_is_compiled(model: nn.Module) -> None:
     model, x, expected = prepared(model)

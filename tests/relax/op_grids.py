@@ -148,6 +148,11 @@ def _bounded() -> dict[str, list[Case]]:
             for slope in (0.01, 0.3, -0.5)
             for case in _each(lambda x, slope=slope: F.leaky_relu(x, slope))
         ],
+        "elu.default": [
+            case
+            for given in ((), (-1.0,), (0.0,), (1.67326, 1.0507), (0.7, 1.0, 1 / 0.7))
+            for case in _each(lambda x, given=given: aten.elu(x, *given))
+        ],
         "hardtanh.default": [*_each(F.relu6), *_each(lambda x: F.hardtanh(x, -0.3, 0.9))],
         "clamp.default": [
             case for given in clamps for case in _each(lambda x, given=given: x.clamp(**given))
@@ -377,6 +382,11 @@ def _pools() -> dict[str, list[Case]]:
     }
 
 
+def _flat(*shape: int) -> list[torch.Tensor]:
+    """One number throughout, whose mean PyTorch finds exactly; a sum of it rounds."""
+    return [torch.full(shape, number) for number in (7.3, 100.7)]
+
+
 def _statistics() -> dict[str, list[Case]]:
     x = torch.randn(2, 6, 4, 5)
     hard = torch.randn(4, 13)
@@ -403,11 +413,13 @@ def _statistics() -> dict[str, list[Case]]:
             (lambda x, w, b: F.layer_norm(x, (6,), w, b), (far, w, b)),
             (lambda x: F.layer_norm(x, (4, 5)), (x,)),
             (lambda x, w: F.layer_norm(x, (13,), w, eps=1e-2), (hard, torch.randn(13))),
+            *((lambda x: F.layer_norm(x, (6,)), (flat,)) for flat in _flat(3, 6)),
         ],
         "native_group_norm.default": [
             (lambda x, w, b, g=g: F.group_norm(x, g, w, b), (x, w, b)) for g in (1, 2, 3, 6)
         ]
-        + [(lambda x: F.group_norm(x, 3), (torch.randn(2, 6, 7),))],
+        + [(lambda x: F.group_norm(x, 3), (torch.randn(2, 6, 7),))]
+        + [(lambda x: F.group_norm(x, 2), (flat,)) for flat in _flat(2, 6, 7)],
         "_native_batch_norm_legit_no_training.default": [
             (
                 lambda x, w, b, m, v, e=e: aten._native_batch_norm_legit_no_training(

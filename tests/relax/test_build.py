@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,34 @@ def test_build_returns_tvms_executable(module: tvm.IRModule, tmp_path: Path) -> 
     inputs = inputs_of(module)
     loaded = Runner(tvm.runtime.load_module(path))(*inputs)
     np.testing.assert_array_equal(loaded, Runner(executable)(*inputs))
+
+
+_ALONE = """
+import sys
+sys.modules["torch"] = None
+import numpy as np, tvm
+from tvm import relax
+given, *libraries = sys.argv[1:]
+for library in libraries:
+    machine = relax.VirtualMachine(tvm.runtime.load_module(library), tvm.cpu())
+    inputs = [tvm.runtime.tensor(array) for array in np.load(given).values()]
+    np.save(library + ".npy", machine["main"](*inputs).numpy())
+assert "bnfx" not in sys.modules
+"""
+
+
+def test_libraries_run_in_a_process_without_bnfx(module: tvm.IRModule, tmp_path: Path) -> None:
+    """Built to machine code and to C."""
+    inputs, given = inputs_of(module), tmp_path / "in.npz"
+    np.savez(given, *inputs)
+    libraries = [str(tmp_path / f"{target}.so") for target in ("llvm", "c")]
+    for target, library in zip(("llvm", "c"), libraries, strict=True):
+        bnfx.tvm.build(module, target).export_library(library)
+    words = [sys.executable, "-c", _ALONE, str(given), *libraries]
+    subprocess.run(words, check=True, timeout=300)
+    expected = outputs(unfolded(module), inputs)
+    for library in libraries:
+        assert relative([np.load(library + ".npy")], expected) < 1e-10
 
 
 def test_build_takes_the_target_around_it(module: tvm.IRModule) -> None:
@@ -338,9 +368,3 @@ def test_parameters_that_do_not_fit_are_named() -> None:
         bnfx.tvm.build(module, "llvm", {"a.conv.weight": weight[..., :1]})
     with pytest.raises(BuildError, match=r"\['a.conv.weight'\] is float64 of shape"):
         bnfx.tvm.build(module, "llvm", {"a.conv.weight": weight.double()})
-
-
-def test_a_build_to_c_runs_from_its_library(module: tvm.IRModule, tmp_path: Path) -> None:
-    path = str(tmp_path / "model.so")
-    bnfx.tvm.build(module, "c").export_library(path)
-    assert _agrees(tvm.runtime.load_module(path), module)

@@ -26,6 +26,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kernels"), MODELS)
 def test_a_model_is_torch(name: str, kernels: tuple[int, int]) -> None:
     torch.manual_seed(0)

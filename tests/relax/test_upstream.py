@@ -50,6 +50,7 @@ def _upstream(module: tvm.IRModule) -> tvm.IRModule:
     return relax.transform.FoldBatchnormToConv2D()(module)
 
 
+@pytest.mark.one_in(2)
 # What bnfx leaves: convolutions, BatchNorms; and whether upstream's answer is right.
 @pytest.mark.parametrize(
     ("build", "left", "upstream_is_right"),

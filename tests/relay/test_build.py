@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,27 @@ def test_the_ahead_of_time_executor(module: tvm.IRModule, tmp_path: Path) -> Non
         machine.set_input(name, value)
     machine.run()
     assert relative([machine.get_output(0).numpy()], plain(module)) < 1e-10
+
+
+_ALONE = """
+import sys
+import numpy as np, tvm
+from tvm.contrib import graph_executor
+library, given, answer = sys.argv[1:]
+machine = graph_executor.GraphModule(tvm.runtime.load_module(library)["default"](tvm.cpu()))
+machine.run(**np.load(given))
+np.save(answer, machine.get_output(0).numpy())
+assert "bnfx" not in sys.modules
+"""
+
+
+def test_a_library_runs_in_a_process_without_bnfx(module: tvm.IRModule, tmp_path: Path) -> None:
+    library, given, answer = (tmp_path / name for name in ("net.so", "in.npz", "out.npy"))
+    bnfx.tvm.build(module, TARGET).export_library(str(library))
+    np.savez(given, **inputs_of(module))
+    words = [sys.executable, "-c", _ALONE, *map(str, (library, given, answer))]
+    subprocess.run(words, check=True, timeout=300)
+    assert relative([np.load(answer)], plain(module)) < 1e-10
 
 
 def test_the_virtual_machine(module: tvm.IRModule) -> None:

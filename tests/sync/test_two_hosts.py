@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 def test_two_hosts() -> None:
     script = Path(__file__).with_name("two_hosts.sh")
     cases = ["case_values", "case_numerics", "case_double_backward"]

@@ -22,6 +22,7 @@ class ConvNorm(nn.Module):
         return self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("weights", MODES)
 def test_108863_evaluate_train_evaluate(weights: str) -> None:
     """pytorch#108863: the convolution folded at the first evaluation answers at the second."""
@@ -43,6 +44,7 @@ def test_108863_evaluate_train_evaluate(weights: str) -> None:
     assert relative(answers[0], answers[-1]) > 1e-2, "training must matter"
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("weights", MODES)
 @pytest.mark.parametrize("norm", [False, True])
 def test_104984_load_between_evaluations(weights: str, norm: bool) -> None:

@@ -43,6 +43,7 @@ def form_of(report: bnfx.Report) -> str:
     return form
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("weights", "options", "form", "reason"),
     [

@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -22,6 +23,9 @@ from rebuilds import join_builds
 from torch import nn
 from writes import CHEAP, DEAR, Broadcast, Net, Step, mend, unfit
 
+import bnfx
+from bnfx.direct import direct_calls
+from bnfx.direct.shortcut import Shortcut
 from bnfx.inner.auto import trial
 from bnfx.weights import freezing
 
@@ -115,6 +119,44 @@ def test_whatever_happens(weights: str, seeds: range, broadcast: Broadcast) -> N
         sequence(compiled, seed, (*CHEAP, *DEAR, broadcast), with_gradients=True)
 
 
+def straight(options: dict[str, Any]) -> Callable[[nn.Module, torch.Tensor], Any]:
+    """By ``bnfx.compile``, once for each model."""
+    made = WeakKeyDictionary[nn.Module, Any]()
+
+    def call(model: nn.Module, x: torch.Tensor) -> Any:
+        if model not in made:
+            made[model] = bnfx.compile(model, options=options)
+        return made[model](x)
+
+    return call
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each call that goes straight to its graph; as many do as can."""
+    monkeypatch.setenv("BNFX_NATIVE", "1")
+    monkeypatch.setattr(direct_calls, "SHARE", float("inf"))
+    counted, answer = list[int](), Shortcut.answer
+
+    def count(self: Shortcut, scope: Any) -> Any:
+        counted.append(1)
+        return answer(self, scope)
+
+    monkeypatch.setattr(Shortcut, "answer", count)
+    return counted
+
+
+@pytest.mark.parametrize("seeds", SEEDS, ids=str)
+@pytest.mark.parametrize("weights", ["auto", "live", "frozen", "traced"])
+def test_whatever_happens_to_direct_calls(
+    weights: str, seeds: range, broadcast: Broadcast, direct: list[int]
+) -> None:
+    call = straight({"weights": weights, "inner": "eager"})
+    for seed in seeds:
+        sequence(call, seed, (*CHEAP, *DEAR, broadcast), with_gradients=True, calls=(1, 2, 3))
+    assert len(direct) > 2 * len(seeds)
+
+
 @pytest.mark.parametrize("seeds", INDUCTOR_SEEDS, ids=str)
 @pytest.mark.parametrize("weights", ["auto", "live", "frozen"])
 def test_whatever_happens_under_inductor(weights: str, seeds: range, broadcast: Broadcast) -> None:
@@ -136,11 +178,14 @@ ENGINES = {
 @pytest.mark.parametrize(
     "seeds", [range(2000, 2002), pytest.param(range(2002, 2152), marks=pytest.mark.heavy)], ids=str
 )
+@pytest.mark.parametrize("way", ["torch", pytest.param("direct", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("inner", ENGINES)
 def test_whatever_happens_before_an_engine(
     inner: str,
+    way: str,
     seeds: range,
     joins: bool,
+    direct: list[int],
     broadcast: Broadcast,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -163,10 +208,12 @@ def test_whatever_happens_before_an_engine(
         return answer(self, *args)
 
     monkeypatch.setattr(requests, "__call__", counted)
-    compiled = torch.compile(forward, backend="bnfx", options={"inner": inner})
+    by_torch = torch.compile(forward, backend="bnfx", options={"inner": inner})
+    compiled = straight({"inner": inner}) if way == "direct" else by_torch
     for seed in seeds:
         between = join_builds if joins else lambda: None
         steps = (*CHEAP, unfit, mend, broadcast)
         sequence(compiled, seed, steps, with_gradients=False, calls=(1, 3, 5), between=between)
     join_builds()
     assert len(answered) > (10 if joins else 0) * len(seeds)
+    assert len(direct) > (2 * len(seeds) if way == "direct" else -1)

@@ -13,6 +13,7 @@ from bnfx.bench.soaking.soak_writes import WRITES, Matrix, Vector, weight_of
 from bnfx.weights.changes.snapshot import Snapshot
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("form", ["live", "frozen", "auto"])
 def test_every_answer_is_as_promised(form: str) -> None:
     sizes = ((1, 8), (2, 8))[: 1 + (form == "live")]  # each size is compiled for each net and form

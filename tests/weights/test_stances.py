@@ -68,6 +68,7 @@ def check(compiled: Any, models: list[Net], xs: list[torch.Tensor], pool: Any, w
             )
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", STANCES)
 @pytest.mark.parametrize("inner", ["eager", "aot_eager"])
 def test_threads_and_writes(name: str, inner: str) -> None:

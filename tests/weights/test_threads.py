@@ -54,6 +54,7 @@ def slow(graph: torch.fx.GraphModule, example_inputs: Any) -> Any:
     return lambda *args: Slow(graph).run(*args)  # one for each call: it keeps state
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("weights", "inner"), [("live", slow), ("live", "inductor"), ("frozen", "inductor")]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from typing import Any
 class Contender:
     """A process that measures (:mod:`bnfx.bench.on_engines.answers_to_turns`), and what it told.
 
-    One that fails has a note, and ``nan`` for an error; from then on it is asked nothing.
+    It is stopped between its turns, as threads of some engines spin for a tenth of a second after
+    a call, and would slow whoever is next. One that fails has a note, and ``nan`` for an error;
+    from then on it is asked nothing.
     """
 
     process: subprocess.Popen[str]
@@ -73,14 +76,21 @@ class Contender:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
+            self._signal("SIGCONT")
             self.process.stdin.write(line)
             self.process.stdin.flush()
             told = self.process.stdout.readline()
         except OSError as error:
             told = json.dumps({"failed": str(error)})
         answer: Mapping[str, Any] = json.loads(told) if told else {"failed": "it ended"}
+        self._signal("SIGSTOP")
         if "failed" not in answer:
             return answer
         self.note, self.error = answer["failed"], math.nan
         self.medians.clear()
         return None
+
+    def _signal(self, name: str) -> None:
+        number = getattr(signal, name, None)  # not there on Windows
+        if number is not None:
+            self.process.send_signal(number)

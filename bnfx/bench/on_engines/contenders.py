@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+import bnfx
+
 Run = Callable[[torch.Tensor], Any]
 Prepare = Callable[[nn.Module, torch.Tensor], Run]
 
@@ -24,8 +26,12 @@ def _inductor(model: nn.Module, x: torch.Tensor, *, freezing: bool = False) -> R
     return torch.compile(model, dynamic=False)
 
 
-def _bnfx(model: nn.Module, x: torch.Tensor, *, inner: str) -> Run:
-    return torch.compile(model, backend="bnfx", dynamic=False, options={"inner": inner})
+def _bnfx(model: nn.Module, x: torch.Tensor, **options: Any) -> Run:
+    return torch.compile(model, backend="bnfx", dynamic=False, options=options)
+
+
+def _direct(model: nn.Module, x: torch.Tensor) -> Run:
+    return bnfx.compile(model, dynamic=False, options={"inner": "auto"})
 
 
 def _onnxruntime(model: nn.Module, x: torch.Tensor) -> Run:
@@ -65,7 +71,11 @@ CONTENDERS: Mapping[str, Prepare] = {
     "bnfx": functools.partial(_bnfx, inner="inductor"),
     "bnfx-openvino": functools.partial(_bnfx, inner="openvino"),
     "bnfx-onnxruntime": functools.partial(_bnfx, inner="onnxruntime"),
+    "bnfx-onnxruntime-waiting": functools.partial(
+        _bnfx, inner="onnxruntime", inner_options={"session.intra_op.allow_spinning": "0"}
+    ),
     "bnfx-auto": functools.partial(_bnfx, inner="auto"),
+    "bnfx-compile": _direct,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }

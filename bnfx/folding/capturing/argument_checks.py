@@ -7,23 +7,34 @@ is rewritten without them, and they are written into the result.
 from __future__ import annotations
 
 import builtins
+import enum
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
-WRITTEN, NATIVE = (bool, int, float, str, type(None)), (tuple, list, dict)
+_PLAIN = (bool, int, float, complex, str, type(None))
+_TORCHS = (torch.dtype, torch.device, torch.memory_format, torch.layout)
+WRITTEN = (*_PLAIN, *_TORCHS, enum.Enum)
+NATIVE = (tuple, list, dict)
+
+
+def is_container(value: Any) -> bool:
+    """Whether a graph takes apart what it is given there."""
+    known = type(value) in pytree.SUPPORTED_NODES or pytree.is_namedtuple_instance(value)
+    return known and isinstance(value, NATIVE)
 
 
 def is_written(value: Any) -> bool:
     """Whether a default can be written into the code of a graph."""
-    if isinstance(value, (tuple, list)):
-        return type(value) in NATIVE and all(map(is_written, value))
+    if type(value) in (tuple, list):
+        return all(map(is_written, value))
     if type(value) is dict:
         return all(isinstance(key, str) for key in value) and all(map(is_written, value.values()))
-    return isinstance(value, (*WRITTEN, torch.dtype))
+    return type(value) in _PLAIN or isinstance(value, (*_TORCHS, enum.Enum))
 
 
 def assert_constant(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> None:

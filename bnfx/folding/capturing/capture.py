@@ -8,6 +8,7 @@ import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -19,10 +20,13 @@ from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.plain_graph import plain_graph
+from bnfx.folding.capturing.questions import NOTHING, Asked, apart, tells_tensors_apart
 from bnfx.folding.capturing.recurrent_shapes import recurrent_shapes
 from bnfx.folding.capturing.state_changes import StateError, check_side_effects
+from bnfx.folding.capturing.taken_arguments import check_arguments
 from bnfx.folding.capturing.tensor_marks import marks_kept
-from bnfx.folding.given import WAY_OUT
+from bnfx.folding.given import WAY_OUT, copied
+from bnfx.folding.verify import answer_to
 from bnfx.passes.fx.metadata import readable_path, value_of
 from bnfx.torch_private import export_to_torch_ir
 
@@ -31,7 +35,11 @@ _CONFIG: Any = _found_config
 
 
 def capture(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], fixed: bool = False
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    fixed: bool = False,
+    asked: Asked = NOTHING,
 ) -> fx.GraphModule:
     """The graph of ``model(*args, **kwargs)``, with sizes left open where the model leaves them.
 
@@ -44,17 +52,24 @@ def capture(
         model: a copy; it takes these inputs.
         args, kwargs: inputs; they are not changed.
         fixed: leave no size open.
+        asked: what the model's code asks of tensors, which the graph is to assert.
 
     Raises:
         CaptureError: if there is no one graph of it.
     """
     bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    given = frozenset(bound.arguments)
     bound.apply_defaults()
+    check_arguments(type(model).__name__, bound, given)
+    if tells_tensors_apart(lambda b: answer_to(copied(model), b.args, b.kwargs), bound):
+        asked = replace(asked, identities=True)
+    else:
+        bound = apart(bound)
     first: Exception | None = None
     for sizes in (None,) if fixed else (_open(bound, {}), None):
         try:
             with marks_kept((bound.args, bound.kwargs)):
-                return _captured(model, bound, sizes)
+                return _captured(model, bound, sizes, asked)
         except StateError:
             raise
         except Exception as error:
@@ -62,24 +77,25 @@ def capture(
     assert first is not None
     lines = [line.strip() for line in str(first).splitlines() if line.strip()] or [repr(first)]
     why = next((line.partition("got ")[2] for line in lines if "got " in line), lines[0])
+    why = why.rstrip(".")
     raise CaptureError(
         f"torch.export cannot capture {type(model).__name__} in one graph: {why}. {WAY_OUT}"
     ) from first
 
 
 def _captured(
-    model: nn.Module, bound: inspect.BoundArguments, sizes: Any, tied: bool = False
+    model: nn.Module, bound: inspect.BoundArguments, sizes: Any, asked: Asked, tied: bool = False
 ) -> fx.GraphModule:
     kind = type(model).__name__
     if export_to_torch_ir is None:
-        return _whole_export(model, bound, sizes)
+        return _whole_export(model, bound, sizes, asked)
     with _capturing() as caught, recurrent_shapes():
         graph = export_to_torch_ir(
             model, bound.args, bound.kwargs, dynamic_shapes=sizes, restore_fqn=False
         )
     check_side_effects(model, [str(each.message) for each in caught])
     if sizes is not None and not tied and (axes := _tied(graph, bound)):
-        return _captured(model, bound, _open(bound, axes), tied=True)
+        return _captured(model, bound, _open(bound, axes), asked, tied=True)
     info = graph.graph._codegen.pytree_info
     places = graph.graph.find_nodes(op="placeholder")
     leaves = pytree.tree_leaves((bound.args, bound.kwargs))
@@ -89,11 +105,13 @@ def _captured(
         and all(map(_is_described, places, leaves))
         and _is_flat(graph)
     ):
-        return plain_graph(_with_paths(graph, model), info.out_spec, bound, kind)
-    return _whole_export(model, bound, sizes)
+        return plain_graph(_with_paths(graph, model), info.out_spec, bound, kind, asked)
+    return _whole_export(model, bound, sizes, asked)
 
 
-def _whole_export(model: nn.Module, bound: inspect.BoundArguments, sizes: Any) -> fx.GraphModule:
+def _whole_export(
+    model: nn.Module, bound: inspect.BoundArguments, sizes: Any, asked: Asked
+) -> fx.GraphModule:
     with _capturing() as caught:
         program = torch.export.export(
             model, bound.args, bound.kwargs, dynamic_shapes=sizes, strict=True
@@ -102,7 +120,7 @@ def _whole_export(model: nn.Module, bound: inspect.BoundArguments, sizes: Any) -
     spec = program.call_spec.out_spec
     assert spec is not None
     module = program.module(check_guards=False)
-    return plain_graph(module, spec, bound, type(model).__name__)
+    return plain_graph(module, spec, bound, type(model).__name__, asked)
 
 
 def _is_described(place: fx.Node, value: Any) -> bool:

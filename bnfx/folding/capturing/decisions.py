@@ -19,6 +19,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.folding.capturing.tainted import Reader, Run
@@ -142,7 +143,10 @@ def _is_library(module: str) -> bool:
 def _dispatched() -> frozenset[CodeType]:
     """Torch's functions that hand a proxy over before they look at it."""
     functions = (*torch.overrides.get_testing_overrides(), torch._assert)
-    return frozenset(f.__code__ for f in functions if hasattr(f, "__code__"))
+    codes = {f.__code__ for f in functions if hasattr(f, "__code__")}
+    behind = (f.__code__ for f in vars(F).values() if hasattr(f, "__code__"))  # _max_pool2d
+    codes |= {c for c in behind if any(n.startswith("has_torch_function") for n in c.co_names)}
+    return frozenset(codes)
 
 
 def function_nodes(code: CodeType) -> list[Any]:

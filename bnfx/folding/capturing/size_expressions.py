@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,26 @@ from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A builtin as a node that is not looked into: in a graph that ``torch.jit.trace`` runs, sizes
+    are tensors, which ``torch.sym_max`` does not take.
+    """
+
+    def write(one: Any, other: Any) -> Any:
+        tracer = next((v.tracer for v in (one, other) if isinstance(v, fx.Proxy)), None)
+        if tracer is None:
+            return function(one, other)
+        proxy = tracer.create_proxy("call_function", function, (one, other), {})
+        proxy.node.meta["is_wrapped"] = True
+        return proxy
+
+    return write
+
+
 class _Arithmetic(PythonReferenceAnalysis):
+    maximum = staticmethod(_wrapped(max))
+    minimum = staticmethod(_wrapped(min))
+
     @staticmethod
     def trunc_to_int(x: Any, dtype: torch.dtype) -> Any:
         if isinstance(x, fx.Proxy):

@@ -7,15 +7,16 @@ global) would be done once, while it is captured, and its value then would be pa
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from bnfx.errors import CaptureError
 from bnfx.folding.given import WAY_OUT, ExampleInputs, copied
-from bnfx.folding.verify import allowed, answer, relative_error
+from bnfx.folding.verify import allowed, answer, answer_to, relative_error
 
 
 class StateError(CaptureError):
@@ -35,11 +36,22 @@ def check_no_state(model: nn.Module, inputs: ExampleInputs) -> None:
     That is tried out: without the attributes that a call rebinds, a call still answers the same.
 
     Raises:
-        CaptureError: if a call reads what an earlier one left, or exchanges a parameter or buffer.
+        CaptureError: if a call reads what an earlier one left, exchanges a parameter or buffer, or
+            writes to a container that it is given (or that is a default).
     """
     used = copied(model)
     before = _held(used)
-    first = answer(used, inputs)
+    args, kwargs = inputs.copied()
+    bound = inspect.signature(used.forward).bind(*args, **kwargs)
+    bound.apply_defaults()
+    containers = dict(_containers(bound.arguments))
+    first = answer_to(used, args, kwargs)
+    for name, seen in containers.items():
+        if not seen.is_still(_Seen(seen.value)):
+            raise StateError(
+                f"forward of {type(model).__name__} writes to its argument {name}, which a graph "
+                f"cannot: the caller, or a later call, could read it. {WAY_OUT}"
+            )
     changed = _changed(before, _held(used))
     if not changed:
         return
@@ -110,6 +122,18 @@ def _held(model: nn.Module) -> dict[_Place, Any]:
             else:
                 held[path, "", name] = _Seen(value)
     return held
+
+
+def _containers(held: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, _Seen]]:
+    """The containers among arguments, by how code would write them."""
+    for key, value in held.items():
+        name = f"{path}[{key!r}]" if path else str(key)
+        if isinstance(value, (list, tuple, set)):
+            yield name, _Seen(value)
+            yield from _containers(dict(enumerate(value)), name)
+        elif isinstance(value, Mapping):
+            yield name, _Seen(value)
+            yield from _containers(value, name)
 
 
 class _Seen:

@@ -85,6 +85,11 @@ class ModuleChain:
         assert lifted is not None
         refused |= {self._path(name): why for name, why in self._refused.items()}
         gone = {name: unit for name, unit in self._units.items() if self._is_gone(lifted, unit)}
+        for name in self._units.keys() - gone.keys():
+            refused.setdefault(self._path(name), self._neighbours(name))
+        for path, module in zip(self._paths, self._modules, strict=True):
+            if nn.utils.parametrize.is_parametrized(module):
+                refused.setdefault(path, f"the numbers of {path} are computed, not stored")
         if not gone:
             return
         with torch.inference_mode(False), torch.no_grad():
@@ -97,6 +102,14 @@ class ModuleChain:
             old = self._model.get_submodule(path)
             setattr(self._model.get_submodule(owner), last, left_of(old, unit).train(old.training))
             folded.append(path)
+
+    def _neighbours(self, name: str) -> str:
+        """Why a map stays that no rule folds."""
+        place = int(name.partition(".")[0])
+        around = [at for at in (place - 1, place + 1) if 0 <= at < len(self._modules)]
+        kinds = [f"{self._paths[at]} ({type(self._modules[at]).__name__})" for at in around]
+        where = "next to it" if len(kinds) == 1 else "around it"
+        return f"{' and '.join(kinds)}, {where}, cannot take it in place"
 
     def _path(self, name: str) -> str:
         """The path in the model of a path in the chain."""

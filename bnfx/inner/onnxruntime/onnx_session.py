@@ -52,6 +52,9 @@ def _options(runtime: Any, given: Mapping[str, Any]) -> Any:
     known = [name for name in known if not callable(getattr(options, name))]
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    # Else its threads spin for a tenth of a second after each call, and take the cores from
+    # whatever the program does next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     for key, value in given.items():
         if key.startswith("session."):
             options.add_session_config_entry(key, str(value))

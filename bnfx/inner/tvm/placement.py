@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
 from bnfx.errors import InnerWarning
 from bnfx.passes.user_warnings import warn as warn_user
-
-log = logging.getLogger("bnfx")
 
 
 @dataclass
@@ -44,4 +41,3 @@ class Placement:
 
 def warn(message: str) -> None:
     warn_user(f"bnfx: {message}", InnerWarning)
-    log.warning("bnfx: %s", message)

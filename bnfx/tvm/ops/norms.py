@@ -35,14 +35,23 @@ def _has_dimensions(call: OpCall) -> str | None:
 
 
 def _normalised(low: Lowering, x: Expr, axes: list[int], count: int) -> Expr:
-    """``(x - mean) / sqrt(var + eps)``, the variance being that of what is centred."""
-    number = low.number(count)
-    mean = low.emit(relax.op.divide(low.emit(relax.op.sum(x, axes, True)), number))
-    centred = low.emit(relax.op.subtract(x, mean))
+    """``(x - mean) / sqrt(var + eps)``, the variance being that of what is centred.
+
+    A mean is rounded to the precision of ``x``, and ``1 / sqrt(eps)`` makes much of that where all
+    of ``x`` is nearly one number: so what is centred is centred again.
+    """
+    centred = _centred(low, _centred(low, x, axes, count), axes, count)
     squares = low.emit(relax.op.multiply(centred, centred))
-    variance = low.emit(relax.op.divide(low.emit(relax.op.sum(squares, axes, True)), number))
-    variance = low.emit(relax.op.add(variance, low.number(low["eps"])))
+    variance = low.emit(relax.op.add(_average(low, squares, axes, count), low.number(low["eps"])))
     return low.emit(relax.op.multiply(centred, low.emit(relax.op.rsqrt(variance))))
+
+
+def _centred(low: Lowering, x: Expr, axes: list[int], count: int) -> Expr:
+    return low.emit(relax.op.subtract(x, _average(low, x, axes, count)))
+
+
+def _average(low: Lowering, x: Expr, axes: list[int], count: int) -> Expr:
+    return low.emit(relax.op.divide(low.emit(relax.op.sum(x, axes, True)), low.number(count)))
 
 
 def _scaled(low: Lowering, x: Expr, shape: list[int]) -> Expr:

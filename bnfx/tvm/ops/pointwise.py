@@ -119,6 +119,25 @@ def _leaky_relu(low: Lowering) -> Expr:
     return low.emit(relax.op.where(positive, x, scaled))
 
 
+def _elu(low: Lowering) -> Expr:
+    """``scale * alpha * expm1(input_scale * x)`` where negative, ``scale * x`` elsewhere."""
+    x, scale = low.tensor("self"), low["scale"]
+    below = _expm1(low, low.emit(_mul(x, low.number(low["input_scale"]))))
+    below = low.emit(_mul(below, low.number(low["alpha"] * scale)))
+    above = low.emit(_mul(x, low.number(scale)))
+    return low.emit(relax.op.where(low.emit(relax.op.less(x, low.number(0.0))), below, above))
+
+
+def _expm1(low: Lowering, x: Expr) -> Expr:
+    """``exp(x) - 1`` below 0, by Kahan's ``(e - 1) * x / log(e)`` with ``e = exp(x)``."""
+    one, e = low.number(1.0), low.emit(relax.op.exp(x))
+    less = low.emit(_sub(e, one))
+    exact = low.emit(_div(low.emit(_mul(less, x)), low.emit(relax.op.log(e))))
+    far = low.emit(relax.op.less(x, low.number(-20.0)))  # the logarithm of 0 is infinite
+    exact = low.emit(relax.op.where(far, less, exact))
+    return low.emit(relax.op.where(low.emit(relax.op.equal(e, one)), x, exact))
+
+
 def _relu(low: Lowering) -> Expr:
     """-0 stays."""
     x, zero = low.tensor("self"), low.number(0.0)
@@ -174,6 +193,7 @@ _ROWS = (
     Row("hardsigmoid.default", _hardsigmoid),
     Row("hardswish.default", _hardswish),
     Row("leaky_relu.default", _leaky_relu, (_numbers("negative_slope"),)),
+    Row("elu.default", _elu, (_numbers("alpha", "scale", "input_scale"),)),
     Row("relu.default", _relu),
     Row("hardtanh.default", _clamp("min_val", "max_val"), (_bounds_are_numbers,)),
     Row("clamp.default", _clamp("min", "max"), (_bounds_are_numbers,)),

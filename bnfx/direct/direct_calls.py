@@ -1,0 +1,96 @@
+"""Which calls of one compiled model go straight to its graph."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from bnfx.direct.frame import Frame
+from bnfx.direct.shortcut import Scope, Shortcut, may_go_past_dynamo
+from bnfx.direct.watched import NotDirectError
+
+log = logging.getLogger("bnfx")
+
+# Shortcuts of one model: as many as Dynamo compiles graphs for one frame, by default.
+MAX_SHORTCUTS = 8
+# At most this share of the time goes into making shortcuts: a model that is written to between
+# calls is to be served by torch.compile.
+SHARE = 0.05
+
+
+class DirectCalls:
+    """The shortcuts of one model. They are replaced as a whole, so threads may call at once.
+
+    Args:
+        model: as it was given.
+        compiled: what torch.compile made of it.
+
+    Attributes:
+        why_not: why the latest call could not be made a shortcut of; for people.
+    """
+
+    def __init__(self, model: nn.Module, compiled: nn.Module) -> None:
+        self._model = model
+        self._compiled = compiled
+        self._frame: Frame | None = None
+        self._shortcuts: tuple[Shortcut, ...] = ()
+        self._not_before = 0.0
+        self.why_not = "it was not called yet"
+
+    def find(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Shortcut, Scope] | tuple[None, None]:
+        """The shortcut for a call, if there is one."""
+        frame, shortcuts = self._frame, self._shortcuts
+        if not shortcuts or frame is None or not may_go_past_dynamo():
+            return None, None
+        scope = frame.scope(args, kwargs)
+        if scope is None:
+            return None, None
+        for shortcut in shortcuts:
+            if not shortcut.holds() or shortcut.exists() is None:
+                # What it is of is not to be kept alive.
+                self._shortcuts = tuple(each for each in self._shortcuts if each is not shortcut)
+            elif shortcut.fits(scope):
+                return shortcut, scope
+        return None, None
+
+    def learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Make a shortcut of a call that torch.compile has just answered."""
+        began = time.monotonic()
+        if began < self._not_before:
+            return
+        try:
+            self._learn(args, kwargs)
+            self.why_not = ""
+        except NotDirectError as why:
+            self.why_not = str(why)
+        except Exception as error:  # private parts of torch: nothing here is worth a call
+            self.why_not = f"{type(error).__name__}: {error}"
+            log.info("bnfx: a call cannot be made direct", exc_info=True)
+        ended = time.monotonic()
+        self._not_before = ended + (ended - began) / SHARE
+
+    def _learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        if self._model.training:
+            raise NotDirectError("the model is in training mode")
+        if not may_go_past_dynamo():
+            raise NotDirectError("a mode or hook is set")
+        entered = getattr(self._compiled.forward, "__wrapped__", None)
+        frame = Frame.of(self._model, entered)
+        scope = frame.scope(args, kwargs)
+        if scope is None:
+            raise NotDirectError("its arguments do not fit")
+        context: Any = self._compiled.dynamo_ctx
+        backend = context.callback
+        while hasattr(backend, "_torchdynamo_orig_backend"):
+            backend = backend._torchdynamo_orig_backend
+        shortcut = Shortcut.of(self._model, self._compiled, frame, backend, scope)
+        if self._frame != frame:
+            self._shortcuts = ()
+        self._frame = frame
+        self._shortcuts = (shortcut, *self._shortcuts)[:MAX_SHORTCUTS]

@@ -1,0 +1,28 @@
+"""For tests of ``bnfx.compile``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten
+
+import bnfx
+
+
+def compiled(model: nn.Module) -> Any:
+    return bnfx.compile(model, options={"inner": "eager"})
+
+
+def check(call: Any, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+    """Three calls, against the model itself: the later ones may be direct."""
+    for _ in range(3):
+        actual, expected = call(*args, **kwargs), model(*args, **kwargs)
+        ours, theirs = tree_flatten(actual), tree_flatten(expected)
+        assert ours[1] == theirs[1]
+        for mine, other in zip(ours[0], theirs[0], strict=True):
+            if isinstance(mine, torch.Tensor):
+                torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+            else:
+                assert mine == other
