@@ -216,8 +216,8 @@ class _Job:
 
     def _is_right(self, compiled: Callable[..., Any]) -> bool:
         """Whether what was compiled may serve, by its first answer."""
-        if self.inner.fallback is not None:  # engines are held to PyTorch's answers anyway
-            return True
+        if self.inner.fallback is not None or self.swapped.calls:
+            return True  # engines are held to PyTorch's answers anyway; ranks would wait
         inner, choice = self.options.inner, self.options.first_answer
         return may_serve(self.module, compiled, self.example_inputs, inner, choice)
 

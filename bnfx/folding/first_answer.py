@@ -33,6 +33,8 @@ WIDE = 1e-9
 
 # Operators that do nothing but compute; another may log, count, or wait for other processes.
 _COMPUTES = frozenset({"aten", "prims", "torchvision"})
+# Of functions that do.
+_OWNERS = frozenset({"", "_operator", "builtins", "math", "operator", "torch"})
 
 _THEN = {
     "warn": 'options={"first_answer": "forbid"} has PyTorch run such graphs',
@@ -104,7 +106,8 @@ def _computes(function: Any) -> bool:
     if isinstance(function, OpOverload | OpOverloadPacket):
         packet: Any = getattr(function, "overloadpacket", function)
         return str(packet._qualified_op_name).partition("::")[0] in _COMPUTES
-    return not str(getattr(function, "__module__", "")).startswith("torch.distributed")
+    owner = getattr(function, "__module__", None) or ""  # builtins of torch have none
+    return owner.partition(".")[0] in _OWNERS and not owner.startswith("torch.distributed")
 
 
 def _compared(
@@ -115,16 +118,16 @@ def _compared(
     devices = {a.device for a in args if isinstance(a, torch.Tensor) and a.is_cuda}
     with torch.no_grad(), tracing(None), torch.random.fork_rng(list(devices)):
         with Coarsest() as inside:  # type: ignore[no-untyped-call]
-            expected = module(*args)
+            expected = _leaves(module(*args))
         if inside.draws:
             return None
-        actual = compiled(*args)
+        actual = _leaves(compiled(*args))
         error = relative_error(actual, expected)
         wide = 0 < inside.unit <= torch.finfo(torch.float64).eps
         bound = WIDE if wide else max(allowed(True, expected), 8 * inside.unit)
         if error <= bound or _no_worse(module, args, actual, expected):
             return None
-        if relative_error(module(*args), expected) > 0:
+        if relative_error(_leaves(module(*args)), expected) > 0:
             return None
     return f"its relative error is {error:.1e}, where rounding explains {bound:.1e}"
 
@@ -132,13 +135,18 @@ def _compared(
 def _no_worse(module: fx.GraphModule, args: Sequence[Any], actual: Any, expected: Any) -> bool:
     """Whether an answer is as near to the exact one as PyTorch's is."""
     try:
-        exact = copy.deepcopy(module).double()(*map(_widened, args))
+        exact = _leaves(copy.deepcopy(module).double()(*map(_widened, args)))
     except Exception:  # an op that takes the model's dtype alone
         log.debug("bnfx: there is no exact answer to compare with", exc_info=True)
         return False
     exact = pytree.tree_map(_like, exact, expected)
     theirs = relative_error(expected, exact)
     return relative_error(actual, exact) <= MOST_WORSE * theirs
+
+
+def _leaves(answer: Any) -> tuple[Any, ...]:
+    """What a graph returns; some compilers make a list of it."""
+    return tuple(pytree.tree_leaves(answer))
 
 
 def _widened(value: Any) -> Any:

@@ -164,6 +164,16 @@ def test_no_false_alarm(kind: type[nn.Module]) -> None:
     assert reports[0].count("folded") == 1
 
 
+@pytest.mark.parametrize("inner", ["inductor", "aot_eager"])
+def test_no_false_alarm_of_compilers(inner: str) -> None:
+    """Inductor returns lists."""
+    model = net()
+    function, reports = compiled(model, inner)
+    with torch.no_grad():
+        assert relative(function(X), model(X)) < 1e-5
+    assert reports[0].count("folded") == 1
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_no_false_alarm_in_other_dtypes(dtype: torch.dtype) -> None:
     model = net().to(dtype)

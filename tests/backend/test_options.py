@@ -86,7 +86,8 @@ def test_bad_option(options: dict[str, Any], words: list[str]) -> None:
 
 def test_a_page_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda n: (n != "plotly" and find(n)) or None)
+    there = {"plotly": None, "jinja2": object(), "fast_sugiyama": object()}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: there[n] if n in there else find(n))
     words = r"needs plotly, which is not installed: pip install 'bnfx.report"
     with pytest.raises(bnfx.OptionError, match=words):
         compile_and_call(report="report.html")
