@@ -121,7 +121,7 @@ def measure(make: Callable[[], tuple[nn.Module, torch.Tensor]], inner: str) -> d
 
 def _direct(model: nn.Module, x: torch.Tensor, inner: str) -> dict[str, Any]:
     """Pieces of a call of what ``bnfx.compile`` gives; none where it serves no call straight."""
-    call = compile_direct(model, options={"inner": inner})
+    call: Any = compile_direct(model, options={"inner": inner})
     for _ in range(3):
         call(x)
     calls = call._bnfx_calls

@@ -72,7 +72,7 @@ def compile(
             'torch.compile(function, backend="bnfx")'
         )
     if isinstance(model, OptimizedModule):  # it is compiled anew
-        model = cast(nn.Module, model._orig_mod)
+        model = model._orig_mod
     compiled: Any = torch.compile(
         model,
         backend="bnfx",
