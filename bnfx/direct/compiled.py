@@ -71,6 +71,8 @@ def compile(
             f"bnfx.compile takes a torch.nn.Module, not {type(model).__name__}: for functions, use "
             'torch.compile(function, backend="bnfx")'
         )
+    if isinstance(model, OptimizedModule):  # it is compiled anew
+        model = model._orig_mod
     compiled: Any = torch.compile(
         model,
         backend="bnfx",

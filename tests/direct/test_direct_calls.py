@@ -228,6 +228,14 @@ def test_copies(call: Any, model: Small, direct: list[int]) -> None:
     assert len(direct) >= 4
 
 
+@pytest.mark.parametrize("first", [compiled, torch.compile])
+def test_what_was_compiled_before(first: Any, model: Small, direct: list[int]) -> None:
+    with torch.no_grad():
+        call = compiled(first(model))
+        check(call, model, image())
+    assert direct
+
+
 def test_two_models_of_one_class(call: Any, model: Small, direct: list[int]) -> None:
     other = Small()
     with torch.no_grad():
