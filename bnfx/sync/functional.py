@@ -15,8 +15,9 @@ from bnfx.sync.collectives import gather
 from bnfx.sync.diagnosis import compared
 from bnfx.sync.group import Peers, is_distributed_tensor, peers_of
 from bnfx.sync.identity import combined, of_one_layer
-from bnfx.sync.moments import local_moments, merge, update_running
+from bnfx.sync.moments import local_moments
 from bnfx.sync.normalise import Normalise
+from bnfx.sync.settled import settle
 from bnfx.sync.waiting import naming_layers
 
 
@@ -165,18 +166,15 @@ def synchronise(
             gathered = of_one_layer(gathered, identity, names, peers.name)
         columns = torch.split(gathered, [token.numel(), *sizes], dim=1)
         fresh = columns[0][0]
-        merged = [merge(each) for each in columns[1:]]
-        for layer, new in zip(layers, merged, strict=True):
-            if layer.running_mean is not None and layer.running_var is not None:
-                update_running(layer.running_mean, layer.running_var, layer.momentum, new)
-        scales = [
-            torch.rsqrt(new.var + layer.eps) for layer, new in zip(layers, merged, strict=True)
+        settled = [
+            settle(each, layer.running_mean, layer.running_var, layer.momentum, layer.eps)
+            for layer, each in zip(layers, columns[1:], strict=True)
         ]
     tensors: list[Any] = []
-    for layer, new, invstd in zip(layers, merged, scales, strict=True):
+    for layer, (total, mean, invstd) in zip(layers, settled, strict=True):
         weight = None if layer.weight is None else layer.weight.to(dtype)
         bias = None if layer.bias is None else layer.bias.to(dtype)
-        tensors += [layer.input, weight, bias, new.mean, invstd, new.total]
+        tensors += [layer.input, weight, bias, mean, invstd, total]
     outputs: tuple[torch.Tensor, ...] = Normalise.apply(
         peers.name, what, names, token, fresh, *tensors
     )

@@ -88,19 +88,21 @@ def merge(moments: torch.Tensor) -> Statistics:
     return Statistics(total, start + rest, var.clamp(min=0))
 
 
-def update_running(
+def updated(
     running_mean: torch.Tensor,
     running_var: torch.Tensor,
     momentum: float | torch.Tensor,
     statistics: Statistics,
-) -> None:
-    """``running = (1 - momentum)*running + momentum*new``, in place, as BatchNorm does.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(1 - momentum)*running + momentum*new``, as BatchNorm notes it, in the running dtype.
 
     The new variance is the unbiased one, ``M2/(n - 1)``. It is undefined for a single value, which
     therefore leaves ``running_var`` as it is; no value at all leaves both.
     """
     total, mean, var = statistics.total, statistics.mean, statistics.var
     unbiased = var * (total / (total - 1).clamp(min=1))
+    results = []
     for running, new, least in ((running_mean, mean, 1), (running_var, unbiased, 2)):
         factor = momentum * (total >= least).to(total.dtype)
-        running.copy_(running * (1 - factor) + new * factor)
+        results.append((running * (1 - factor) + new * factor).to(running.dtype))
+    return results[0], results[1]

@@ -17,7 +17,7 @@ from sync.launch import run_cases
 
 
 def test_outside_of_graphs() -> None:
-    run_cases("cases_outside+cases_parts+cases_edges+cases_told", 2)
+    run_cases("cases_outside+cases_parts+cases_strangers+cases_edges+cases_told", 2)
 
 
 @pytest.mark.heavy

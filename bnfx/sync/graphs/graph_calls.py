@@ -19,7 +19,7 @@ from bnfx.errors import SyncError
 from bnfx.options import Options
 from bnfx.passes.fx.metadata import location_of, name_of
 from bnfx.passes.fx.training.synchronise import Swapped, graph_modules, in_training, synchronise
-from bnfx.sync import collectives, diagnosis, functional, identity, moments, normalise
+from bnfx.sync import collectives, diagnosis, functional, identity, moments, normalise, settled
 from bnfx.sync.functional import Layer
 from bnfx.sync.graphs.compiled_call import can_see_calls, current_call
 from bnfx.sync.graphs.outside import cover_batch_norms
@@ -32,7 +32,10 @@ from bnfx.sync.group import Peers
 from bnfx.sync.joining import UNEVEN
 from bnfx.sync.module import SyncBatchNorm
 
-_TRACED = (sys.modules[__name__], functional, normalise, moments, collectives, diagnosis, identity)
+_TRACED = (
+    *(sys.modules[__name__], functional, normalise, moments, settled),
+    *(collectives, diagnosis, identity),
+)
 
 
 def sync_batch_norms(

@@ -25,6 +25,7 @@ from bnfx.sync.graphs.compiled_call import (
     path_in_call,
 )
 from bnfx.sync.graphs.compiled_models import compiled_model_of
+from bnfx.sync.graphs.copied import sync_of_original
 from bnfx.sync.graphs.places import identity_of, identity_within
 from bnfx.sync.graphs.state import current_state
 from bnfx.sync.group import Peers, is_recomputing, peers_of
@@ -135,10 +136,21 @@ def _options_without_a_call(module: nn.Module) -> Options | None:
         _refuse_threads(module, call.options)
         return None
     found = compiled_model_of(module)
-    if found is None:
+    if found is None and peers_of() is not None:
+        _say_if_copied(module)
         _look_for_what_disables()
-        return None
-    return found[1]
+    return None if found is None else found[1]
+
+
+def _say_if_copied(module: nn.Module) -> None:
+    sync = sync_of_original(module)
+    if sync is not None:
+        message = (
+            f"a {type(module).__name__} trains in a copy of a model that was compiled in place; "
+            "the copy is not compiled, so it keeps its statistics to itself: compile the copy too, "
+            'with options={"sync": "off"} if it is to train alone'
+        )
+        raise_or_warn(message, sync == "require")
 
 
 def _refuse_threads(module: nn.Module, options: Options) -> None:
@@ -155,7 +167,7 @@ def _refuse_threads(module: nn.Module, options: Options) -> None:
 
 def _look_for_what_disables() -> None:
     """Say so where ``torch.compile`` did nothing: there is no compiled call to be seen then."""
-    if os.environ.get("TORCHDYNAMO_DISABLE") == "1" and peers_of() is not None:
+    if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
         warn(
             "TORCHDYNAMO_DISABLE=1 disables torch.compile, so what was compiled with bnfx keeps "
             "its statistics to itself; bnfx.convert_sync_batchnorm(model) makes it share them",

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnfx.sync.graphs.compiled_models import noted_models
+from bnfx.sync.graphs.compiled_models import holder_of
 from bnfx.sync.identity import identity_of_path
 
 # The model that each layer was last found in, and its paths there.
@@ -28,11 +28,7 @@ def identity_of(module: nn.Module) -> int:
     root = _places[module][0]() if module in _places else None
     if root is not None and (path := _path(root, module)) is not None:
         return identity_of_path(path)
-    for root in noted_models():
-        path = _path(root, module)
-        if path is not None:
-            return identity_of_path(path)
-    return 0
+    return identity_within(holder_of(module), module)
 
 
 def _path(root: nn.Module, module: nn.Module) -> str | None:
