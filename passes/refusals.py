@@ -97,7 +97,7 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     Code.DYNAMIC_SHAPE: Meaning(
         "The rewrite needs a size that is not fixed when compiling.",
-        "Compile with dynamic=False.",
+        'Compile with dynamic=False; bnfx.fold takes sizes="example".',
     ),
     Code.UNKNOWN_RANK: Meaning(
         "The number of dimensions is not known, so the channel axes cannot be compared.",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from support import randomise
+from support import randomise, relative
 from torch import nn
 
 import bnfx
@@ -164,3 +165,36 @@ def test_fixed_sizes_need_an_example_of_a_module() -> None:
     for given in ((model,), (program, torch.randn(IMAGE))):
         with pytest.raises(bnfx.OptionError, match="example inputs"):
             bnfx.fold(*given, sizes="example")
+
+
+def test_sizes_that_grow_without_end_are_those_of_the_example() -> None:
+    """As in timm's tf_efficientnet: torch compares such sizes for hours."""
+
+    class Same(nn.Module):
+        """Padding as TensorFlow's "same": each size is written three times into the next."""
+
+        def __init__(self, depth: int) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(3, 3, 3, 2 - i % 2) for i in range(depth))
+            self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(depth))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for conv, norm in zip(self.layers, self.norms, strict=True):
+                pads: list[int] = []
+                for size, step in zip(x.shape[:1:-1], conv.stride, strict=True):
+                    pad = max((math.ceil(size / step) - 1) * step + 3 - size, 0)
+                    pads += [pad // 2, pad - pad // 2]
+                x = norm(conv(F.pad(x, pads)))
+            return x
+
+    x, other = torch.randn(2, 3, 16, 16).double(), torch.randn(2, 3, 20, 16).double()
+    for depth, is_open in ((1, True), (5, False)):
+        model = randomise(Same(depth)).eval().double()
+        folded = bnfx.fold(model, x, keep="graph")
+        with torch.no_grad():
+            assert relative(folded(x), model(x)) < 1e-12
+            if is_open:
+                assert relative(folded(other), model(other)) < 1e-12
+                continue
+            with pytest.raises(AssertionError, match="x of size 16 on axis 2"):
+                folded(other)

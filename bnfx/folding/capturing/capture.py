@@ -11,25 +11,29 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import sympy  # type: ignore[import-untyped]
 import torch
 from torch import fx, nn
-from torch.export import Dim
 from torch.fx.experimental import _config as _found_config
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
+from bnfx.folding.capturing.opened_sizes import limited_sizes, marks_kept, open_axes, tied_axes
 from bnfx.folding.capturing.plain_graph import plain_graph
 from bnfx.folding.capturing.questions import NOTHING, Asked, apart, tells_tensors_apart
 from bnfx.folding.capturing.recurrent_shapes import recurrent_shapes
 from bnfx.folding.capturing.state_changes import StateError, check_side_effects
 from bnfx.folding.capturing.taken_arguments import check_arguments
-from bnfx.folding.capturing.tensor_marks import marks_kept
 from bnfx.folding.given import WAY_OUT, copied
 from bnfx.folding.verify import answer_to
-from bnfx.passes.fx.metadata import readable_path, value_of
+from bnfx.passes.fx.metadata import readable_path
 from bnfx.torch_private import export_to_torch_ir
 
+_LOGGERS = (
+    "torch.export._trace",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch._dynamo",
+    "torch._subclasses.fake_tensor",
+)
 _MODES = ("_enter_", "_exit_", "_set_")
 _CONFIG: Any = _found_config
 
@@ -66,7 +70,7 @@ def capture(
     else:
         bound = apart(bound)
     first: Exception | None = None
-    for sizes in (None,) if fixed else (_open(bound, {}), None):
+    for sizes in (None,) if fixed else (open_axes(bound, {}), None):
         try:
             with marks_kept((bound.args, bound.kwargs)):
                 return _captured(model, bound, sizes, asked)
@@ -94,8 +98,8 @@ def _captured(
             model, bound.args, bound.kwargs, dynamic_shapes=sizes, restore_fqn=False
         )
     check_side_effects(model, [str(each.message) for each in caught])
-    if sizes is not None and not tied and (axes := _tied(graph, bound)):
-        return _captured(model, bound, _open(bound, axes), asked, tied=True)
+    if sizes is not None and not tied and (axes := tied_axes(graph, bound)):
+        return _captured(model, bound, open_axes(bound, axes), asked, tied=True)
     info = graph.graph._codegen.pytree_info
     places = graph.graph.find_nodes(op="placeholder")
     leaves = pytree.tree_leaves((bound.args, bound.kwargs))
@@ -174,65 +178,13 @@ def _capturing() -> Iterator[list[warnings.WarningMessage]]:
     with (
         torch.no_grad(),
         torch.random.fork_rng(),
+        limited_sizes(),
         warnings.catch_warnings(record=True) as caught,
-        _quiet("torch.export._trace", "torch.fx.experimental.symbolic_shapes", "torch._dynamo"),
+        _quiet(*_LOGGERS),
         _CONFIG.patch(backed_size_oblivious=True),  # else a batch of 1 would be one for good
     ):
         warnings.simplefilter("always")
         yield caught
-
-
-_Axes = Mapping[int, set[int]]  # of a tensor, by its id
-
-
-def _tied(module: fx.GraphModule, bound: inspect.BoundArguments) -> _Axes:
-    """Axes of which some expression must equal another, as where a linear layer takes C*H*W.
-
-    Nothing but the example's sizes meets that in practice; with them fixed, more folds.
-    """
-    places = module.graph.find_nodes(op="placeholder")
-    values = pytree.tree_leaves((bound.args, bound.kwargs))
-    shown = [(id(value), value_of(place)) for place, value in zip(places, values, strict=False)]
-    found: dict[int, set[int]] = {}
-    for tensor, axis, size in _open_sizes(shown):
-        env: Any = size.node.shape_env
-        guards = (env.replace(guard.expr) for guard in env.guards)
-        ties = [guard for guard in guards if isinstance(guard, sympy.Eq)]
-        if any(size.node.expr.free_symbols & tie.free_symbols for tie in ties):
-            found.setdefault(tensor, set()).add(axis)
-    return found
-
-
-def _open_sizes(
-    shown: Sequence[tuple[int, torch.Tensor | None]],
-) -> Iterator[tuple[int, int, torch.SymInt]]:
-    for tensor, value in shown:
-        for axis, size in enumerate(() if value is None else value.shape):
-            if isinstance(size, torch.SymInt):
-                yield tensor, axis, size
-
-
-def _open(bound: inspect.BoundArguments, tied: _Axes) -> dict[str, Any]:
-    """All sizes open that may be: an axis of size 1 may stand there to be broadcast."""
-    sizes: dict[str, Any] = {}
-    tensors = [v for v in pytree.tree_leaves(dict(bound.arguments)) if isinstance(v, torch.Tensor)]
-    ones = all(tensor.shape[0] == 1 for tensor in tensors if tensor.dim() > 1)
-
-    def open_tensor(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return None
-        fixed = {axis for axis, size in enumerate(value.shape) if size == 1}
-        if value.dim() > 1 and ones:
-            fixed.discard(0)
-        fixed |= tied.get(id(value), set())
-        return {axis: Dim.STATIC if axis in fixed else Dim.AUTO for axis in range(value.dim())}
-
-    for name, value in bound.arguments.items():
-        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            sizes |= pytree.tree_map(open_tensor, value)
-        else:
-            sizes[name] = pytree.tree_map(open_tensor, value)
-    return sizes
 
 
 @contextmanager

@@ -35,10 +35,27 @@ class _Arithmetic(PythonReferenceAnalysis):
     minimum = staticmethod(_wrapped(min))
 
     @staticmethod
+    def int_truediv(a: Any, b: Any) -> Any:
+        return a / b
+
+    @staticmethod
     def trunc_to_int(x: Any, dtype: torch.dtype) -> Any:
-        if isinstance(x, fx.Proxy):
-            return x.tracer.create_proxy("call_function", math.trunc, (x,), {})
-        return math.trunc(x)
+        return _rounded(math.trunc, x)
+
+    @staticmethod
+    def floor_to_int(x: Any, dtype: torch.dtype) -> Any:
+        return _rounded(math.floor, x)
+
+    @staticmethod
+    def ceil_to_int(x: Any, dtype: torch.dtype) -> Any:
+        return _rounded(math.ceil, x)
+
+
+def _rounded(function: Callable[[Any], Any], x: Any) -> Any:
+    """A node of ``math``, into which ``torch.fx`` does not look."""
+    if isinstance(x, fx.Proxy):
+        return x.tracer.create_proxy("call_function", function, (x,), {})
+    return function(x)
 
 
 class SizeExpressions:
