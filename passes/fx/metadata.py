@@ -111,9 +111,11 @@ def name_of(node: fx.Node) -> str:
 
 
 def readable_path(source: str) -> str:
-    """``L['self']._modules['layer1'][0].bn1`` -> ``layer1.0.bn1``."""
+    """``L['self']._modules['layer1'][0].bn1`` -> ``layer1.0.bn1``. (Of a class with a
+    ``__getattr__`` of its own, ``._modules`` is written ``.__dict__['_modules']``.)
+    """
     path = re.sub(r"^[LG]\[[^\]]*\]", "", source)
-    path = _SUBSCRIPT.sub(r".\1", path).replace("._modules", "")
+    path = _SUBSCRIPT.sub(r".\1", path).replace(".__dict__", "").replace("._modules", "")
     return path.replace("._parameters", "").replace("._buffers", "").strip(".")
 
 

@@ -291,3 +291,19 @@ def test_example_inputs_keep_their_marks() -> None:
         bnfx.fold(model, x, keep="graph")
         bnfx.explain(model, x)
         assert {name: str(value) for name, value in vars(x).items()} == before
+
+
+def test_layers_behind_a_getattr_keep_their_names() -> None:
+    class Getting(Two):
+        def __getattr__(self, name: str) -> Any:
+            return super().__getattr__(name)
+
+        def forward(self, x: Any) -> Any:
+            return self.bn(self.c(x))
+
+    model = randomise(Getting()).eval().double()
+    for verdict in bnfx.explain(model, X).verdicts:
+        assert (verdict.site.name, verdict.target) == ("bn", "c")
+    with pytest.warns(bnfx.FoldWarning, match="GraphModule.*bn: "):
+        folded = bnfx.fold(model, X)
+    assert set(folded.state_dict()) == {"c.weight", "c.bias"}

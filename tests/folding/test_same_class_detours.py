@@ -239,9 +239,6 @@ def test_the_class_answers_as_the_original(kind: type[Any]) -> None:
 class Harmless(Base):
     """What models do with all their weights, and which runs none."""
 
-    def __getattr__(self, name: str) -> Any:
-        return super().__getattr__(name)
-
     def freeze(self) -> None:
         for parameter in self.parameters():
             parameter.requires_grad = False

@@ -131,10 +131,8 @@ class Stages(nn.Module):
 
     def forward(self, x: Any) -> Any:
         x = self.bn(self.conv(x)).relu()
-        names = ("layer1", "layer2")
-        names = names[:2]
-        for name in names:
-            x = getattr(self, name)(x)
+        for i in (1, 2):
+            x = getattr(self, f"layer{i}")(x)
         return x
 
 

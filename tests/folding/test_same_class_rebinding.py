@@ -21,6 +21,7 @@ from support import randomise
 from torch import nn
 
 import bnfx
+from bnfx.folding.modules.reading import reachable
 
 X = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0)).double()
 FORMS: list[type[Any]] = []
@@ -484,14 +485,6 @@ class Careful(Base):
         super().__init__()
         self.side = nn.Sequential()
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name.startswith("_"):
-                raise
-            return super().__getattr__("side")
-
     def save(self, path: str) -> None:
         torch.save(self.state_dict(), path)
 
@@ -500,9 +493,8 @@ class Careful(Base):
         own.update(torch.load(path))
         self.load_state_dict(own)
 
-    def grow(self, name: str) -> nn.Module:
-        row = nn.Sequential()
-        row.add_module(name, nn.ReLU())
+    def grow(self) -> nn.Module:
+        row = nn.Sequential(nn.ReLU())
         self.side = nn.Sequential(row)
         self.side[0].train(self.training)
         return row
@@ -520,3 +512,53 @@ def test_what_only_sounds_alike_is_no_obstacle() -> None:
     assert isinstance(folded.b, nn.Identity)
     with torch.no_grad():
         torch.testing.assert_close(folded(X), model(X), rtol=1e-10, atol=1e-10)
+
+
+class Getting(Base):
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
+
+class Growing(Base):
+    def grow(self, name: str) -> nn.Module:
+        row = nn.Sequential()
+        row.add_module(name, nn.ReLU())
+        return row
+
+
+class Listing(Base):
+    def run(self, x: Any) -> Any:
+        for name in ("act",):
+            x = getattr(self, name)(x)
+        return x
+
+
+class Applying(Base):
+    def look(self) -> None:
+        self.apply(lambda module: print(module.training))
+
+
+@pytest.mark.parametrize("kind", [Getting, Growing, Listing, Applying], ids=lambda k: k.__name__)
+def test_what_is_not_read_any_closer_is_folded_in_the_graph(kind: type[Any]) -> None:
+    """None of these reaches a layer. No model of the zoo needs that to be known (ADR 45)."""
+    model = randomise(kind()).double().eval()
+    with pytest.warns(bnfx.FoldWarning, match="may run, read or change"):
+        folded = bnfx.fold(model, X)
+    assert isinstance(folded, torch.fx.GraphModule)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(X), model(X), rtol=1e-10, atol=1e-10)
+
+
+def test_a_model_with_too_much_code_is_folded_in_the_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reachable, "MOST_FUNCTIONS", 3)
+
+    class Long(Base):
+        def one(self) -> None: ...
+        def two(self) -> None: ...
+        def three(self) -> None: ...
+
+    model = randomise(Long()).double().eval()
+    with pytest.warns(bnfx.FoldWarning, match="b: .* may run more than 3 functions"):
+        assert isinstance(bnfx.fold(model, X), torch.fx.GraphModule)

@@ -9,6 +9,7 @@ Nothing else in the model's code may name either, and nothing that the model hol
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 from collections import Counter
@@ -44,7 +45,6 @@ class Succession:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._reachable = Reachable(model)
-        self._mentions = Mentions(self._reachable)
         self._paths = dict(model.named_modules())
         places = model.named_modules(remove_duplicate=False)
         self._homes = Counter(id(module) for _, module in places)
@@ -54,11 +54,18 @@ class Succession:
             self._owned.update(memory(t) for t in tensors if t is not None)
         self.refused: dict[str, str] = {}
 
+    @functools.cached_property
+    def _mentions(self) -> Mentions:
+        return Mentions(self._reachable)
+
     def pairs(self) -> list[Pair]:
         """All pairs of modules that are proved to follow one another; reasons for others are kept
         in ``refused``, by the path of the second.
         """
         found: list[Pair] = []
+        if self._reachable.refusal is not None:
+            self.refused = dict.fromkeys(self._paths, self._reachable.refusal)
+            return []
         for path, module in self._paths.items():
             if isinstance(module, torch.jit.ScriptModule):
                 self.refused[path] = f"{path} is TorchScript, whose layers cannot be changed"
@@ -83,8 +90,8 @@ class Succession:
         module = self._paths.get(path)
         if module is None or self._homes[id(module)] > 1:
             return f"{path} is registered in several places"
-        if self._reachable.unreadable is not None:
-            return f"the source of {self._reachable.unreadable} cannot be read"
+        if self._reachable.refusal is not None:
+            return self._reachable.refusal
         if isinstance(module, torch.jit.ScriptModule):
             return f"{path} is TorchScript, whose layers cannot be changed"
         if has_hooks(module):

@@ -20,7 +20,7 @@ from bnfx.folding.modules.reading.computed_names import (
 )
 from bnfx.folding.modules.reading.owners import Mention, Owners
 from bnfx.folding.modules.reading.reachable import Function, Reachable, resolve_global
-from bnfx.folding.modules.reading.walks import BY_NAME, WEIGHTS, Walks
+from bnfx.folding.modules.reading.walks import BY_NAME, GETTING, WEIGHTS, Walks
 
 _WALKS = frozenset(
     [
@@ -74,8 +74,8 @@ class Mentions(Walks):
 
     def _read(self, function: Function) -> None:
         making = function.kind is not None and function.node.__dict__.get("name") == "__init__"
-        if self.gives_others(function):
-            owner = ast.Name(function.owner, ast.Load())
+        if getattr(function.node, "name", "") in GETTING:
+            owner = ast.Name(function.owner, ast.Load())  # it may give anything
             self._all.append(Mention(function, function.node, ANY, owner))
         for node in ast.walk(function.node):
             for mention in self._mentions(function, node):
@@ -93,13 +93,12 @@ class Mentions(Walks):
             if node.attr == "train" and not self.is_mode(node):
                 yield Mention(function, node, ANY, node.value, True)
             if node.attr in REBINDING:
-                for name, below in self.rebound(node):
-                    yield Mention(function, node, name, node.value, below)
+                yield Mention(function, node, ANY, node.value, True)
             if node.attr == "state_dict" and not self.is_for_a_file(node):
                 yield Mention(function, node, ANY, node.value, True)
             if node.attr in WEIGHTS and not self.is_harmless_weights(node):
                 yield Mention(function, node, ANY, node.value, True)
-            if node.attr in BY_NAME and not self.is_named_elsewhere(node):
+            if node.attr in BY_NAME:
                 yield Mention(function, node, ANY, node.value, True)
             if node.attr in _COMPUTING - {"compile", "eval"}:
                 yield Mention(function, node, ANY, None)
@@ -112,7 +111,7 @@ class Mentions(Walks):
             if node.id in _COMPUTING or not isinstance(call, ast.Call) or call.func is not node:
                 yield Mention(function, node, ANY, None)
             elif len(call.args) > 1:
-                name = pattern(call.args[1], self.scope(call))
+                name = pattern(call.args[1])
                 asked = call if node.id == "getattr" else node
                 yield Mention(function, asked, name, call.args[0])
             else:

@@ -20,6 +20,9 @@ from bnfx.folding.capturing.decisions import function_nodes
 from bnfx.folding.modules.reading.dependence import runs_in_order
 from bnfx.passes.fx.parameters.sources import memory
 
+# 177 in timm's GerNet; with what loads it, a model of transformers has 2,849, HTTP and YAML among
+# them: to read those takes a minute, and some always computes a name.
+MOST_FUNCTIONS = 1000
 _REGISTERS = ("_parameters", "_buffers", "_modules")
 _BY_CLASS = ("__new__", "__init_subclass__", "__class_getitem__")
 _OF_CLASSES = ("__dict__", "__weakref__", "__abstractmethods__", "_abc_impl", "__annotations__")
@@ -56,7 +59,7 @@ class Reachable:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.unreadable: str | None = None
+        self.refusal: str | None = None  # why not all of the code was read
         self.functions: list[Function] = []
         self.held: set[int] = set()  # ids of modules, and memory of tensors
         self.memory: set[Any] = set()
@@ -145,13 +148,15 @@ class Reachable:
     ) -> None:
         if function.__code__ in self._seen_code or _is_library(function.__module__):
             return
-        if runs_in_order(function):
+        if runs_in_order(function) or self.refusal is not None:
             return
+        if len(self.functions) >= MOST_FUNCTIONS:
+            self.refusal = f"the model's code may run more than {MOST_FUNCTIONS} functions"
         self._seen_code.add(function.__code__)
         nodes = function_nodes(function.__code__)
         if not nodes:
             if not _is_generated(function):
-                self.unreadable = self.unreadable or function.__qualname__
+                self.refusal = f"the source of {function.__qualname__} cannot be read"
             return
         code = function.__code__
         first = code.co_varnames[0] if code.co_argcount else ""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from bnfx.folding.modules.reading.computed_names import ANY, pattern
 from bnfx.folding.modules.reading.dependence import SELVES, is_identity, is_local, sets_weights_up
 from bnfx.folding.modules.reading.reachable import Function
 from bnfx.folding.modules.reading.uses import Uses
@@ -27,7 +25,7 @@ _WEIGHT_FACTS |= frozenset(
     ["numel", "nelement", "element_size", "is_floating_point", "is_cuda", "is_meta", "is_complex"]
 )
 _TORCH = str(Path(torch.__file__).parent)
-_GETTING = ("__getattr__", "__getattribute__")
+GETTING = ("__getattr__", "__getattribute__")
 _PASSING = frozenset(["next", "iter", "list", "tuple", "enumerate", "len", "reversed"])
 
 
@@ -79,66 +77,6 @@ class Walks(Uses):
             and not isinstance(self.parents.get(call), (ast.Expr, ast.Return))
         )
 
-    def is_named_elsewhere(self, node: ast.Attribute) -> bool:
-        """Whether what is looked up by name is named in a mention of its own: by a constant, or,
-        as in ``super().__getattr__(name)`` of ``__getattr__(self, name)``, where it is asked for.
-        """
-        scope, call = self.scope(node), self.parents.get(node)
-        if isinstance(call, ast.Call) and call.args and isinstance(call.args[-1], ast.Constant):
-            return call.func is node
-        if not isinstance(scope, ast.FunctionDef) or scope.name != node.attr:
-            return False
-        if not isinstance(call, ast.Call) or call.func is not node or len(scope.args.args) != 2:
-            return False
-        name = scope.args.args[1].arg
-        names = (n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id == name)
-        last = call.args[-1] if call.args else None
-        return (
-            isinstance(last, ast.Name)
-            and last.id == name
-            and all(isinstance(n.ctx, ast.Load) for n in names)
-        )
-
-    def gives_others(self, function: Function) -> bool:
-        """Whether ``__getattr__`` may give something else than what is registered by a name."""
-        node = function.node
-        if not isinstance(node, ast.FunctionDef) or node.name not in _GETTING:
-            return False
-        first = next(filter(_does_something, node.body), None)
-        if isinstance(first, ast.Try) and not first.finalbody:
-            first = first.body[0]
-        value = first.value if isinstance(first, ast.Return) else None
-        look_up = value.func if isinstance(value, ast.Call) else None
-        return not isinstance(look_up, ast.Attribute) or not self.is_named_elsewhere(look_up)
-
-    def rebound(self, node: ast.Attribute) -> Iterator[tuple[re.Pattern[str], bool]]:
-        """Names that ``self.add_module(name, ...)`` may bind; whether in what is below, too."""
-        call, scope = self.parents.get(node), self.scope(node)
-        given = call.args[0] if isinstance(call, ast.Call) and call.args else None
-        if given is None or not isinstance(call, ast.Call) or call.func is not node:
-            yield ANY, True
-        elif isinstance(scope, ast.FunctionDef) and scope.name == node.attr:
-            return  # what another class makes of the names that it is given
-        elif not self._is_made_here(node.value, scope):
-            below = node.attr == "set_submodule"
-            yield (ANY if below else pattern(given, scope)), below
-
-    def _is_made_here(self, node: ast.AST, scope: ast.AST | None) -> bool:
-        """``block`` of ``block = nn.Sequential()``, bound nowhere else."""
-        if not isinstance(node, ast.Name) or scope is None or not is_local(node.id, scope):
-            return False
-        stores = [
-            self.parents[n]
-            for n in ast.walk(scope)
-            if isinstance(n, ast.Name) and n.id == node.id and not isinstance(n.ctx, ast.Load)
-        ]
-        return bool(stores) and all(
-            isinstance(each, ast.Assign)
-            and isinstance(each.value, ast.Call)
-            and isinstance(self.resolve(each.value.func), type)
-            for each in stores
-        )
-
     def is_for_a_file(self, node: ast.Attribute) -> bool:
         """Whether ``state_dict()`` is saved, or looked at where others are loaded."""
         name, call = self.function_name(node), self.parents.get(node)
@@ -147,7 +85,7 @@ class Walks(Uses):
         return saved or _FILES.fullmatch(name) is not None or sets_weights_up(name)
 
     def is_harmless_apply(self, inside: str, node: ast.Attribute) -> bool:
-        """Whether ``apply`` hands modules to a function that sets weights up, or looks at them."""
+        """Whether ``apply`` hands modules to a function that sets weights up."""
         call = self.parents.get(node)
         if isinstance(self.resolve(node.value), type):
             return True  # of a torch.autograd.Function
@@ -155,26 +93,8 @@ class Walks(Uses):
             return False
         given = call.args[0]
         name = getattr(given, "attr", getattr(given, "id", ""))
-        if sets_weights_up(name) or sets_weights_up(inside):
-            return True  # trusted: it is meant for weights that were not learned yet
-        callee = self.resolve(given)
-        nodes: list[ast.AST] = [n for n, f in self.functions.items() if f.function is callee]
-        scope = self.scope(node)
-        if isinstance(given, ast.Lambda):
-            nodes = [given]
-        elif isinstance(given, ast.Name) and scope is not None:
-            inner = (n for n in ast.walk(scope) if isinstance(n, ast.FunctionDef))
-            nodes += [n for n in inner if n.name == name]
-        elif isinstance(given, ast.Attribute):
-            nodes += [n for n in self.functions if getattr(n, "name", "") == name]
-        return bool(nodes) and all(map(self._looks_only, nodes))
-
-    def _looks_only(self, function: ast.AST) -> bool:
-        """Whether a function does nothing but what is harmless with each of its arguments."""
-        assert isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        names = {argument.arg for argument in function.args.args}
-        uses = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id in names]
-        return all(isinstance(n.ctx, ast.Load) and self.is_harmless(n) for n in uses)
+        # Trusted by its name: it is meant for weights that were not learned yet.
+        return sets_weights_up(name) or sets_weights_up(inside)
 
     def is_harmless_weights(self, node: ast.Attribute) -> bool:
         """Whether of ``self.parameters()`` only facts are read, or flags set."""
@@ -223,11 +143,6 @@ class Walks(Uses):
             return False
         uses = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
         return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
-
-
-def _does_something(statement: ast.AST) -> bool:
-    """Whether it is no docstring."""
-    return not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant)
 
 
 def _returns(function: ast.AST, name: str) -> bool:
