@@ -117,12 +117,13 @@ def case_checkpointing_around() -> None:
     """Eager checkpointing of a compiled model: recomputed in backward, statistics updated once.
 
     (The counter of batches, which is the user's graph's own, counts twice, as without bnfx.)
+    Both graphs have to save the same, with Inductor's decompositions too; more in cases_recomputed.
     """
     rank = dist.get_rank()
     batches = images(sizes())
     model = make()
     expected = train_alone(model, batches, 1)
-    run = compiled(model, fullgraph=False)
+    run = compiled(model, "aot_eager_decomp_partition", fullgraph=False)
     x = batches[rank].clone().requires_grad_()
     loss_of(checkpoint(run, x, use_reentrant=False), rank).backward()
     for name, buffer in model.named_buffers():

@@ -36,6 +36,7 @@ THREE = (
         pytest.param(2, f"{EAGER}+{COMPILED}", (), id="2"),
         pytest.param(3, EAGER, THREE, id="3"),
         pytest.param(2, "cases_inductor", INDUCTOR, id="2-inductor"),
+        pytest.param(2, "cases_recomputed", (), marks=pytest.mark.heavy, id="2-recomputed"),
         pytest.param(2, "cases_inductor", (), marks=pytest.mark.heavy, id="2-inductor-every"),
         pytest.param(3, EAGER, (), marks=pytest.mark.heavy, id="3-every"),
         pytest.param(3, f"{COMPILED}+cases_inductor", (), marks=pytest.mark.heavy, id="3-compiled"),
