@@ -35,6 +35,7 @@ from bnfx.sync.graphs.empty import for_batch
 from bnfx.sync.graphs.graph_calls import synchronised
 from bnfx.sync.graphs.outside import cover_batch_norms
 from bnfx.sync.graphs.overlap import overlapping
+from bnfx.sync.graphs.scripted import watch_scripted_calls
 from bnfx.sync.group import peers_of
 from bnfx.sync.waiting import naming
 from bnfx.torch_private import RestartAnalysis, ShortenTraceback
@@ -242,3 +243,4 @@ class _Job:
 register_backend(bnfx)
 note_compiled_models()
 cover_batch_norms()
+watch_scripted_calls()

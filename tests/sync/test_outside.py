@@ -20,6 +20,10 @@ def test_outside_of_graphs() -> None:
     run_cases("cases_outside+cases_parts+cases_strangers+cases_edges+cases_told", 2)
 
 
+def test_odd_ways_to_the_layers() -> None:
+    run_cases("cases_odd_ways", 2)
+
+
 @pytest.mark.heavy
 def test_segmentation_on_four_ranks() -> None:
     run_cases("cases_outside", 4)

@@ -120,11 +120,12 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
     share = call is not None and call.whole
     swapped = synchronise(module, _is_in_training, sync_batch_norms, constants, share, _labels)
     left = [node for node in in_training(swapped.module) if _is_in_training(node)]
-    if required and left:
-        raise SyncError(
-            f'sync="require", but {name_of(left[0])} ({left[0].name}) is no BatchNorm that can be '
-            "synchronised: it returns statistics, or computes its training flag"
+    if left:
+        message = (
+            f"{name_of(left[0])} ({left[0].name}) is no BatchNorm that can be synchronised (it "
+            "returns statistics, or computes its training flag), so it keeps them to itself"
         )
+        raise_or_warn(message, required)
     return swapped
 
 

@@ -44,14 +44,27 @@ from bnfx.sync.module import SyncBatchNorm, tracked
 def cover_batch_norms() -> None:
     """Put the look-out into the forward of BatchNorm, and of each class derived from it.
 
-    Not into classes that synchronise by themselves: torch's ``SyncBatchNorm``, and ours.
+    Those that are yet to be derived, too: a model may be built of a class that was written, or
+    imported, after something was compiled. Not into classes that synchronise by themselves: torch's
+    ``SyncBatchNorm``, and ours.
     """
     for kind in (_BatchNorm, *_derived(_BatchNorm)):
-        forward = vars(kind).get("forward")
-        if not isinstance(forward, types.FunctionType) or hasattr(forward, "_bnfx_covers"):
-            continue
-        if not issubclass(kind, (SyncBatchNorm, nn.SyncBatchNorm)):
-            setattr(kind, "forward", _covering(forward))  # noqa: B010
+        _cover(kind)
+    if "__init_subclass__" not in vars(_BatchNorm):
+        setattr(_BatchNorm, "__init_subclass__", classmethod(_cover_at_birth))  # noqa: B010
+
+
+def _cover(kind: type) -> None:
+    forward = vars(kind).get("forward")
+    if not isinstance(forward, types.FunctionType) or hasattr(forward, "_bnfx_covers"):
+        return
+    if not issubclass(kind, (SyncBatchNorm, nn.SyncBatchNorm)):
+        setattr(kind, "forward", _covering(forward))  # noqa: B010
+
+
+def _cover_at_birth(kind: type[_BatchNorm], /, **given: Any) -> None:
+    super(_BatchNorm, kind).__init_subclass__(**given)
+    _cover(kind)
 
 
 def _derived(kind: type) -> Iterator[type]:
