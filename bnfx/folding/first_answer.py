@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import InnerWarning
@@ -103,9 +102,10 @@ def _calls(module: fx.GraphModule) -> Iterator[Any]:
 
 def _computes(function: Any) -> bool:
     """Whether a function only computes. A collective that one rank alone runs would never end."""
-    if isinstance(function, OpOverload | OpOverloadPacket):
-        packet: Any = getattr(function, "overloadpacket", function)
-        return str(packet._qualified_op_name).partition("::")[0] in _COMPUTES
+    operator = getattr(function, "overloadpacket", function)
+    qualified = getattr(operator, "_qualified_op_name", None)
+    if isinstance(qualified, str):
+        return qualified.partition("::")[0] in _COMPUTES
     owner = getattr(function, "__module__", None) or ""  # builtins of torch have none
     return owner.partition(".")[0] in _OWNERS and not owner.startswith("torch.distributed")
 

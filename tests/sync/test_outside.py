@@ -17,11 +17,8 @@ from sync.launch import run_cases
 
 
 def test_outside_of_graphs() -> None:
-    run_cases("cases_outside+cases_parts+cases_strangers+cases_edges+cases_told", 2)
-
-
-def test_odd_ways_to_the_layers() -> None:
-    run_cases("cases_odd_ways", 2)
+    parts = ("outside", "parts", "strangers", "odd_ways", "edges", "told")
+    run_cases("+".join(f"cases_{part}" for part in parts), 2)
 
 
 @pytest.mark.heavy
