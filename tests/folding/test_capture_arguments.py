@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 import bnfx
 
 X, Y = (torch.randn(2, 3, 6, 6, dtype=torch.float64) for _ in range(2))
+PARAMETER = nn.Parameter(X.clone(), requires_grad=False)
 WIDE = X.to(memory_format=torch.channels_last)
 DEFAULT = torch.tensor(3.0, dtype=torch.float64)
 
@@ -123,6 +124,10 @@ def _by_dtype(self: Any, x: Any) -> Any:
     return self.f(x.double()) * (2 if x.dtype == torch.float32 else 1)
 
 
+def _by_kind(self: Any, x: Any) -> Any:
+    return self.f(x) if isinstance(x, nn.Parameter) else self.f(x * 2)
+
+
 def _by_floats(self: Any, x: Any) -> Any:
     return self.f(x.double()) * (2 if torch.is_floating_point(x) else 1)
 
@@ -191,6 +196,9 @@ CASES = {
     "by name only, another": case(
         _only_named, (), (), "twice=False", {"x": X}, {"x": X, "twice": True}
     ),
+    "a parameter": case(_by_kind, (X,), (PARAMETER,), "x of the class Tensor"),
+    "no parameter": case(_by_kind, (PARAMETER,), (X,), "x of the class Parameter"),
+    "a parameter, not asked for": case(_cast, (X,), (PARAMETER,), None),
     "numpy's number": case(_scaled, (X, np.float64(2)), (X, np.float64(3)), "k=np.float64"),
 }
 

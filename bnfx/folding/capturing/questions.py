@@ -25,6 +25,7 @@ from bnfx.folding.capturing.argument_checks import say
 
 _DTYPE = ("dtype", "is_floating_point", "is_complex", "element_size", "itemsize", "type")
 _LAYOUT = ("is_contiguous", "stride", "dim_order")
+_PARAMETER = "Parameter"
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Asked:
         dtypes: whether their dtypes.
         layouts: whether how they lie in memory.
         identities: whether which of them are one tensor.
+        parameters: whether which of them are parameters.
     """
 
     dtypes: bool = False
     layouts: bool = False
     identities: bool = False
+    parameters: bool = False
 
     def write(self, graph: fx.Graph, node: fx.Node, name: str, value: torch.Tensor) -> None:
         """Assert it of one argument. Floating point is floating point, unless the dtype was asked
@@ -52,8 +55,18 @@ class Asked:
         else:
             floats = graph.call_method("is_floating_point", (node,))
             say(graph, floats, f"{name} of a floating-point dtype")
+        # Python asks nobody whether a parameter is one, so that cannot be noted.
+        if self.parameters or type(value) is nn.Parameter:
+            self._write_type(graph, node, name, value)
         if self.layouts:
             self._write_layout(graph, node, name, value)
+
+    def _write_type(self, graph: fx.Graph, node: fx.Node, name: str, value: torch.Tensor) -> None:
+        kind = graph.call_function(builtins.type, (node,))
+        written = graph.call_function(builtins.repr, (kind,))  # a graph's code can hold no class
+        kind.meta["is_wrapped"] = written.meta["is_wrapped"] = True
+        same = graph.call_function(operator.eq, (written, repr(type(value))))
+        say(graph, same, f"{name} of the class {type(value).__name__}")
 
     def _write_layout(self, graph: fx.Graph, node: fx.Node, name: str, value: torch.Tensor) -> None:
         for layout in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
@@ -94,16 +107,38 @@ class Questions(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":
             name = getattr(getattr(func, "__self__", None), "__name__", "")
-        if name in _DTYPE + _LAYOUT and not isinstance(args[0], nn.Parameter):
-            asker = str(sys._getframe(1).f_globals.get("__name__", ""))
-            if asker.split(".")[0] not in ("torch", "bnfx"):
-                self.names.add(name)
+        if name in _DTYPE + _LAYOUT and type(args[0]) is not nn.Parameter and _is_asked():
+            self.names.add(name)
         return func(*args, **(kwargs or {}))
+
+    def __enter__(self) -> Questions:
+        kind: Any = type(nn.Parameter)
+        self._look = look = kind.__instancecheck__
+
+        def noted(asked: Any, instance: object) -> bool:
+            if isinstance(instance, torch.Tensor) and _is_asked():
+                self.names.add(_PARAMETER)
+            return bool(look(asked, instance))
+
+        kind.__instancecheck__ = noted
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        kind: Any = type(nn.Parameter)
+        kind.__instancecheck__ = self._look
 
     def asked(self) -> Asked:
         """What of that a graph must assert."""
         dtypes, layouts = (not self.names.isdisjoint(names) for names in (_DTYPE, _LAYOUT))
-        return Asked(dtypes, layouts)
+        return Asked(dtypes, layouts, parameters=_PARAMETER in self.names)
+
+
+def _is_asked() -> bool:
+    """Whether the code that is two frames up is other than torch's and ours."""
+    asker = str(sys._getframe(2).f_globals.get("__name__", ""))
+    return asker.split(".")[0] not in ("torch", "bnfx")
 
 
 def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
