@@ -94,7 +94,7 @@ def test_nothing_is_advised_that_changes_nothing() -> None:
     """A BatchNorm that also stands before a ReLU folds no better where sizes are fixed."""
     shift, size = bnfx.Code.NONZERO_SHIFT, bnfx.Code.DYNAMIC_SHAPE
     assert "What to do" not in made(lowered("bn", shift, size)).to_text()
-    assert "What to do: Compile with dynamic=False." in made(lowered("bn", size)).to_text()
+    assert "What to do: Compile with dynamic=False;" in made(lowered("bn", size)).to_text()
 
 
 def test_names_are_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,8 @@ def test_fold_writes_a_program(folder: Path) -> None:
     assert "no BatchNorm in the graph" in bnfx("explain", "out.pt2").stdout
     again = json.loads(bnfx("fold", "out.pt2", "again.pt2", "--json").stdout)
     assert again["summary"]["folded"] == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["again.pt2", "net.py", "out.pt2"]
+    written = {path.name for path in folder.iterdir()} - {"__pycache__"}
+    assert written == {"again.pt2", "net.py", "out.pt2"}
 
 
 @pytest.mark.heavy  # as tests/export/test_package.py does, through the command

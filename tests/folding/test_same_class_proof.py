@@ -131,8 +131,10 @@ class Stages(nn.Module):
 
     def forward(self, x: Any) -> Any:
         x = self.bn(self.conv(x)).relu()
-        for i in (1, 2):
-            x = getattr(self, f"layer{i}")(x)
+        names = ("layer1", "layer2")
+        names = names[:2]
+        for name in names:
+            x = getattr(self, name)(x)
         return x
 
 

@@ -526,19 +526,12 @@ class Growing(Base):
         return row
 
 
-class Listing(Base):
-    def run(self, x: Any) -> Any:
-        for name in ("act",):
-            x = getattr(self, name)(x)
-        return x
-
-
 class Applying(Base):
     def look(self) -> None:
         self.apply(lambda module: print(module.training))
 
 
-@pytest.mark.parametrize("kind", [Getting, Growing, Listing, Applying], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [Getting, Growing, Applying], ids=lambda k: k.__name__)
 def test_what_is_not_read_any_closer_is_folded_in_the_graph(kind: type[Any]) -> None:
     """None of these reaches a layer. No model of the zoo needs that to be known (ADR 45)."""
     model = randomise(kind()).double().eval()

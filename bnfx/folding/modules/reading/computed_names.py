@@ -22,8 +22,53 @@ def attribute(name: str) -> re.Pattern[str]:
     return re.compile(r"(_\w+)?" + re.escape(name)) if private else exactly(name)
 
 
-def pattern(node: ast.AST) -> re.Pattern[str]:
+def _listed(node: ast.AST, scope: ast.AST | None) -> list[str] | None:
+    """What a name is that runs through written-out strings, and is bound nowhere else."""
+    if scope is None or not isinstance(node, ast.Name):
+        return None
+    if any(isinstance(n, (ast.Global, ast.Nonlocal)) for n in ast.walk(scope)):
+        return None
+    arguments = {n.arg for n in ast.walk(scope) if isinstance(n, ast.arg)}
+    binds = [n for n in ast.walk(scope) if isinstance(n, (ast.Name)) and n.id == node.id]
+    stores = [n for n in binds if not isinstance(n.ctx, ast.Load)]
+    loops = [n for n in ast.walk(scope) if isinstance(n, (ast.For, ast.comprehension))]
+    sources = [loop.iter for loop in loops if any(loop.target is n for n in stores)]
+    if node.id in arguments or not stores or len(sources) != len(stores):
+        return None
+    found: list[str] = []
+    for source in sources:
+        values = [source]
+        if isinstance(source, ast.Name):
+            all_names = [n for n in ast.walk(scope) if isinstance(n, ast.Name)]
+            stored = [n for n in all_names if n.id == source.id and not isinstance(n.ctx, ast.Load)]
+            assigns = [n for n in ast.walk(scope) if isinstance(n, ast.Assign)]
+            values = [a.value for a in assigns if any(t is n for t in a.targets for n in stored)]
+            if source.id in arguments or not stored or len(values) != len(stored):
+                return None
+        for value in values:
+            if _is_slice_of(value, source):
+                continue
+            if not isinstance(value, ast.Tuple):
+                return None
+            for each in value.elts:
+                if not isinstance(each, ast.Constant) or not isinstance(each.value, str):
+                    return None
+                found.append(each.value)
+    return found
+
+
+def _is_slice_of(value: ast.AST, source: ast.AST) -> bool:
+    return (
+        isinstance(value, ast.Subscript)
+        and isinstance(value.slice, ast.Slice)
+        and ast.dump(value.value) == ast.dump(source).replace("Store()", "Load()")
+    )
+
+
+def pattern(node: ast.AST, scope: ast.AST | None = None) -> re.Pattern[str]:
     """What a computed name can be."""
+    if (names := _listed(node, scope)) is not None:
+        return re.compile("|".join(map(re.escape, names)))
     if isinstance(node, ast.Constant):
         return exactly(str(node.value))
     if isinstance(node, ast.JoinedStr):

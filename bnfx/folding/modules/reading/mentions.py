@@ -111,7 +111,7 @@ class Mentions(Walks):
             if node.id in _COMPUTING or not isinstance(call, ast.Call) or call.func is not node:
                 yield Mention(function, node, ANY, None)
             elif len(call.args) > 1:
-                name = pattern(call.args[1])
+                name = pattern(call.args[1], self.scope(call))
                 asked = call if node.id == "getattr" else node
                 yield Mention(function, asked, name, call.args[0])
             else:
