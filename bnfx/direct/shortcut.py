@@ -71,12 +71,14 @@ class Shortcut:
         frame.watch(watched)
         fits = without_model(entry.guard_manager.root, model, scope, watched)
         straight = read_code(entry.code, frame.module_globals, frame.fixed, model, watched)
+        inference = torch.is_inference_mode_enabled()
         if not fits(scope):  # what they ask may differ from one call to the next
             raise NotDirectError("its guards do not hold twice")
         arguments, filled = _arguments(straight)
         return Shortcut(
             holds,
-            fits,
+            # The clone of the guards compares dispatch keys with those of when it was made.
+            lambda scope: torch.is_inference_mode_enabled() is inference and fits(scope),
             weakref.ref(entry.code),
             # No frame is evaluated by Dynamo meanwhile: :func:`may_go_past_dynamo`.
             getattr(straight.call, "_torchdynamo_orig_callable", straight.call),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import enum
 import io
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,11 @@ from torch.nn.utils import prune, weight_norm
 from torch.utils import _pytree as pytree
 
 import bnfx
+from bnfx.folding.capturing.questions import Questions
 
 X, Y = (torch.randn(2, 3, 6, 6, dtype=torch.float64) for _ in range(2))
+FEW, MANY = torch.tensor([0, 1]), torch.tensor([90, 98])
+TABLES = torch.randn(10, dtype=torch.float64), torch.randn(99, dtype=torch.float64)
 PARAMETER = nn.Parameter(X.clone(), requires_grad=False)
 WIDE = X.to(memory_format=torch.channels_last)
 DEFAULT = torch.tensor(3.0, dtype=torch.float64)
@@ -124,6 +128,14 @@ def _by_dtype(self: Any, x: Any) -> Any:
     return self.f(x.double()) * (2 if x.dtype == torch.float32 else 1)
 
 
+def _by_keyword(self: Any, x: Any) -> Any:
+    return self.f(x) if torch.is_floating_point(input=x) else self.f(x * 2.0)
+
+
+def _looked_up(self: Any, x: Any, few: Any, many: Any) -> Any:
+    return self.f(x) * TABLES[0][few].sum() * TABLES[1][many].sum()
+
+
 def _by_kind(self: Any, x: Any) -> Any:
     return self.f(x) if isinstance(x, nn.Parameter) else self.f(x * 2)
 
@@ -196,6 +208,8 @@ CASES = {
     "by name only, another": case(
         _only_named, (), (), "twice=False", {"x": X}, {"x": X, "twice": True}
     ),
+    "asked by keyword": case(_by_keyword, (X,), (X.int(),), "x of torch.float64"),
+    "indices": case(_looked_up, (X, FEW, MANY), (X, FEW, FEW + 5), None),
     "a parameter": case(_by_kind, (X,), (PARAMETER,), "x of the class Tensor"),
     "no parameter": case(_by_kind, (PARAMETER,), (X,), "x of the class Parameter"),
     "a parameter, not asked for": case(_cast, (X,), (PARAMETER,), None),
@@ -306,3 +320,21 @@ def test_inputs_and_weights_that_were_computed_with_gradients_can_be_copied() ->
             ours, theirs = folded(Y), model(Y)
         assert relative(ours, theirs) < 1e-12
         assert pytree.tree_leaves(bnfx.explain(model, features).verdicts)
+
+
+def test_nothing_is_left_in_torch_by_threads_that_fold_at_once() -> None:
+    look = type(nn.Parameter).__instancecheck__
+    first, second = Questions(), Questions()
+    first.__enter__()
+
+    def other() -> None:
+        with second:
+            assert not isinstance(X, nn.Parameter)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert "Parameter" in second.names
+    assert "Parameter" not in first.names
+    first.__exit__(None, None, None)
+    assert type(nn.Parameter).__instancecheck__ is look

@@ -32,6 +32,21 @@ def test_outside_of_graphs_with_inductor(tmp_path: object) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_frozen_torchscript_runs() -> None:
+    """It has no ``training``; and ``torch.fx`` may trace with TorchScript as a leaf."""
+    model = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).eval()
+    x, scripted = torch.ones(1, 3, 5, 5), torch.jit.script(model)
+    torch.testing.assert_close(torch.jit.freeze(scripted)(x), model(x))
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+            return isinstance(module, torch.jit.ScriptModule)
+
+    graph = Tracer().trace(nn.Sequential(scripted))
+    assert [node.op for node in graph.nodes] == ["placeholder", "call_module", "output"]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_torch_is_as_it_was() -> None:
     """What reads BatchNorm's source, or signature, sees torch's own."""
     assert bnfx.backend.bnfx.__name__ == "bnfx"

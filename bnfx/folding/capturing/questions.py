@@ -11,6 +11,7 @@ import inspect
 import itertools
 import operator
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,6 +95,49 @@ class Asked:
 NOTHING = Asked()
 
 
+class _Looks:
+    """``isinstance(x, nn.Parameter)`` in this thread, while somebody notes it. Python calls
+    ``__instancecheck__`` of the metaclass, which stands for all threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entered = 0
+        self._here = threading.local()
+        self._kind: Any = type(nn.Parameter)
+        self._look: Any = self._kind.__instancecheck__
+
+    def enter(self, names: set[str]) -> None:
+        self._here.noting = (*getattr(self._here, "noting", ()), names)
+        with self._lock:
+            self._entered += 1
+            if self._entered == 1:
+                self._look = self._kind.__instancecheck__
+                self._kind.__instancecheck__ = self._noted()
+
+    def leave(self, names: set[str]) -> None:
+        self._here.noting = tuple(n for n in self._here.noting if n is not names)
+        with self._lock:
+            self._entered -= 1
+            if self._entered == 0:
+                self._kind.__instancecheck__ = self._look
+
+    def _noted(self) -> Callable[[Any, object], bool]:
+        look = self._look
+
+        def noted(asked: Any, instance: object) -> bool:
+            noting = getattr(self._here, "noting", ())
+            if noting and isinstance(instance, torch.Tensor) and _is_asked():
+                for names in noting:
+                    names.add(_PARAMETER)
+            return bool(look(asked, instance))
+
+        return noted
+
+
+_looks = _Looks()
+
+
 class Questions(TorchFunctionMode):
     """Notes what Python code other than torch's asks of tensors while it is entered."""
 
@@ -107,27 +151,19 @@ class Questions(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":
             name = getattr(getattr(func, "__self__", None), "__name__", "")
-        if name in _DTYPE + _LAYOUT and type(args[0]) is not nn.Parameter and _is_asked():
+        about = args[0] if args else next(iter((kwargs or {}).values()), None)
+        if name in _DTYPE + _LAYOUT and type(about) is not nn.Parameter and _is_asked():
             self.names.add(name)
         return func(*args, **(kwargs or {}))
 
     def __enter__(self) -> Questions:
-        kind: Any = type(nn.Parameter)
-        self._look = look = kind.__instancecheck__
-
-        def noted(asked: Any, instance: object) -> bool:
-            if isinstance(instance, torch.Tensor) and _is_asked():
-                self.names.add(_PARAMETER)
-            return bool(look(asked, instance))
-
-        kind.__instancecheck__ = noted
+        _looks.enter(self.names)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        kind: Any = type(nn.Parameter)
-        kind.__instancecheck__ = self._look
+        _looks.leave(self.names)
 
     def asked(self) -> Asked:
         """What of that a graph must assert."""
@@ -177,6 +213,8 @@ def tells_tensors_apart(
         numbers[_kind(tensor)] += 1
     if all(number == 1 for number in numbers.values()):
         return False
+    if any(not t.is_floating_point() and not torch.equal(t, firsts[_kind(t)]) for t in tensors):
+        return True  # an index is of its own table: the numbers of another may be out of its range
     one = _with_tensors(bound, lambda tensor: firsts[_kind(tensor)])
     try:
         return not _equal(answer(one), answer(apart(one)))

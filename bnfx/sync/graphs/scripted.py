@@ -26,12 +26,12 @@ def watch_scripted_calls() -> None:
     kind: Any = torch.jit.ScriptModule
     if "__call__" in vars(kind):
         return
-    original = kind.__call__  # nn.Module's
 
     def looking_first(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.training and not torch.compiler.is_compiling():
+        # What is frozen has no mode.
+        if getattr(self, "training", False) and not torch.compiler.is_compiling():
             _look_at(self)
-        return original(self, *args, **kwargs)
+        return super(kind, self).__call__(*args, **kwargs)  # as it is now: torch.fx replaces it
 
     kind.__call__ = looking_first
 
@@ -65,4 +65,5 @@ def _training_layers(scripted: nn.Module) -> list[str]:
     """The paths of its BatchNorms that train."""
     parts = scripted.named_modules()
     named = ((path, str(getattr(each, "original_name", "")), each) for path, each in parts)
-    return [path for path, name, each in named if "BatchNorm" in name and each.training]
+    norms = ((path, each) for path, name, each in named if "BatchNorm" in name)
+    return [path for path, each in norms if getattr(each, "training", False)]
