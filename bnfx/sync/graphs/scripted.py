@@ -28,10 +28,13 @@ def watch_scripted_calls() -> None:
         return
 
     def looking_first(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # What is frozen has no mode.
-        if getattr(self, "training", False) and not torch.compiler.is_compiling():
+        try:  # not by getattr: Dynamo, which knows no such attribute, would take the default
+            training = self.training
+        except AttributeError:  # what is frozen has no mode
+            training = False
+        if training and not torch.compiler.is_compiling():
             _look_at(self)
-        return super(kind, self).__call__(*args, **kwargs)  # as it is now: torch.fx replaces it
+        return nn.Module.__call__(self, *args, **kwargs)  # as it is now: torch.fx replaces it
 
     kind.__call__ = looking_first
 
