@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
 import bnfx
+from bnfx.direct.shortcut import Shortcut
 
 
 def compiled(model: nn.Module) -> Any:
     return bnfx.compile(model, options={"inner": "eager"})
+
+
+def count_direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with each call that goes straight to its graph."""
+    counted, answer = list[int](), Shortcut.answer
+
+    def count(self: Shortcut, scope: Any) -> Any:
+        counted.append(1)
+        return answer(self, scope)
+
+    monkeypatch.setattr(Shortcut, "answer", count)
+    return counted
 
 
 def check(call: Any, model: nn.Module, *args: Any, **kwargs: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +17,11 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import InnerWarning
-from bnfx.folding.verify import Coarsest, allowed, hinted, relative_error
+from bnfx.folding.verify import Coarsest, allowed, hinted, nudged, relative_error
 from bnfx.passes.fx.memory.aliasing import mutated_leaves
+from bnfx.passes.fx.private import HigherOrderOperator, OpOverloadPacket
 from bnfx.passes.user_warnings import warn
-from bnfx.torch_private import FakeTensor, tracing
+from bnfx.torch_private import FakeTensor, OpOverload, tracing
 
 log = logging.getLogger("bnfx")
 
@@ -88,25 +89,24 @@ def unexplained(
     """
     if any(isinstance(value, FakeTensor) for value in example_inputs):
         return None
-    if mutated_leaves(module.graph, module) or not all(map(_computes, _calls(module))):
+    if mutated_leaves(module.graph, module) or not all(map(_may_run_again, module.graph.nodes)):
         return None
     return _compared(module, compiled, example_inputs)
 
 
-def _calls(module: fx.GraphModule) -> Iterator[Any]:
-    """The functions that a graph calls, and graphs in it."""
-    for part in module.modules():
-        if isinstance(part, fx.GraphModule):
-            yield from (n.target for n in part.graph.nodes if n.op == "call_function")
-
-
-def _computes(function: Any) -> bool:
-    """Whether a function only computes. A collective that one rank alone runs would never end."""
-    operator = getattr(function, "overloadpacket", function)
-    qualified = getattr(operator, "_qualified_op_name", None)
-    if isinstance(qualified, str):
-        return qualified.partition("::")[0] in _COMPUTES
-    owner = getattr(function, "__module__", None) or ""  # builtins of torch have none
+def _may_run_again(node: fx.Node) -> bool:
+    """Whether a run of the node that nobody asked for can be noticed by its answer alone. A
+    collective that one rank alone runs would never end.
+    """
+    if node.op == "call_module":
+        return False  # Dynamo leaves none but those of others
+    if node.op != "call_function":
+        return True
+    if isinstance(node.target, (OpOverload, OpOverloadPacket)):
+        return str(node.target).partition(".")[0] in _COMPUTES
+    if isinstance(node.target, HigherOrderOperator):
+        return False  # nobody looked at what its bodies do
+    owner = getattr(node.target, "__module__", None) or ""  # builtins of torch have none
     return owner.partition(".")[0] in _OWNERS and not owner.startswith("torch.distributed")
 
 
@@ -130,8 +130,7 @@ def _compared(
         if relative_error(_leaves(module.forward(*args)), expected) > 0:
             return None
         # What steps (round, a quantiser) make of rounding.
-        nudged = _leaves(module.forward(*map(_nudged, args)))
-        if error <= 8 * relative_error(nudged, expected):
+        if error <= 8 * relative_error(_leaves(module.forward(*map(nudged, args))), expected):
             return None
     return f"its relative error is {error:.1e}, where rounding explains {bound:.1e}"
 
@@ -151,14 +150,6 @@ def _no_worse(module: fx.GraphModule, args: Sequence[Any], actual: Any, expected
 def _leaves(answer: Any) -> tuple[Any, ...]:
     """What a graph returns; some compilers make a list of it."""
     return tuple(pytree.tree_leaves(answer))
-
-
-def _nudged(value: Any) -> Any:
-    """Off by one unit in the last place, one way or the other."""
-    if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
-        return value
-    signs = torch.randint_like(value, 0, 2).mul_(2).sub_(1)
-    return value + value * signs * torch.finfo(value.dtype).eps
 
 
 def _widened(value: Any) -> Any:

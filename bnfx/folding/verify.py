@@ -80,7 +80,7 @@ def check_answers(
     bound = allowed(verify, expected)
     if error > bound and isinstance(verify, bool):
         # What rounding does to this model, at its worst: nobody can tell that from a fold.
-        bound = max(bound, 8 * relative_error(answer(_nudged(model), inputs), expected))
+        bound = max(bound, 8 * relative_error(answer(_nudged_model(model), inputs), expected))
         with Coarsest() as inside:  # type: ignore[no-untyped-call]
             answer(copied(model), inputs)
         bound = max(bound, 8 * inside.unit)
@@ -113,15 +113,21 @@ class Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _nudged(model: nn.Module) -> nn.Module:
+def _nudged_model(model: nn.Module) -> nn.Module:
     """A copy whose numbers are off by one unit in the last place."""
     model = copied(model)
     with torch.no_grad(), torch.random.fork_rng():
         for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.is_floating_point():
-                signs = torch.randint_like(tensor, 0, 2).mul_(2).sub_(1)
-                tensor.add_(tensor * signs * torch.finfo(tensor.dtype).eps)
+            tensor.copy_(nudged(tensor))
     return model
+
+
+def nudged(value: Any) -> Any:
+    """Off by one unit in the last place, one way or the other, if it is of a floating point."""
+    if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+        return value
+    signs = torch.randint_like(value, 0, 2).mul_(2).sub_(1)
+    return value + value * signs * torch.finfo(value.dtype).eps
 
 
 def disagreement(

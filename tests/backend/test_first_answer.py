@@ -241,6 +241,23 @@ def test_operators_that_may_have_effects_run_once() -> None:
     assert reports[0].count("folded") == 1
 
 
+def test_bodies_are_run_no_more_often(caplog: pytest.LogCaptureFixture) -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.sum() > 0, torch.sin, torch.cos, (self.layers(x),))
+
+    model, inner = Branching().eval(), Coarse()
+    function, _ = compiled(model, inner)
+    with torch.no_grad(), caplog.at_level("DEBUG", "bnfx"):
+        function(X)
+    assert inner.calls == 1
+    assert "could not be looked at" not in caplog.text, "it was run, as far as a body"
+
+
 def test_a_look_that_fails_is_none() -> None:
     def failing(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         answers: list[Callable[..., Any]] = [module.forward]

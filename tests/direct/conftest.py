@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
+from direct_models import count_direct
 
 from bnfx.direct import direct_calls
-from bnfx.direct.shortcut import Shortcut
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +23,4 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each call that goes straight to its graph."""
-    counted, answer = list[int](), Shortcut.answer
-
-    def count(self: Shortcut, scope: Any) -> Any:
-        counted.append(1)
-        return answer(self, scope)
-
-    monkeypatch.setattr(Shortcut, "answer", count)
-    return counted
+    return count_direct(monkeypatch)

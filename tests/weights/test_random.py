@@ -19,13 +19,13 @@ from weakref import WeakKeyDictionary
 
 import pytest
 import torch
+from direct_models import count_direct
 from rebuilds import join_builds
 from torch import nn
 from writes import CHEAP, DEAR, Broadcast, Net, Step, mend, unfit
 
 import bnfx
 from bnfx.direct import direct_calls
-from bnfx.direct.shortcut import Shortcut
 from bnfx.inner.auto import trial
 from bnfx.weights import freezing
 
@@ -136,14 +136,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each call that goes straight to its graph; as many do as can."""
     monkeypatch.setenv("BNFX_NATIVE", "1")
     monkeypatch.setattr(direct_calls, "SHARE", float("inf"))
-    counted, answer = list[int](), Shortcut.answer
-
-    def count(self: Shortcut, scope: Any) -> Any:
-        counted.append(1)
-        return answer(self, scope)
-
-    monkeypatch.setattr(Shortcut, "answer", count)
-    return counted
+    return count_direct(monkeypatch)
 
 
 @pytest.mark.parametrize("seeds", SEEDS, ids=str)

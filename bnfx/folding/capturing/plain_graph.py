@@ -46,15 +46,7 @@ def plain_graph(
     for place, (node, _, _) in zip(places, leaves, strict=True):
         copies[place] = node
         node.meta.update(place.meta)
-    _check(
-        graph,
-        [
-            (node, name, place.meta.get("val"))
-            for place, (node, name, _) in zip(places, leaves, strict=True)
-        ],
-        leaves,
-        asked,
-    )
+    _check(graph, leaves, [place.meta.get("val") for place in places], asked)
     for node in module.graph.nodes:
         if node.op == "output":
             _write_output(
@@ -91,13 +83,13 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _check(
-    graph: fx.Graph, described: list[tuple[fx.Node, str, Any]], leaves: Any, asked: Asked
+    graph: fx.Graph, leaves: list[tuple[fx.Node, str, Any]], described: list[Any], asked: Asked
 ) -> None:
     """Assert constants, ranks, fixed sizes, what was decided about sizes, and what was asked."""
     sizes: dict[Symbol, tuple[fx.Node, int, str]] = {}
     late: list[tuple[fx.Node, int, str, Any]] = []
     env: Any = None
-    for (node, name, shown), (_, _, value) in zip(described, leaves, strict=True):
+    for (node, name, value), shown in zip(leaves, described, strict=True):
         if not isinstance(value, torch.Tensor):
             assert_constant(graph, node, value, name)
             continue
