@@ -161,6 +161,7 @@ def outcomes(report: bnfx.Report) -> list[tuple[str, str, list[str]]]:
     ]
 
 
+@pytest.mark.slow
 def test_what_was_explained_before_changes_nothing() -> None:
     """Dynamo opens a size that varies, and a fold across padding needs it fixed."""
     model = scaled()

@@ -151,6 +151,7 @@ def test_a_report_that_cannot_be_delivered(tmp_path: Path) -> None:
     deliver_to(broken)
 
 
+@pytest.mark.slow
 def test_reports_in_files_do_not_pile_up(tmp_path: Path) -> None:
     """Of many files, and of many graphs for one, the latest are remembered."""
     from bnfx.passes.report import GraphReport

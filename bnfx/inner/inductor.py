@@ -66,7 +66,7 @@ def _unpackable(patches: Mapping[str, Any]) -> str:
     """Why Inductor cannot take packed weights as inputs, with these options, if it cannot."""
     from torch._inductor import config
 
-    for key in ("max_autotune", "max_autotune_gemm", "cpp_wrapper"):
+    for key in ("max_autotune", "max_autotune_gemm"):
         if patches.get(key, getattr(config, key)):
             return f"Inductor's {key} needs weights that are constants"
     return "" if torch._C._has_mkldnn else "this torch has no oneDNN"

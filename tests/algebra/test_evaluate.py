@@ -112,6 +112,7 @@ def test_a_deep_chain_names_its_sources_and_hashes() -> None:
     assert hash(expression) == hash(chain(2000))
 
 
+@pytest.mark.slow
 def test_a_deep_chain_of_maps_takes_linear_time() -> None:
     step = ChannelAffine(Source("a", (2,), "float64"), Source("b", (2,), "float64"))
     affine = ChannelAffine.identity()

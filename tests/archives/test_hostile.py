@@ -10,6 +10,7 @@ import pytest
 from archives.hostile import write_all
 from processes import run_apart
 
+pytestmark = pytest.mark.slow
 MADE = ("names", "results", "net.py", "out.pt2")  # by the canary
 CANARY = Path(__file__).with_name("canary.py")
 
@@ -38,7 +39,6 @@ def hostile(files: tuple[Path, dict[str, str]]) -> dict[str, dict]:
     return rows
 
 
-@pytest.mark.slow
 def test_hostile_files_are_refused_in_one_line(hostile: dict[str, dict]) -> None:
     wrong = [
         f"{what}: {row['status']} {row['stderr']!r} {row['raised']}"

@@ -10,7 +10,7 @@ from processes import start
 ENV = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
-@pytest.mark.parametrize("inner", ["inductor", "aot_eager"])
+@pytest.mark.parametrize("inner", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_train_and_evaluate_under_ddp(tmp_path: Path, inner: str) -> None:
     worker = str(Path(__file__).with_name("ddp_worker.py"))
     outputs = [tmp_path / f"output{rank}" for rank in range(2)]

@@ -99,6 +99,7 @@ def test_bad_mode() -> None:
         model(X)
 
 
+@pytest.mark.slow
 def test_mode_reaches_inductor() -> None:
     model = pair()
     with torch.no_grad():
@@ -106,6 +107,7 @@ def test_mode_reaches_inductor() -> None:
         assert relative(compiled(X), model(X)) < 1e-5
 
 
+@pytest.mark.slow
 def test_inner_options_reach_inductor_and_others() -> None:
     seen: list[Any] = []
 
@@ -185,6 +187,7 @@ def test_report_as_text_and_in_the_log(tmp_path: Path, caplog: pytest.LogCapture
     assert "1 BatchNorm: 1 folded" in caplog.text
 
 
+@pytest.mark.slow
 def test_torch_logs_shows_the_report() -> None:
     code = (
         "import torch\n"

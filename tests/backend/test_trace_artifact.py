@@ -59,6 +59,7 @@ def artifacts(folder: Path) -> list[tuple[dict[str, Any], str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_trace_has_the_report_of_each_graph(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", CODE],

@@ -107,6 +107,7 @@ def test_marked_sizes() -> None:
     assert len(capture.reports) == 1
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("weights", MODES)
 def test_all_sizes_open(weights: str) -> None:
     model, capture, counter = Net(), Capture(), CompileCounter()

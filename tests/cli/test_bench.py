@@ -127,6 +127,7 @@ def job(way: str, source: str) -> Job:
     return Job(way, named_subject(source, ["1x3x8x8"], None, None))
 
 
+@pytest.mark.slow
 def test_what_fails_later_is_out_of_the_race_with_a_note(folder: Path) -> None:
     found = race([job("eager", "net.py:broken")], 2, (), lambda what: None)
     (row,) = found.rows

@@ -150,6 +150,7 @@ def test_explain_and_fold_say_the_same(tmp_path: Path, shape: str) -> None:
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_open_dimensions_of_onnx_have_the_letters_of_the_call(folder: Path) -> None:
     assert bnfx("fold", "net.py:make", "out.onnx", "--input", "Nx3x8x8").exit_code == 0
     (given,) = onnx.load("out.onnx").graph.input

@@ -82,7 +82,7 @@ def broken(graph: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[...
     raise NotImplementedError("no such op")
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=HEAVY if name in SLOW else ()) for name in SAMPLE]
 )

@@ -369,6 +369,7 @@ def test_what_forward_is_given_besides_its_arguments(direct: list[int]) -> None:
             check(call, model, image())
 
 
+@pytest.mark.slow
 def test_open_sizes(direct: list[int]) -> None:
     class Branching(Small):
         def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]

@@ -19,7 +19,7 @@ def convolutions(module: fx.GraphModule) -> int:
     return len(calls)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

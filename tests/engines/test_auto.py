@@ -97,6 +97,7 @@ def test_real_times_are_of_all_of_them() -> None:
     assert numbers[0] > 0
 
 
+@pytest.mark.slow
 def test_other_sizes_options_and_graphs_have_trials_of_their_own(cache: Path) -> None:
     model, other = _model(), _model(nn.Sigmoid())
     threads = {"inner_options": {"onnxruntime": {"intra_op_num_threads": 1}}}

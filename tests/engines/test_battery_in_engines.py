@@ -19,6 +19,7 @@ import bnfx
 ROUNDING, NOISE = 2e-5, 8.0
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.filterwarnings("ignore::bnfx.errors.InnerWarning")  # what an engine does not take
 @pytest.mark.parametrize("inner", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("case", sampled(CASES, every=40))

@@ -133,6 +133,7 @@ def _builds(inner: str) -> Iterator[Any]:
         yield build
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("dynamic", [True, None])
 def test_open_sizes_are_built_once(inner: str, dynamic: bool | None) -> None:
     """Dynamo's automatic ones, too: nothing is built from the fourth size on."""

@@ -220,6 +220,7 @@ def test_a_row_is_right(engine: Any, call: Call, shapes: tuple[tuple[int, ...], 
         assert _error(engine, call, [args[0].to(memory_format=torch.channels_last)]) < 2e-6
 
 
+@pytest.mark.slow
 def test_no_row_is_untested() -> None:
     """What torch no longer emits needs no row."""
     left = {str(op) for op in TABLE}

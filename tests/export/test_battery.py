@@ -52,14 +52,14 @@ def check(case: Case, decomposed: bool, counts: Counts) -> None:
     assert all(word.startswith(("aten.", "<built-in function getitem")) for word in words), words
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("case", sampled(CASES, always=EXPORTED, every=5, first=1))
 def test_training_ir(case: Case) -> None:
     usual = (case.folded, case.merged, case.lowered, case.kept)
     check(case, False, EXPORTED.get(case.name, usual))
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("case", sampled(CASES, always=DECOMPOSED, every=10, first=2))
 def test_decomposed_ir(case: Case) -> None:
     usual = (case.folded, case.merged, case.lowered, case.kept)

@@ -68,6 +68,7 @@ def reload(program: ExportedProgram) -> ExportedProgram:
     return torch.export.load(file)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("form", FORMS)
 def test_round_trip(form: str) -> None:
     model = net()
@@ -98,6 +99,7 @@ def test_round_trip(form: str) -> None:
         loaded.module()(*inputs(100))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("form", FORMS)
 def test_signature_stays_but_for_what_was_folded(form: str) -> None:
     program = FORMS[form](export(net()))

@@ -19,7 +19,7 @@ def net() -> nn.Module:
     return randomise(nn.Sequential(*layers, nn.MaxPool2d(2), nn.BatchNorm2d(8))).eval()
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("form", ["module", "graph", "program", "decomposed"])
 def test_every_form(form: str, tmp_path: Path) -> None:
     model, x = net(), torch.randn(2, 3, 9, 9)

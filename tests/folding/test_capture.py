@@ -266,6 +266,7 @@ def test_around_a_scripted_child_the_class_is_folded(keep: str) -> None:
         bnfx.fold(model, X, keep="graph")
 
 
+@pytest.mark.slow
 def test_pruned_layers_fold_as_explain_says() -> None:
     model = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())).eval()
     with torch.no_grad():

@@ -217,6 +217,7 @@ CASES = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", CASES)
 def test_other_arguments_are_right_or_named(name: str) -> None:
     it = CASES[name]

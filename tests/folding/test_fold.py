@@ -169,6 +169,7 @@ def test_what_a_graph_cannot_say_is_refused() -> None:
         bnfx.fold(patched, X)
 
 
+@pytest.mark.slow
 def test_autocast_inside_is_captured_on_inputs_alone() -> None:
     class Half(Net):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -272,6 +273,7 @@ def test_no_numbers_no_fold() -> None:
         bnfx.fold(model)
 
 
+@pytest.mark.slow
 def test_verification_knows_the_dtype() -> None:
     bnfx.fold(net().bfloat16(), X.bfloat16(), verify=True)
     bnfx.fold(net().half(), X.half(), verify=True)

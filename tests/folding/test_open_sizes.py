@@ -103,7 +103,7 @@ def _by_backend(model: nn.Module, x: torch.Tensor, dynamic: bool) -> list[tuple[
     return _said(reports[-1])
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("name", CASES)
 def test_one_answer(name: str) -> None:
     model, shape, fixed, free = CASES[name]
@@ -167,6 +167,7 @@ def test_fixed_sizes_need_an_example_of_a_module() -> None:
             bnfx.fold(*given, sizes="example")
 
 
+@pytest.mark.slow
 def test_sizes_that_grow_without_end_are_those_of_the_example() -> None:
     """As in timm's tf_efficientnet: torch compares such sizes for hours."""
 

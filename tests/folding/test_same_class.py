@@ -281,6 +281,7 @@ def test_auto_says_which_rule_needs_a_graph() -> None:
     assert isinstance(folded, torch.fx.GraphModule)
 
 
+@pytest.mark.slow
 def test_auto_keeps_the_class_where_a_graph_gains_only_a_multiply_add() -> None:
     model = ready(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), Block()))
     folded = bnfx.fold(model, X)

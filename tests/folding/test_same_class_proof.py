@@ -434,7 +434,7 @@ STRANGE += [
 ]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("kind", "keep"),
     [  # "auto" asks the same proof, and takes a graph where it fails: a sample in the fast suite

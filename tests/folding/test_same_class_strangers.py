@@ -186,7 +186,7 @@ def folded(model: nn.Module, keep: str = "module") -> Any:
         return bnfx.fold(model, X, keep=keep)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_another_method(kind: type[Any]) -> None:
     model = randomise(kind().double()).eval()
@@ -303,7 +303,7 @@ PARENTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("keep", ["auto", "module"])
 @pytest.mark.parametrize("forward", PARENTS, ids=lambda forward: forward.__name__)
 def test_a_parent_that_cannot_be_traced(

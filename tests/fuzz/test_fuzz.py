@@ -70,12 +70,13 @@ def _folded(network: Network, x: torch.Tensor) -> Any:
     return bnfx.fold(network, x, keep="graph")(x.clone())
 
 
-@_examples(60)
+@_examples(30)
 @given(networks())
 def test_compiled_answers_are_eagers(case: tuple[Network, Shape]) -> None:
     _check(case, _compiled)
 
 
+@pytest.mark.slow
 @_examples(15)
 @given(networks())
 def test_folded_answers_are_eagers(case: tuple[Network, Shape]) -> None:

@@ -200,6 +200,7 @@ def test_it_folds_and_is_never_stale(name: str) -> None:
     assert left(capture) == 0
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_flow_into_it(name: str) -> None:
     if name == "loop":
@@ -363,6 +364,7 @@ def test_other_sizes(dynamic: bool | None) -> None:
     assert all(report.count("folded") == 2 for report in reports)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("weights", ["auto", "frozen"])
 def test_by_inductor(weights: str) -> None:
     model = net(in_turn, Block(), Block()).float()
@@ -375,6 +377,7 @@ def test_by_inductor(weights: str) -> None:
             change(model)
 
 
+@pytest.mark.slow
 def test_fold_gives_a_graph() -> None:
     for name in ("branches", "loop"):
         model = NETS[name][0]()

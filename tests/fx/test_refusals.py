@@ -313,6 +313,7 @@ def test_rules_none_keeps_everything() -> None:
     assert codes(report) == {Code.RULE_DISABLED}
 
 
+@pytest.mark.slow
 def test_merged_maps_of_unknown_rank_are_both_kept() -> None:
     """A merge without a way to emit it would drop the second BatchNorm."""
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.BatchNorm1d(144)]

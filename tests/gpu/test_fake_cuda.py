@@ -28,6 +28,7 @@ def on_cuda(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "options", [{}, {"check": "deferred", "weight_layout": "channels_last"}], ids=str

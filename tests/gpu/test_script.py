@@ -99,6 +99,7 @@ def test_a_line_that_was_cut_off_costs_itself(tmp_path: Path) -> None:
     assert "| two | failed | a \\| b c |" in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_without_cuda_it_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bnfx.bench.gpu", "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}

@@ -201,6 +201,7 @@ def test_the_faster_way_is_taken_and_tried_once(
     cudnn_trial._known.clear()
 
 
+@pytest.mark.slow
 def test_on_the_cpu_the_option_changes_nothing() -> None:
     block, x = randomise(Block()).eval(), torch.randn(2, 8, 6, 6)
     options = {"cudnn_fusion": "trial", "weights": "frozen"}

@@ -28,6 +28,7 @@ from bnfx.report.model_explorer import graphs_json, node_data_json
 STRICT = dacite.Config(strict=True)
 
 
+@pytest.mark.slow
 def test_its_own_classes_read_it(report: bnfx.Report) -> None:
     collection = dacite.from_dict(
         GraphCollection, json.loads(graphs_json(report.graphs, "net")), STRICT

@@ -62,6 +62,7 @@ def test_replayed(case: Replayed) -> None:
     replay(case)
 
 
+@pytest.mark.slow
 def test_arithmetic_is_counted() -> None:
     """Without bnfx, it is all there: a count of nothing would prove nothing."""
     for case in CASES:

@@ -53,7 +53,7 @@ def test_it_folds_as_stated(case: Case) -> None:
         assert same(again, folded), "not idempotent"
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(2)
 # In the fast suite, TVM builds some; all go through the same rules as PyTorch's, which run whole.
 @pytest.mark.parametrize("case", sampled([case for case in CASES if case.runs], every=3))
 def test_folded_is_unfolded(case: Case) -> None:

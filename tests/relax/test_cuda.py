@@ -45,6 +45,7 @@ MODELS = [
 MODEL = pytest.mark.parametrize(("make", "shape", "kernels", "runs"), MODELS)
 
 
+@pytest.mark.slow
 @MODEL
 def test_cuda_is_generated_compiled_and_exported(
     make: Callable[[], nn.Module],
@@ -79,6 +80,7 @@ def test_without_a_gpu_the_architecture_must_be_named() -> None:
         bnfx.tvm.build(module, "cuda")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("arch", ["sm_70", "sm_80"])
 def test_the_architecture_is_the_one_that_was_named(arch: str) -> None:
     module = bnfx.tvm.from_torch(randomised(decoder()), torch.randn(1, 32, 8, 8))

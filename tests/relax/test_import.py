@@ -333,6 +333,7 @@ def test_what_a_runner_returns_owns_its_memory() -> None:
     assert run(x)[1].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
+@pytest.mark.slow
 def test_folding_first_removes_what_the_importer_cannot_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -350,6 +351,7 @@ def test_folding_first_removes_what_the_importer_cannot_take(
     assert error < 1e-5
 
 
+@pytest.mark.slow
 def test_torch_and_tvm_go_together_in_either_order() -> None:
     """This process imported them in one order, another one does so in the other."""
     import subprocess

@@ -88,6 +88,7 @@ def test_two_models_of_one_class_do_not_share_weights() -> None:
         _close(_compiled(model)(x), model(x))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_other_sizes_are_built_anew() -> None:
     model = _model()
@@ -119,6 +120,7 @@ class _Spectrum(nn.Module):
         return out
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_unknown_ops_run_in_torch_and_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
     model = randomised(_Spectrum())
@@ -427,6 +429,7 @@ def _odd_numbers(x: torch.Tensor) -> Any:
     )
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_later_calls_with_odd_numbers() -> None:
     """The first answer, which is compared, is of numbers with which all goes well."""
@@ -495,6 +498,7 @@ def test_inputs_of_any_layout() -> None:
         _close(run(given), model(given))
 
 
+@pytest.mark.slow
 def test_autocast_inference_mode_and_threads() -> None:
     import concurrent.futures
 

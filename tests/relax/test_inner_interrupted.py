@@ -42,6 +42,7 @@ def test_after_an_interrupt_the_next_answer_is_compared() -> None:
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_forked_during_a_build_answers() -> None:
     model = _net()

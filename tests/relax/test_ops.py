@@ -63,7 +63,7 @@ def _amid(function: Callable[..., Any]) -> Function:
     return run
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("dtype", "step"), RUNS)
 @pytest.mark.parametrize("op", sorted(TABLE))
 @torch.no_grad()

@@ -190,6 +190,7 @@ def test_sizes_that_may_differ_are_no_sum() -> None:
     assert report.count("folded") == 0
 
 
+@pytest.mark.slow
 def test_deep_networks_need_no_recursion() -> None:
     def build(make: Make) -> Expr:
         y = make.input(1, 2, 3)

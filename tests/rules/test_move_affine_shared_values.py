@@ -112,6 +112,7 @@ class Join(nn.Module):
         return y
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "join",
     [

@@ -127,6 +127,7 @@ def test_folded_graphs_are_the_same(model: Model, way: Any, kind: str, levels: i
     assert not model.has_border()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("levels", [10, 1000])
 @pytest.mark.parametrize(
     ("way", "kind"),

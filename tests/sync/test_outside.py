@@ -17,8 +17,12 @@ from sync.launch import run_cases
 
 
 def test_outside_of_graphs() -> None:
-    parts = ("outside", "parts", "strangers", "odd_ways", "edges", "told")
-    run_cases("+".join(f"cases_{part}" for part in parts), 2)
+    run_cases("cases_outside+cases_told", 2)
+
+
+@pytest.mark.slow
+def test_odd_ways_outside_of_graphs() -> None:
+    run_cases("cases_parts+cases_strangers+cases_odd_ways+cases_edges", 2)
 
 
 @pytest.mark.heavy

@@ -34,8 +34,8 @@ THREE = (
     ("world", "modules", "names"),
     [
         pytest.param(2, f"{EAGER}+{COMPILED}", (), id="2"),
-        pytest.param(3, EAGER, THREE, id="3"),
-        pytest.param(2, "cases_inductor", INDUCTOR, id="2-inductor"),
+        pytest.param(3, EAGER, THREE, marks=pytest.mark.slow, id="3"),
+        pytest.param(2, "cases_inductor", INDUCTOR, marks=pytest.mark.slow, id="2-inductor"),
         pytest.param(2, "cases_recomputed", (), marks=pytest.mark.heavy, id="2-recomputed"),
         pytest.param(2, "cases_inductor", (), marks=pytest.mark.heavy, id="2-inductor-every"),
         pytest.param(3, EAGER, (), marks=pytest.mark.heavy, id="3-every"),

@@ -116,6 +116,7 @@ def test_a_compiled_model(check: str, late: int | None) -> None:
         assert is_right()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("inner", ["eager", "inductor"])
 def test_weights_are_laid_out_with_channels_last(inner: str) -> None:
     model, capture = Net(), Capture()

@@ -112,7 +112,7 @@ def inject(recorded: Recorded, kind: str, error: type[BaseException], stride: in
     raise AssertionError
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize(
     ("kind", "inner", "stride"),

@@ -22,7 +22,7 @@ class ConvNorm(nn.Module):
         return self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", MODES)
 def test_108863_evaluate_train_evaluate(weights: str) -> None:
     """pytorch#108863: the convolution folded at the first evaluation answers at the second."""
@@ -44,7 +44,7 @@ def test_108863_evaluate_train_evaluate(weights: str) -> None:
     assert relative(answers[0], answers[-1]) > 1e-2, "training must matter"
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(9)
 @pytest.mark.parametrize("weights", MODES)
 @pytest.mark.parametrize("norm", [False, True])
 def test_104984_load_between_evaluations(weights: str, norm: bool) -> None:
@@ -72,6 +72,7 @@ def test_104984_load_between_evaluations(weights: str, norm: bool) -> None:
         assert relative(compiled(x), model(x)) < 1e-5
 
 
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("weights", MODES)
 @pytest.mark.parametrize("kind", ["linear", "norm"])
 def test_129362_assign_to_a_model_whose_forward_is_compiled(weights: str, kind: str) -> None:
@@ -101,6 +102,7 @@ def test_129362_assign_to_a_model_whose_forward_is_compiled(weights: str, kind: 
         assert relative(model(x), original) < 1e-5
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("weights", MODES)
 def test_each_tensor_written_to_through_its_state_dict(weights: str) -> None:
     """One by one, buffers and parameters, folded or not."""

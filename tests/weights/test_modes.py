@@ -43,7 +43,7 @@ def form_of(report: bnfx.Report) -> str:
     return form
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("weights", "options", "form", "reason"),
     [
@@ -141,6 +141,7 @@ def test_frozen_is_frozen_again_once_weights_settle() -> None:
         assert count.took() == (0, 1), "the live body is there by now"
 
 
+@pytest.mark.slow
 def test_a_train_and_evaluate_loop_is_no_compile_storm() -> None:
     model = Net()
     compiled = torch.compile(model, backend="bnfx", options={"weights": "frozen"})
@@ -251,6 +252,7 @@ def test_content_can_be_checked_whole(monkeypatch: pytest.MonkeyPatch) -> None:
             assert relative(compiled(x), model(x)) < 1e-5
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("weights", ["live", pytest.param("frozen", marks=pytest.mark.heavy)])
 def test_one_model_in_many_places(weights: str) -> None:
     """Static and dynamic shapes, several compiled copies, grad modes, reset, deepcopy, pickle."""
@@ -301,6 +303,7 @@ def test_cached_code_holds_no_weights(cached: bool, tmp_path: Any, monkeypatch: 
     assert counters["fxgraph_cache_hit"] == cached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune-no-cudagraphs"])
 def test_modes_of_torch_compile(mode: str) -> None:
     model = Net()
@@ -311,6 +314,7 @@ def test_modes_of_torch_compile(mode: str) -> None:
             model.norm.weight.mul_(-1.2)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("weights", ["live", "frozen"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(weights: str, dtype: torch.dtype) -> None:
@@ -324,6 +328,7 @@ def test_half_precision(weights: str, dtype: torch.dtype) -> None:
             model.norm.weight.mul_(-1.2)
 
 
+@pytest.mark.slow
 def test_tied_weights_shared_modules_and_integers() -> None:
     """A convolution called twice, a weight in two layers, an index that is a buffer."""
 

@@ -139,6 +139,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return count_direct(monkeypatch)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("seeds", SEEDS, ids=str)
 @pytest.mark.parametrize("weights", ["auto", "live", "frozen", "traced"])
 def test_whatever_happens_to_direct_calls(
@@ -150,6 +151,7 @@ def test_whatever_happens_to_direct_calls(
     assert len(direct) > 2 * len(seeds)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("seeds", INDUCTOR_SEEDS, ids=str)
 @pytest.mark.parametrize("weights", ["auto", "live", "frozen"])
 def test_whatever_happens_under_inductor(weights: str, seeds: range, broadcast: Broadcast) -> None:
@@ -166,6 +168,7 @@ ENGINES = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.filterwarnings("ignore::bnfx.errors.InnerWarning")  # NaN in a weight, among others
 @pytest.mark.parametrize("joins", [True, False])
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def slow(graph: torch.fx.GraphModule, example_inputs: Any) -> Any:
     return lambda *args: Slow(graph).run(*args)  # one for each call: it keeps state
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("weights", "inner"), [("live", slow), ("live", "inductor"), ("frozen", "inductor")]
 )
@@ -207,6 +207,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_children_of_a_busy_parent() -> None:
     prelude = "from bnfx.inner.locks import _ALL as LOCKS\nCHILDREN = 12\n"

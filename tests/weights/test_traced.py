@@ -70,7 +70,7 @@ def two_convolutions() -> nn.Module:
     return randomise(model).double().eval()
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("inner", "dynamic", "make", "folds"),
     [
