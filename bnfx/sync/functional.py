@@ -17,7 +17,7 @@ from bnfx.sync.group import Peers, is_distributed_tensor, peers_of
 from bnfx.sync.identity import combined, of_one_layer
 from bnfx.sync.moments import local_moments
 from bnfx.sync.normalise import Normalise
-from bnfx.sync.settled import settle
+from bnfx.sync.settled import pack, settle
 from bnfx.sync.waiting import naming_layers
 
 
@@ -150,10 +150,10 @@ def synchronise(
     dtype = token.dtype
     with torch.no_grad():
         sizes = [1 + 2 * layer.input.shape[1] for layer in layers]
-        rows = [local_moments(layer.input, dtype) for layer in layers]
+        moments = [local_moments(layer.input, dtype) for layer in layers]
         what = _described(layers, dtype) if peers.debug else ""
         identity = combined([layer.identity for layer in layers])
-        row = torch.cat([token + identity, *rows])
+        row = pack(token, identity, moments)
         if what:
             row = compared(row, f"way=forward; {what}", peers.name)
         names = ", ".join([layer.name or "of no name" for layer in layers])

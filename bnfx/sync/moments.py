@@ -16,6 +16,25 @@ import torch
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Of the batch of one rank.
+
+    Args:
+        count: number of values a channel.
+        mean: shape ``(C,)``; zero where ``count`` is.
+        m2: the sum of squared differences from the mean, shape ``(C,)``.
+    """
+
+    count: int | torch.SymInt
+    mean: torch.Tensor
+    m2: torch.Tensor
+
+    def row(self) -> torch.Tensor:
+        """As one vector of ``1 + 2C``."""
+        return torch.cat([self.mean.new_full((1,), self.count), self.mean, self.m2])
+
+
+@dataclass(frozen=True)
 class Statistics:
     """Of the batch over all ranks.
 
@@ -40,8 +59,8 @@ def along_channels(vector: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return vector.view(1, -1, *[1] * (x.dim() - 2))
 
 
-def local_moments(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Count, mean and M2 of each channel of one rank's ``x``, as one vector of ``1 + 2C``.
+def local_moments(x: torch.Tensor, dtype: torch.dtype) -> Moments:
+    """Count, mean and M2 of each channel of one rank's ``x``.
 
     With ``d = x - s`` for a first estimate ``s`` of the mean::
 
@@ -62,7 +81,7 @@ def local_moments(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     centred = x - along_channels(start, x)
     rest = centred.sum(axes) / divisor
     m2 = (centred * centred).sum(axes) - rest * rest * count
-    return torch.cat([x.new_full((1,), count), start + rest, m2.clamp(min=0)])
+    return Moments(count, start + rest, m2.clamp(min=0))
 
 
 def merge(moments: torch.Tensor) -> Statistics:

@@ -52,7 +52,7 @@ class Normalise(torch.autograd.Function):
         ctx.save_for_backward(
             *(tensor for x, weight, _, *rest in layers for tensor in (x, weight, *rest))
         )
-        return (*(_forward(*layer) for layer in layers), fresh.clone())
+        return (*(_forward(*layer) for layer in layers), fresh)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
@@ -110,7 +110,7 @@ class SharedStatistics(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         x, mean, invstd, total = ctx.saved_tensors
         shared = AddUp.apply(torch.cat(grads), ctx.group_name)
-        to_mean, to_invstd = (shared / total.clamp(min=1)).chunk(2)
+        to_mean, to_invstd = (shared / total).chunk(2)
         mean, invstd = SharedStatistics.apply(ctx.group_name, x, mean, invstd, total)
         centred = x.to(mean.dtype) - along_channels(mean, x)
         slope = along_channels(to_invstd * invstd**3, x)
@@ -177,7 +177,7 @@ def _gradients(
     x, weight, _, invstd, total = layer
     to_bias, to_weight = row.chunk(2)
     if wanted[0]:
-        first, second = (shared / total.clamp(min=1)).chunk(2)
+        first, second = (shared / total).chunk(2)
         own = grad.to(invstd.dtype)
         if weight is not None:
             own = own * along_channels(weight, x)

@@ -1,26 +1,59 @@
-"""What follows the gathering of moments, as two operators of compiled graphs on CPU.
+"""What stands between the collectives and the arithmetic on whole batches, in compiled graphs.
 
-It is arithmetic on a few vectors of C numbers, some thirty small operators a layer. Inductor would
+It is some thirty small operators a layer on a few vectors of C numbers. On CPU, Inductor would
 trace, fuse and compile each of them, which takes longer than all the rest of a BatchNorm and gains
-nothing that can be measured. On other devices each operator is a launch, so there they are traced
-and fused.
+nothing that can be measured. So there it is three operators that no compiler looks into. On other
+devices each operator is a launch, so it is traced and fused.
 
-Both operators read the gathered moments, and neither reads what the other gives. So the update of
-running statistics, which a recomputation in backward leaves out, has no say in which tensors a
-partitioner saves: activation checkpointing wants both graphs to save the same.
+The number that stands for a layer (:mod:`bnfx.sync.identity`) is added by an operator everywhere: a
+compiler would write it into its code as a constant, so that no two layers had a kernel in common,
+and each kernel is compiled by itself.
+
+Both operators behind the collective read the gathered moments, and neither reads what the other
+gives. So the update of running statistics, which a recomputation in backward leaves out, has no say
+in which tensors a partitioner saves: activation checkpointing wants both graphs to save the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from bnfx.sync.moments import merge, updated
+from bnfx.sync.moments import Moments, Statistics, merge, updated
 
+torch.library.define(
+    "bnfx_sync::packed",
+    "(Tensor token, int identity, SymInt[] counts, Tensor[] moments) -> Tensor",
+)
+torch.library.define("bnfx_sync::named", "(Tensor token, int identity) -> Tensor")
 torch.library.define("bnfx_sync::merged", "(Tensor moments, float eps) -> (Tensor, Tensor, Tensor)")
 torch.library.define(
-    "bnfx_sync::updated",
-    "(Tensor moments, Tensor running_mean, Tensor running_var, float momentum) -> (Tensor, Tensor)",
+    "bnfx_sync::update_",
+    "(Tensor moments, Tensor(a!) running_mean, Tensor(b!) running_var, float momentum) -> ()",
 )
+
+
+def pack(token: torch.Tensor, identity: int, moments: Sequence[Moments]) -> torch.Tensor:
+    """The row of numbers that this rank sends.
+
+    Args:
+        token: of no or one element; see :mod:`bnfx.sync.normalise`.
+        identity: of the layers, to be added to the token; see :mod:`bnfx.sync.identity`.
+        moments: of each layer.
+
+    Returns:
+        The token, then count, mean and M2 of each layer in turn: ``(1 + 2C,)``.
+    """
+    if _is_traced_for_cpu(token):
+        counts = [each.count for each in moments]
+        vectors = [vector for each in moments for vector in (each.mean, each.m2)]
+        return torch.ops.bnfx_sync.packed(token, identity, counts, vectors)  # type: ignore[no-any-return]
+    if token.numel() and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        token = torch.ops.bnfx_sync.named(token, identity)
+    else:
+        token = token + identity
+    return torch.cat([token, *(each.row() for each in moments)])
 
 
 def settle(
@@ -38,40 +71,68 @@ def settle(
         momentum, eps: of the layer.
 
     Returns:
-        The number of values a channel, shape ``(1,)``; mean and ``1/sqrt(var + eps)``, ``(C,)``.
+        The number of values a channel, at least 1, of shape ``(1,)``; mean and
+        ``1/sqrt(var + eps)``, ``(C,)``.
     """
-    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-    if not (compiling and moments.device.type == "cpu"):
+    if not _is_traced_for_cpu(moments):
         new = merge(moments)
         if running_mean is not None and running_var is not None:
-            means, variances = updated(running_mean, running_var, momentum, new)
-            running_mean.copy_(means)
-            running_var.copy_(variances)
-        return new.total, new.mean, torch.rsqrt(new.var + eps)
-    total, mean, invstd = torch.ops.bnfx_sync.merged(moments, eps)
+            _note(running_mean, running_var, momentum, new)
+        return new.total.clamp(min=1), new.mean, torch.rsqrt(new.var + eps)
     if running_mean is not None and running_var is not None:
         if isinstance(momentum, (float, int)):
-            means, variances = torch.ops.bnfx_sync.updated(
-                moments, running_mean, running_var, momentum
-            )
+            torch.ops.bnfx_sync.update_(moments, running_mean, running_var, momentum)
         else:  # computed in the graph
-            means, variances = updated(running_mean, running_var, momentum, merge(moments))
-        running_mean.copy_(means)
-        running_var.copy_(variances)
-    return total, mean, invstd
+            _note(running_mean, running_var, momentum, merge(moments))
+    return torch.ops.bnfx_sync.merged(moments, eps)  # type: ignore[no-any-return]
+
+
+def _note(
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    momentum: float | torch.Tensor,
+    statistics: Statistics,
+) -> None:
+    means, variances = updated(running_mean, running_var, momentum, statistics)
+    running_mean.copy_(means)
+    running_var.copy_(variances)
+
+
+def _is_traced_for_cpu(x: torch.Tensor) -> bool:
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return compiling and x.device.type == "cpu"
+
+
+@torch.library.impl("bnfx_sync::packed", "CompositeExplicitAutograd")
+def _(
+    token: torch.Tensor, identity: int, counts: Sequence[int], moments: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    pairs = zip(counts, moments[::2], moments[1::2], strict=True)
+    return torch.cat([token + identity, *(Moments(*each).row() for each in pairs)])
+
+
+@torch.library.register_fake("bnfx_sync::packed")  # type: ignore[untyped-decorator]
+def _(
+    token: torch.Tensor, identity: int, counts: Sequence[int], moments: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    sizes = [vector.shape[0] for vector in moments]
+    return token.new_empty(token.shape[0] + len(counts) + sum(sizes))
+
+
+@torch.library.impl("bnfx_sync::named", "CompositeExplicitAutograd")
+def _(token: torch.Tensor, identity: int) -> torch.Tensor:
+    return token + identity
+
+
+@torch.library.register_fake("bnfx_sync::named")  # type: ignore[untyped-decorator]
+def _(token: torch.Tensor, identity: int) -> torch.Tensor:
+    return torch.empty_like(token)
 
 
 @torch.library.impl("bnfx_sync::merged", "CompositeExplicitAutograd")
 def _(moments: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
     new = merge(moments)
-    return new.total, new.mean, torch.rsqrt(new.var + eps)
-
-
-@torch.library.impl("bnfx_sync::updated", "CompositeExplicitAutograd")
-def _(
-    moments: torch.Tensor, running_mean: torch.Tensor, running_var: torch.Tensor, momentum: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return updated(running_mean, running_var, momentum, merge(moments))
+    return new.total.clamp(min=1), new.mean, torch.rsqrt(new.var + eps)
 
 
 @torch.library.register_fake("bnfx_sync::merged")  # type: ignore[untyped-decorator]
@@ -80,8 +141,15 @@ def _(moments: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
     return moments.new_empty(1), moments.new_empty(channels), moments.new_empty(channels)
 
 
-@torch.library.register_fake("bnfx_sync::updated")  # type: ignore[untyped-decorator]
+@torch.library.impl("bnfx_sync::update_", "CompositeExplicitAutograd")
 def _(
     moments: torch.Tensor, running_mean: torch.Tensor, running_var: torch.Tensor, momentum: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(running_mean), torch.empty_like(running_var)
+) -> None:
+    _note(running_mean, running_var, momentum, merge(moments))
+
+
+@torch.library.register_fake("bnfx_sync::update_")  # type: ignore[untyped-decorator]
+def _(
+    moments: torch.Tensor, running_mean: torch.Tensor, running_var: torch.Tensor, momentum: float
+) -> None:
+    return None
