@@ -19,6 +19,7 @@ TESTS = (
     "tests/fuzz/test_equivalents.py",
     "tests/weights/test_random.py",
     "tests/relax/test_random.py",
+    "tests/relax/test_equivalents.py",
     "tests/fuzz/test_files.py",
 )
 

@@ -54,14 +54,14 @@ def mutants(source: str) -> Iterator[Mutant]:
 
 def _places(tree: ast.AST) -> Iterator[tuple[Callable[[ast.AST], None], ast.AST]]:
     """Each node below ``tree``, and what puts another in its place."""
-    decorators = {  # whether a class is frozen is no guard
+    left_out = {  # neither whether a class is frozen nor what is asserted for readers is a guard
         node
         for owner in ast.walk(tree)
-        for decorator in getattr(owner, "decorator_list", ())
-        for node in ast.walk(decorator)
+        for top in (*getattr(owner, "decorator_list", ()), *_asserted(owner))
+        for node in ast.walk(top)
     }
     for parent in ast.walk(tree):
-        if parent in decorators:
+        if parent in left_out:
             continue
         for name, value in ast.iter_fields(parent):
             if isinstance(value, ast.AST):
@@ -70,6 +70,10 @@ def _places(tree: ast.AST) -> Iterator[tuple[Callable[[ast.AST], None], ast.AST]
                 for at, item in enumerate(value):
                     if isinstance(item, ast.AST):
                         yield partial(value.__setitem__, at), item
+
+
+def _asserted(node: ast.AST) -> tuple[ast.AST, ...]:
+    return (node,) if isinstance(node, ast.Assert) else ()
 
 
 def _options(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:

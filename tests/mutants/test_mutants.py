@@ -5,14 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mutants.cover import listen, marked
 from mutants.guards import mutants
-from mutants.targets import ROOT, SOURCES, files, suite_of
+from mutants.swap import codes_of, loaded
+from mutants.targets import AREAS, ROOT, files
 
 GUARDED = '''
 def take(items, at, strict=True):
     """Take one."""
+    assert items is not None and isinstance(items, list)
     if at < 0 or not items:
         raise ValueError(at)
     return [item for item in items if item is not None][at]
@@ -43,10 +47,45 @@ def test_a_mutant_changes_one_thing() -> None:
         assert '"""Take one."""' in source
 
 
-def test_every_source_has_tests() -> None:
-    for path in files(list(SOURCES)):
-        for test in suite_of(path):
-            assert (ROOT / test).exists(), test
+def test_every_area_has_sources_and_tests() -> None:
+    assert files([]).keys() == AREAS.keys()
+    for area in AREAS.values():
+        for path in (*area.sources, *area.tests):
+            assert (ROOT / path).exists(), path
+    assert files(["passes/rules/cost.py"]) == {"rules": ["passes/rules/cost.py"]}
+    with pytest.raises(SystemExit, match="no tests are named for README"):
+        files(["README.md"])
+
+
+def test_code_is_put_into_what_is_loaded(tmp_path: Path) -> None:
+    """Also into methods, properties and lambdas that were handed on; not what ran at import."""
+    source = "class A:\n    @property\n    def one(self): return 1\n"
+    source += "TABLE = {'one': lambda: 1}\nTWO = 2\ndef two(): return 2\n"
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    space: dict[str, Any] = {}
+    exec(compile(source, str(path), "exec"), space)
+    module = loaded({str(path): source})[str(path)]
+    other = codes_of(compile(source.replace("1", "5"), str(path), "exec"))
+    assert module.takes(module.codes, other)
+    module.swap(other)
+    assert (space["A"]().one, space["TABLE"]["one"](), space["two"]()) == (5, 5, 2)
+    at_import = codes_of(compile(source.replace("TWO = 2", "TWO = 3"), str(path), "exec"))
+    assert not module.takes(module.codes, at_import)
+
+
+def test_statements_say_that_they_are_reached() -> None:
+    marked_source = marked(GUARDED, 10)
+    reached: set[int] = set()
+    listen(reached.add)
+    space: dict[str, Any] = {}
+    exec(compile(marked_source.tree, "guarded", "exec"), space)
+    assert not reached
+    assert space["take"]([7], 0) == 7
+    guard, error, result = (marked_source.around(line) for line in (5, 6, 7))
+    assert guard | result <= reached
+    assert not error & reached
+    assert marked_source.around(1) == set()  # nothing but an import is there
 
 
 @pytest.mark.heavy

@@ -1,22 +1,22 @@
-"""Runs tests with one source file replaced, in a fork: no file is written."""
+"""Runs tests with one source file replaced when it is imported, in a fork: no file is written."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.machinery
 import os
-import resource
-import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 import pytest
+from mutants.forks import CPU_SECONDS, Ended, in_fork, limit
 from mutants.targets import ROOT
 
-CPU_SECONDS = 120
+QUICK = ("-q", "-m", "not heavy and not slow", "-p", "no:cacheprovider")
 
 
 @dataclass(frozen=True)
@@ -26,43 +26,66 @@ class Outcome:
     how: str
 
 
-def trial(path: str, source: str, tests: tuple[str, ...]) -> Outcome:
+class Steady:
+    """A plugin of pytest: each trial sees the same examples of Hypothesis, and none is made
+    smaller, as that it fails is all that counts.
+    """
+
+    def pytest_configure(self) -> None:
+        from hypothesis import HealthCheck, Phase, settings
+
+        phases, checks = (Phase.explicit, Phase.generate), list(HealthCheck)
+        options = {"derandomize": True, "database": None, "deadline": None}
+        settings.register_profile("mutants", phases=phases, suppress_health_check=checks, **options)
+        settings.load_profile("mutants")
+
+
+@dataclass(frozen=True)
+class Only(Steady):
+    """A plugin of pytest that takes these tests, in this order."""
+
+    tests: Sequence[str]
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        by_name = {item.nodeid: item for item in items}
+        items[:] = [by_name[test] for test in self.tests if test in by_name]
+
+
+def trial(path: str, source: str, tests: Sequence[str]) -> Outcome:
     """Whether one of ``tests`` fails where the file ``path`` is ``source``.
 
     What imports the file must not be imported yet; the parent process stays as it is.
+
+    Raises:
+        SystemExit: if no test ran, which would prove nothing.
     """
     start = time.monotonic()
-    child = os.fork()
-    if not child:
-        code = 3
-        try:
-            code = _in_child(path, source, tests)
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
+    found = in_fork(lambda: _in_child(path, source, tests))
     seconds = time.monotonic() - start
-    if os.WIFSIGNALED(status):
-        return Outcome(True, seconds, signal.Signals(os.WTERMSIG(status)).name)
-    code = os.WEXITSTATUS(status)
-    # 0: all passed. 5: none ran, which would prove nothing.
-    if code == 5:
+    if isinstance(found, Ended):
+        return Outcome(True, seconds, found.how)
+    if found == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise SystemExit(f"no test ran for {path}: {tests}")
-    return Outcome(code != 0, seconds, "survived" if code == 0 else "killed")
+    return Outcome(found != 0, seconds, "survived" if found == 0 else "when imported")
 
 
-def _in_child(path: str, source: str, tests: tuple[str, ...]) -> int:
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _in_child(path: str, source: str, tests: Sequence[str]) -> int:
+    limit(CPU_SECONDS)
+    _replace(path, source)
+    return run_pytest([f"{ROOT}/{name}" for name in _files(tests)], Only(tests))
+
+
+def run_pytest(paths: Sequence[str], plugin: object) -> int:
+    """The exit code of pytest, which prints nothing."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(quiet, stream)
-    _replace(path, source)
     os.chdir(ROOT)
-    for one in tests:  # one folder after the other, the quickest first
-        code = int(pytest.main(["-x", "-q", "-m", "not heavy", "-p", "no:cacheprovider", one]))
-        if code:
-            return code
-    return 0
+    return int(pytest.main(["-x", *QUICK, *paths], plugins=[plugin]))
+
+
+def _files(tests: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(test.partition("::")[0] for test in tests))
 
 
 def _replace(path: str, source: str) -> None:

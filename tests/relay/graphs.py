@@ -72,9 +72,11 @@ class Make:
     ) -> Any:
         gamma = self.constant(channels, low=0.5 if positive else -1.5, high=1.5)
         rest = (self.constant(channels), self.constant(channels))
-        return relay.nn.batch_norm(
-            x, gamma, *rest, self.constant(channels, low=0.2, high=2.0), **options
-        )
+        variance = self.variance(channels, options.get("epsilon", 1e-5))
+        return relay.nn.batch_norm(x, gamma, *rest, variance, **options)
+
+    def variance(self, channels: int, eps: float) -> Expr:
+        return self.constant(channels, low=0.2, high=2.0)
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ class Case:
     dtype: str = "float64"
     executor: str = "graph"
 
-    def module(self) -> tvm.IRModule:
+    def module(self, make: type[Make] = Make) -> tvm.IRModule:
         seed = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "little")
-        return module_of(self.build(Make(seed, self.dtype)))
+        return module_of(self.build(make(seed, self.dtype)))
 
 
 def module_of(body: Expr) -> tvm.IRModule:

@@ -92,6 +92,26 @@ def flat(result: Any) -> list[Any]:
     return list(result) if isinstance(result, tuple) else [result]
 
 
+def as_it_is(
+    case: Case, module: tvm.IRModule, inputs: dict[str, Any], target: str = TARGET
+) -> list[Any]:
+    """What a module computes without bnfx, and without rewrites of TVM's, which may be wrong."""
+    if interpreted(case):
+        return flat(interpreter.run(module, *inputs.values()))
+    with tvm.transform.PassContext(opt_level=1 if case.executor == "vm" else 0):
+        if case.executor == "vm":
+            return run_vm(relay.vm.compile(module, target), inputs)
+        return run(relay.build(module, target), inputs)
+
+
+def as_bnfx_builds_it(
+    case: Case, module: tvm.IRModule, inputs: dict[str, Any], target: str = TARGET
+) -> list[Any]:
+    if case.executor == "vm":
+        return run_vm(bnfx.tvm.build(module, target, executor="vm"), inputs)
+    return run(bnfx.tvm.build(module, target), inputs)
+
+
 def _marks(at: int, case: Case) -> Any:
     return () if at % 4 == 0 or not interpreted(case) else pytest.mark.heavy
 
@@ -104,21 +124,11 @@ def test_built_is_unfolded(case: Case) -> None:
     """In a build as well, and TVM's passes leave as many ops as the page says."""
     module = case.module()
     inputs = inputs_of(module)
-    plain = 1 if case.executor == "vm" else 0  # no rewrite of TVM's, which may be wrong
     target = f"{TARGET} -opt-level=0"  # of LLVM: built in half the time
-    with tvm.transform.PassContext(opt_level=plain):
-        if interpreted(case):
-            theirs = flat(interpreter.run(module, *inputs.values()))
-        elif case.executor == "vm":
-            theirs = run_vm(relay.vm.compile(module, target), inputs)
-        else:
-            theirs = run(relay.build(module, target), inputs)
+    theirs = as_it_is(case, module, inputs, target)
     last = Optimised()
     with tvm.transform.PassContext(opt_level=3, instruments=[last]):
-        if case.executor == "vm":
-            mine = run_vm(bnfx.tvm.build(module, target, executor="vm"), inputs)
-        else:
-            mine = run(bnfx.tvm.build(module, target), inputs)
+        mine = as_bnfx_builds_it(case, module, inputs, target)
     graph = case.executor == "graph"
     last_one = last.module if graph else optimised(FoldBatchNorm()(module))
     assert affine_ops(last_one) == case.left

@@ -87,6 +87,12 @@ def pad(x: Array, sides: Any, mode: str, fill: float) -> Array:
     return np.pad(x, sides, mode={"replicate": "edge"}.get(mode, mode))  # type: ignore[call-overload]
 
 
+def _matmul(attrs: Any, x: Array, y: Array) -> Array:
+    """Relay's, in which either may be transposed."""
+    x = np.swapaxes(x, -1, -2) if attrs.transpose_a else x
+    return x @ (np.swapaxes(y, -1, -2) if attrs.transpose_b else y)
+
+
 def _bias_add(attrs: Any, x: Array, bias: Array) -> Array:
     axis = int(attrs.axis) % x.ndim
     return x + bias.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
@@ -115,6 +121,8 @@ OPS: dict[str, Callable[..., Array]] = {
     "multiply": lambda attrs, x, y: x * y,
     "divide": lambda attrs, x, y: x / y,
     "matmul": lambda attrs, x, y: x @ y,
+    "nn.matmul": _matmul,
+    "nn.batch_matmul": _matmul,
     "nn.dense": lambda attrs, x, y: x @ y.T,
     "permute_dims": _transpose,
     "transpose": _transpose,

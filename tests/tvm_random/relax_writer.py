@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -12,6 +13,7 @@ from tvm import relax
 from bnfx.passes.relax.compat import Constant, TensorType, constant, data_of, type_of
 from bnfx.passes.relax.expressions import op_name
 from tvm_random.arrays import OPS, pad
+from tvm_random.equivalents import Rewritten
 from tvm_random.program import Expr, Network, Tensor, Writer, start
 
 SHIFT = "bnfx.test.random_shift"  # it writes to what it is given, and gives it back
@@ -135,9 +137,26 @@ def _bound(function: Expr, argument: Expr) -> Expr:
     return relax.SeqExpr([first, *function.body.blocks], function.body.body)
 
 
-def random_module(seed: int) -> tuple[tvm.IRModule, tuple[int, ...], int]:
+class Equivalent(Rewritten, RelaxWriter):
+    """The same network, each layer written in a way drawn from ``other``, or as ``chosen``."""
+
+    def __init__(self, seed: int, other: int = 0, chosen: str | None = None) -> None:
+        super().__init__(seed)
+        self.chooser = np.random.default_rng(other)
+        self.chosen = chosen
+
+    def array(self, constant: Expr) -> Any:
+        return data_of(constant)
+
+    def unread(self) -> None:
+        self.random.random(2)
+
+
+def random_module(
+    seed: int, writer: RelaxWriter | None = None
+) -> tuple[tvm.IRModule, tuple[int, ...], int]:
     """A module, the shape of its input, and how many BatchNorms it has."""
-    writer = RelaxWriter(seed)
+    writer = writer or RelaxWriter(seed)
     shape, last = start(writer.random)
     network = Network(writer, int(writer.random.integers(3, 11)))
     x = relax.Var("x", TensorType(shape, "float64"))
@@ -153,6 +172,16 @@ def random_module(seed: int) -> tuple[tvm.IRModule, tuple[int, ...], int]:
     module = writer.builder.get()
     relax.analysis.well_formed(module)
     return module, shape, network.norms
+
+
+def written(writer: RelaxWriter, shape: tuple[int, ...], body: Callable[[Expr], Expr]) -> Any:
+    """A module whose main gives ``body`` of its input."""
+    x = relax.Var("x", TensorType(shape, "float64"))
+    with writer.builder.function("main", [x]):
+        with writer.builder.dataflow():
+            out = writer.builder.emit_output(body(x))
+        writer.builder.emit_func_output(out)
+    return writer.builder.get()
 
 
 def run(module: tvm.IRModule, *inputs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -11,6 +12,7 @@ from tvm import relay
 
 from bnfx.passes.relay.expressions import op_name
 from tvm_random.arrays import OPS, pad
+from tvm_random.equivalents import Rewritten
 from tvm_random.program import Expr, Network, Tensor, Writer, start
 
 _NAMES = {"permute_dims": "transpose"}
@@ -95,15 +97,36 @@ class RelayWriter(Writer):
         return Tensor(relay.If(which, one, other), x.shape, x.last)
 
 
-def random_module(seed: int) -> tuple[tvm.IRModule, tuple[int, ...], int]:
+class Equivalent(Rewritten, RelayWriter):
+    """The same network, each layer written in a way drawn from ``other``, or as ``chosen``."""
+
+    def __init__(self, seed: int, other: int = 0, chosen: str | None = None) -> None:
+        super().__init__(seed)
+        self.chooser = np.random.default_rng(other)
+        self.chosen = chosen
+
+    def array(self, constant: Expr) -> Any:
+        return constant.data.numpy()
+
+
+def random_module(
+    seed: int, writer: RelayWriter | None = None
+) -> tuple[tvm.IRModule, tuple[int, ...], int]:
     """A module, the shape of its input, and how many BatchNorms it has."""
-    writer = RelayWriter(seed)
+    writer = writer or RelayWriter(seed)
     shape, last = start(writer.random)
     network = Network(writer, int(writer.random.integers(3, 11)))
+    return (
+        written(shape, lambda x: network.build(Tensor(relay.nn.relu(x), shape, last)).expr),
+        shape,
+        network.norms,
+    )
+
+
+def written(shape: tuple[int, ...], body: Callable[[Expr], Expr]) -> tvm.IRModule:
+    """A module whose main gives ``body`` of its input."""
     x = relay.var("x", shape=shape, dtype="float64")
-    result = network.build(Tensor(relay.nn.relu(x), shape, last))
-    module = tvm.IRModule.from_expr(relay.Function([x], result.expr))
-    return relay.transform.InferType()(module), shape, network.norms
+    return relay.transform.InferType()(tvm.IRModule.from_expr(relay.Function([x], body(x))))
 
 
 def run(module: tvm.IRModule, *inputs: Any) -> Any:
