@@ -8,7 +8,7 @@ from typing import Any
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
+from bnfx.tvm.ops.lowering import Check, Lowering, OpCall, Row
 
 CONVS = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}
 TRANSPOSED = {
@@ -87,9 +87,22 @@ def _factors_are_not_zero(call: OpCall) -> str | None:
     return next((f"with {name}=0" for name in zero), None)
 
 
+LONGEST = 2**14
+
+
+def _is_short(factor: str) -> Check:
+    """TVM adds up one product after the other, and what is rounded off grows with their number."""
+
+    def check(call: OpCall) -> str | None:
+        long = call.shape(factor)[-1] > LONGEST
+        return f"a sum of more than {LONGEST} products" if long else None
+
+    return check
+
+
 ROWS = (
     Row("convolution.default", _convolution, (_known_rank, _not_odd)),
-    Row("mm.default", _product("self", "mat2")),
-    Row("bmm.default", _product("self", "mat2")),
-    Row("addmm.default", _sum_with_product, (_factors_are_not_zero,)),
+    Row("mm.default", _product("self", "mat2"), (_is_short("self"),)),
+    Row("bmm.default", _product("self", "mat2"), (_is_short("self"),)),
+    Row("addmm.default", _sum_with_product, (_factors_are_not_zero, _is_short("mat1"))),
 )
