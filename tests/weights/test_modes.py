@@ -43,6 +43,24 @@ def form_of(report: bnfx.Report) -> str:
     return form
 
 
+@pytest.mark.slow
+def test_a_wrapper_in_cpp_takes_packed_weights() -> None:
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()]
+    model = randomise(nn.Sequential(*layers, nn.Linear(8 * 36, 512), nn.Linear(512, 300))).eval()
+    reports: list[bnfx.Report] = []
+    options = {"inner_options": {"cpp_wrapper": True}, "report": reports.append}
+    compiled = torch.compile(model, backend="bnfx", options=options)
+    with torch.no_grad():
+        for _ in range(3):
+            x = torch.randn(2, 3, 8, 8)
+            assert relative(compiled(x), model(x)) < 1e-5
+            model[0].weight.mul_(-2)
+            assert relative(compiled(x), model(x)) < 1e-5
+    ((form, reason),) = reports[0].weights
+    assert (form, reason) == ("live", "inputs, packed for oneDNN")
+    assert len(reports) == 1
+
+
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("weights", "options", "form", "reason"),
