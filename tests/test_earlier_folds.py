@@ -42,6 +42,7 @@ def kinds(report: bnfx.Report) -> list[tuple[str, str]]:
 LEFT = [("conv", "border"), ("last", "multiply_add")]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("decomposed", [False, True])
 @pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
 def test_folded_programs(tmp_path: Path, decomposed: bool, again: bool) -> None:

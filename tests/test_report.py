@@ -36,6 +36,7 @@ def explained() -> bnfx.Report:
     return bnfx.explain(randomise(model).eval(), torch.randn(2, 3, 6, 7))
 
 
+@pytest.mark.slow
 def test_counts_and_order() -> None:
     report = explained()
     outcomes = [(verdict.site.name, verdict.outcome.value) for verdict in report.verdicts]

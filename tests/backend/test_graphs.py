@@ -303,6 +303,7 @@ def test_no_warning_of_ours_in_normal_use() -> None:
             torch.compile(net(), backend="bnfx")(torch.randn(2, 3, 9, 9))
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("inner", ["aot_eager", "inductor"])
 def test_inputs_that_are_written_to_and_alias(inner: str) -> None:
     class Writing(nn.Module):

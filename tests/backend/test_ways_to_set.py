@@ -55,6 +55,7 @@ def agree(compiled: Callable[..., Any], model: Callable[..., Any], x: torch.Tens
     assert relative(compiled(x), model(x)) < 1e-14
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(torch.compiler, "set_default_backend"), reason="this torch has no such function"
 )

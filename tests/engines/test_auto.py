@@ -126,6 +126,7 @@ def test_an_engine_that_is_wrong_is_left_out() -> None:
     assert "onnxruntime" not in note
 
 
+@pytest.mark.slow
 def test_what_no_engine_takes_goes_to_inductor_without_a_warning() -> None:
     model, x, reports = _model(nn.GLU(1)), _x(), list[Any]()
     run = _compiled(model, reports)

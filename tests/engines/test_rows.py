@@ -206,7 +206,7 @@ def _error(engine: Any, call: Call, args: list[torch.Tensor]) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize(("call", "shapes"), PARAMS)
 def test_a_row_is_right(engine: Any, call: Call, shapes: tuple[tuple[int, ...], ...]) -> None:
     torch.manual_seed(0)

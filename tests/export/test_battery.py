@@ -59,7 +59,7 @@ def test_training_ir(case: Case) -> None:
     check(case, False, EXPORTED.get(case.name, usual))
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("case", sampled(CASES, always=DECOMPOSED, every=10, first=2))
 def test_decomposed_ir(case: Case) -> None:
     usual = (case.folded, case.merged, case.lowered, case.kept)

@@ -164,6 +164,7 @@ PROVED = [
 ]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", PROVED, ids=lambda kind: kind.__name__)
 def test_what_is_proved_keeps_its_class(kind: type[nn.Module]) -> None:
     model = randomise(kind()).eval().double()

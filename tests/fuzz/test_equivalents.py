@@ -18,7 +18,7 @@ from torch import nn
 import bnfx
 
 
-@_examples(12)
+@_examples(8)
 @given(networks(), st.data())
 def test_rewritten_networks_answer_alike(case: tuple[Network, Shape], data: st.DataObject) -> None:
     network, shape = case

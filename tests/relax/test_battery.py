@@ -25,6 +25,7 @@ def test_the_battery_is_large_and_names_are_unique() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_it_folds_as_stated(case: Case) -> None:
     module = case.module()

@@ -153,7 +153,7 @@ def _compared(model: nn.Module, *inputs: torch.Tensor) -> tuple[bnfx.Report, Any
     return reports[0], module, float(error)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("make", "shape", "folded"), MODELS)
 def test_an_imported_model_is_torch(
     make: Callable[[], nn.Module], shape: tuple[int, ...], folded: int
@@ -295,7 +295,7 @@ FAULTY: dict[str, tuple[Callable[..., Any], torch.Tensor, bool]] = {
 }
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", FAULTY)
 def test_what_tvm_gets_wrong_is_right_or_refused(name: str) -> None:
     function, x, repaired = FAULTY[name]

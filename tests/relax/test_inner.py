@@ -482,6 +482,7 @@ def test_numbers_that_change_are_inputs() -> None:
             assert torch.equal(ours[zeros].signbit(), theirs[zeros].signbit())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_inputs_of_any_layout() -> None:
     model = _model()

@@ -179,6 +179,7 @@ def test_a_train_and_evaluate_loop_is_no_compile_storm() -> None:
         assert total + count.took()[0] <= 2 + MAX_REFREEZES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["live", "frozen"])
 def test_instances_in_turn_are_not_folded_in_turn(weights: str) -> None:
     models = [Net(seed) for seed in range(3)]
@@ -270,7 +271,7 @@ def test_content_can_be_checked_whole(monkeypatch: pytest.MonkeyPatch) -> None:
             assert relative(compiled(x), model(x)) < 1e-5
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["live", pytest.param("frozen", marks=pytest.mark.heavy)])
 def test_one_model_in_many_places(weights: str) -> None:
     """Static and dynamic shapes, several compiled copies, grad modes, reset, deepcopy, pickle."""

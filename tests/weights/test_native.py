@@ -21,7 +21,7 @@ from writes import CHEAP, DEAR, Net, everything
 from bnfx.native import cxx, loader
 from bnfx.weights.changes.snapshot import Snapshot
 
-SEQUENCES = 300
+SEQUENCES = 150
 STEPS = 5
 
 

@@ -268,6 +268,7 @@ class Constant(nn.Module):
         return self.layers(x), self.anchors.clone(), self.layers(self.anchors)
 
 
+@pytest.mark.slow
 def test_a_caller_may_write_to_what_it_was_given() -> None:
     model, x = Constant().eval(), torch.randn(2, 3, 9, 9)
     compiled = torch.compile(model, backend="bnfx")

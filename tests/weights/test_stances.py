@@ -95,6 +95,7 @@ def test_threads_and_writes(name: str, inner: str) -> None:
             check(compiled, models, xs, pool, f"{name}: {' '.join(history)}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INDUCTOR)
 @pytest.mark.parametrize("weights", ["frozen", "auto"])
 def test_constants_and_packed_weights(name: str, weights: str) -> None:
