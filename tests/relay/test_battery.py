@@ -116,7 +116,7 @@ def _marks(at: int, case: Case) -> Any:
     return () if at % 4 == 0 or not interpreted(case) else pytest.mark.heavy
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "case", [pytest.param(c, id=c.name, marks=_marks(at, c)) for at, c in enumerate(CASES)]
 )

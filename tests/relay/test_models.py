@@ -61,7 +61,7 @@ def signed(params: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.slow  # test_onnx.py has a ResNet
 @pytest.mark.parametrize(
     "name", [name if name in LIGHT else pytest.param(name, marks=heavy) for name in NETWORKS]
 )
