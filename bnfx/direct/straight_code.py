@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnfx.direct.jumps import asks_the_profiler, compare, goes_on_at, is_a_jump
 from bnfx.direct.symbols import Constant, Given, Output, Own, Size
 from bnfx.direct.watched import NotDirectError, Watched, own_attribute
 
@@ -60,7 +61,13 @@ class _Reader:
                 given = Given(name)
                 own = self.fixed[name] is self.model
                 self.local[name] = Own(self.model, given) if own else given
+        resumed = 0
         for each in dis.get_instructions(self.code):
+            if each.offset < resumed:
+                continue
+            if is_a_jump(each):
+                resumed = goes_on_at(each, self.stack)
+                continue
             if each.opname == "RETURN_VALUE" or each.opname == "RETURN_CONST":
                 constant = each.opname == "RETURN_CONST"
                 returned = Constant(each.argval) if constant else self.stack.pop()
@@ -92,6 +99,8 @@ class _Reader:
         elif name == "BINARY_SUBSCR" or (name == "BINARY_OP" and each.argrepr == "[]"):
             key = stack.pop()
             stack.append(self.item(stack.pop(), key))
+        elif name == "IS_OP":
+            compare(each, stack)
         elif name == "COPY":
             stack.append(stack[-arg])
         elif name == "SWAP":
@@ -120,6 +129,8 @@ class _Reader:
             raise NotDirectError(f"its code has {name}")
 
     def attribute(self, value: Any, name: str) -> Any:
+        if asks_the_profiler(value, name):
+            return Constant(False)
         if isinstance(value, Own):
             if isinstance(value.value, nn.Module):
                 try:
@@ -173,7 +184,9 @@ class _Reader:
             raise NotDirectError(f"it calls {given.shown} beside its graph")
 
 
-_IGNORED = frozenset({"RESUME", "CACHE", "NOP", "PRECALL", "COPY_FREE_VARS", "EXTENDED_ARG"})
+_IGNORED = frozenset(
+    {"RESUME", "CACHE", "NOP", "PRECALL", "COPY_FREE_VARS", "EXTENDED_ARG", "TO_BOOL", "NOT_TAKEN"}
+)
 
 
 def _markers() -> list[Any]:
