@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 if TYPE_CHECKING:
-    from bnfx.inner.packing import Packed
+    from bnfx.inner.packed.packing import Packed
 
 Compiled = Callable[..., Any]
 # In the meta of a graph that is frozen: a dict of what a compiler may keep for other weights of it.
@@ -48,8 +48,8 @@ class Inner:
         compile: ``(gm, example_inputs) -> callable``.
         freeze: the same for a graph whose weights are constants, or ``None`` where the compiler
             gains nothing from them.
-        pack: see :func:`bnfx.inner.packing.compile_packed`; ``None`` where the compiler cannot
-            take packed weights as inputs.
+        pack: see :func:`bnfx.inner.packed.packing.compile_packed`; ``None`` where the compiler
+            cannot take packed weights as inputs.
         unpackable: why not.
         is_inductor: whether it is Inductor.
         with_pass: the same compiler, with a pass over the graphs that AOTAutograd makes for
@@ -63,7 +63,9 @@ class Inner:
 
     compile: Callable[[fx.GraphModule, Sequence[Any]], Compiled]
     freeze: Callable[[fx.GraphModule, Sequence[Any]], Compiled] | None = None
-    pack: Callable[[fx.GraphModule, Mapping[str, str], Sequence[Any]], Packed] | None = None
+    pack: Callable[[fx.GraphModule, Mapping[str, torch.Tensor], Sequence[Any]], Packed] | None = (
+        None
+    )
     unpackable: str = "only Inductor takes packed weights"
     is_inductor: bool = False
     with_pass: Callable[[GraphPass], Inner] | None = None

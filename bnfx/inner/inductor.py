@@ -15,7 +15,7 @@ from torch import fx
 from bnfx.errors import OptionError
 from bnfx.inner.base import Compiled, GraphPass, Inner
 from bnfx.inner.locks import compiling
-from bnfx.inner.packing import Packed
+from bnfx.inner.packed.packing import Packed
 from bnfx.options import nearest
 
 
@@ -94,14 +94,14 @@ def _freeze_inductor(
 
 def _pack_inductor(
     module: fx.GraphModule,
-    names: Mapping[str, str],
+    weights: Mapping[str, torch.Tensor],
     example_inputs: Sequence[Any],
     patches: Mapping[str, Any],
 ) -> Packed:
-    from bnfx.inner.packing import compile_packed
+    from bnfx.inner.packed.packing import compile_packed
 
     with compiling(), torch.no_grad(), _without_inductor_folding():
-        return compile_packed(module, names, example_inputs, patches)
+        return compile_packed(module, weights, example_inputs, patches)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ call looks whether one did: :class:`~bnfx.weights.changes.snapshot.Snapshot` is 
 then happens depends on the form that the weights have in the compiled body:
 
 - *live*: inputs, filled anew; the body stays. On CPU under Inductor they are inputs in the layout
-  that oneDNN packs weights into (:mod:`bnfx.inner.packing`), elsewhere plain tensors.
+  that oneDNN packs weights into (:mod:`bnfx.inner.packed.packing`), elsewhere plain tensors.
 - *frozen*: constants. The live body serves until the weights have settled, then they are frozen
   again, a bounded number of times (:mod:`bnfx.weights.freezing`).
 - *traced*: the graph computes them at each call, so nothing can be stale

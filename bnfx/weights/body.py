@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from bnfx.inner.base import KEPT, Compiled, Inner
 from bnfx.inner.late import LateInputs, captured_as, fresh
 from bnfx.inner.locks import compiling
 from bnfx.passes.fx.bodies.lower_bodies import text_of
-from bnfx.passes.fx.lowering.bind import BOUND_PREFIX, bind
+from bnfx.passes.fx.dynamo import describe_slots
+from bnfx.passes.fx.lowering.bind import bind
 from bnfx.passes.fx.lowering.recipe import Recipe
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.rewrite import Rewritten
@@ -60,7 +62,6 @@ class Program:
         self.weight_layout = inner.weight_layout
         self._arguments = arguments
         self._inner = inner
-        self._taken = arguments.not_bound(arguments.floats)
         self._captured = captured_as(module)
         self._kept: dict[Any, Any] = {}
 
@@ -93,9 +94,11 @@ class Program:
         self, example_inputs: Sequence[Any], numbers: Numbers, weights: Sequence[torch.Tensor]
     ) -> None:
         """The packed live body; ``numbers`` are of ``example_inputs``."""
-        module = bind(self.module, self._floats(numbers.args, weights))
-        inputs = [example_inputs[at] for at in self._taken]
-        self.bodies = (self._pack(module, inputs, always),)
+        # AOTAutograd would make one input of two slots that hold the same tensor.
+        extra = [weight.detach() for weight in weights]
+        extra = describe_slots(self.module, self.slots, extra, example_inputs)
+        given = self._floats(numbers.args, weights)
+        self.bodies = (self._pack(bind(self.module, {}), given, [*example_inputs, *extra], always),)
 
     def freeze(
         self, example_inputs: Sequence[Any], numbers: Numbers, weights: Sequence[torch.Tensor]
@@ -141,11 +144,11 @@ class Program:
             return PlainBody(always, self.module)
 
     def _packed_late(self, numbers: Numbers, weights: Sequence[torch.Tensor]) -> Body:
-        inputs = self._inputs(self._taken, numbers)
-        module = fresh(self.module, inputs, self._floats(numbers.args, weights))
+        inputs = LateInputs.of([*self._captured], [*numbers.args, *weights])
+        given = self._floats(numbers.args, weights)
         with inputs.context():
-            body = self._pack(module, inputs.examples, always)
-        return PackedBody(_of(self._taken, inputs.guards()), body.packed, body.taken, self._floats)
+            body = self._pack(fresh(self.module, inputs), given, inputs.examples, always)
+        return replace(body, fits=inputs.guards())
 
     def freeze_late(self, numbers: Numbers, weights: Sequence[torch.Tensor]) -> Way:
         """A frozen body for parameters that have settled."""
@@ -160,14 +163,16 @@ class Program:
             fits = _of(taken, inputs.guards())
         return Way(fits, lambda args: run(*[args[at] for at in taken]))
 
-    def _pack(self, module: fx.GraphModule, inputs: Sequence[Any], fits: Fits) -> PackedBody:
+    def _pack(
+        self,
+        module: fx.GraphModule,
+        weights: Mapping[str, torch.Tensor],
+        inputs: Sequence[Any],
+        fits: Fits,
+    ) -> PackedBody:
         assert self._inner.pack is not None
-        names = [*self._arguments.floats, *(slot.name for slot in self.slots)]
-        packed = self._inner.pack(module, {name: name for name in names}, inputs)
-        for name in names:  # the numbers of this moment are not to be kept
-            if hasattr(module, f"{BOUND_PREFIX}{name}"):
-                delattr(module, f"{BOUND_PREFIX}{name}")
-        return PackedBody(fits, packed, self._taken, self._floats)
+        packed = self._inner.pack(module, weights, inputs)
+        return PackedBody(fits, packed, len(self.slots), self._floats)
 
     def _inputs(self, taken: Sequence[int], numbers: Numbers) -> LateInputs:
         return LateInputs.of(

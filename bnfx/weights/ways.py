@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from bnfx.inner.base import Compiled
-from bnfx.inner.packing import Packed, serve
+from bnfx.inner.packed.packing import Packed, serve
 from bnfx.weights.changes.snapshot import Numbers
 
 Fits = Callable[[Sequence[Any]], bool]
@@ -91,15 +91,19 @@ def _used_on_streams(weights: Sequence[torch.Tensor]) -> Callable[[], None] | No
 
 @dataclass(frozen=True, eq=False)
 class PackedBody:
-    """Takes the arguments at ``taken``, and what ``packed`` makes of all weights."""
+    """Takes the arguments, and what ``packed`` makes of all weights.
+
+    Args:
+        slots: how many of its inputs are folded weights. It reads none: it takes them packed.
+    """
 
     fits: Fits
     packed: Packed
-    taken: tuple[int, ...]
+    slots: int
     weights_by_name: Callable[[Sequence[Any], Sequence[torch.Tensor]], dict[str, torch.Tensor]]
 
     def way(self, numbers: Numbers, weights: Sequence[torch.Tensor]) -> Way:
-        packed, taken = self.packed, self.taken
+        packed, slots = self.packed, (None,) * self.slots
         constants = packed.pack(self.weights_by_name(numbers.args, weights))
         constants = [numbers.shared(constant) for constant in constants]
-        return Way(self.fits, lambda args: serve(packed, [args[at] for at in taken], constants))
+        return Way(self.fits, lambda args: serve(packed, (*args, *slots), constants))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.inner import packed_ops
+from bnfx.inner.packed import packed_ops
 from bnfx.torch_private import detect_fake_mode
 
 

@@ -1,0 +1,1 @@
+"""Weights packed for oneDNN that are inputs of Inductor's code."""

@@ -1,0 +1,128 @@
+"""How packed weights are made from plain ones: a straight line of ops, which can be pickled.
+
+An ``fx.GraphModule`` would do, but it is traced anew whenever it is read, and an op in it does not
+survive pickling as itself.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx
+
+from bnfx.torch_private import without_autocast
+
+
+@dataclass(frozen=True)
+class Value:
+    """Stands, among the arguments of a step, for a weight, a constant or an earlier result.
+
+    Args:
+        at: its index: weights come first, constants next, then results, in order.
+    """
+
+    at: int
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call.
+
+    Args:
+        op: the name of an op in ``torch.ops``, or a function.
+        args, kwargs: with :class:`Value` in place of tensors.
+    """
+
+    op: str | Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @staticmethod
+    def of(node: fx.Node, values: Mapping[fx.Node, Value]) -> Step:
+        """The call that ``node`` is."""
+        look_up: Any = values.__getitem__
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), look_up)
+        return Step(_named(node.target), _plain(args), _plain(kwargs))
+
+    @property
+    def reads(self) -> list[int]:
+        found: list[int] = []
+        fx.node.map_aggregate(
+            (self.args, dict(self.kwargs)),
+            lambda each: found.append(each.at) if isinstance(each, Value) else None,
+        )
+        return found
+
+    def run(self, values: Sequence[Any]) -> Any:
+        """Call it."""
+        args, kwargs = fx.node.map_aggregate(
+            (self.args, dict(self.kwargs)),
+            lambda each: values[each.at] if isinstance(each, Value) else each,
+        )
+        op = operator.attrgetter(self.op)(torch.ops) if isinstance(self.op, str) else self.op
+        return op(*args, **kwargs)
+
+
+@dataclass(frozen=True, eq=False)
+class PackProgram:
+    """Makes the constants of a body from weights.
+
+    Args:
+        weights: the names of those that it reads, in order.
+        constants: of the graph's own, of no weight.
+        steps: in order.
+        results: the values that are the constants of the body.
+    """
+
+    weights: tuple[str, ...]
+    constants: tuple[torch.Tensor, ...]
+    steps: tuple[Step, ...]
+    results: tuple[Value, ...]
+
+    def __call__(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Names of weights -> constants, in the order in which the body takes them."""
+        with torch.inference_mode(False), torch.no_grad(), without_autocast():
+            values: list[Any] = [tensors[name].detach() for name in self.weights]
+            values.extend(self.constants)
+            for step, over in zip(self.steps, self._over, strict=True):
+                values.append(step.run(values))
+                for at in over:
+                    values[at] = None
+            return [values[each.at] for each in self.results]
+
+    @cached_property
+    def _over(self) -> list[list[int]]:
+        """After each step, the values that nothing reads any more."""
+        over: list[list[int]] = [[] for _ in self.steps]
+        seen = {each.at for each in self.results}
+        for at in reversed(range(len(self.steps))):
+            for read in self.steps[at].reads:
+                if read not in seen:
+                    seen.add(read)
+                    over[at].append(read)
+        return over
+
+
+def _named(target: Any) -> str | Callable[..., Any]:
+    name = str(target)
+    try:
+        if operator.attrgetter(name)(torch.ops) is target:
+            return name
+    except (AttributeError, RuntimeError):
+        pass
+    return target  # type: ignore[no-any-return]
+
+
+def _plain(arguments: Any) -> Any:
+    """Without the containers of fx."""
+    if isinstance(arguments, dict):
+        return {key: _plain(value) for key, value in arguments.items()}
+    if isinstance(arguments, list | tuple) and type(arguments).__name__ != "Size":
+        kind = tuple if isinstance(arguments, tuple) else list
+        return kind(_plain(value) for value in arguments)
+    return arguments
