@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import fx
 
-from bnfx.errors import BnfxError, InnerWarning, OptionError, SyncError
+from bnfx.errors import InnerWarning, OptionError, SyncError
 from bnfx.folding.first_answer import may_serve
 from bnfx.folding.verify import disagreement
 from bnfx.inner.base import EngineRefusal, Inner
@@ -35,25 +35,12 @@ from bnfx.sync.graphs.empty import for_batch
 from bnfx.sync.graphs.graph_calls import synchronised
 from bnfx.sync.graphs.outside import cover_batch_norms
 from bnfx.sync.graphs.overlap import overlapping
-from bnfx.sync.graphs.scripted import watch_scripted_calls
+from bnfx.sync.graphs.unshared import watch_function_calls, watch_scripted_calls
 from bnfx.sync.group import peers_of
 from bnfx.sync.waiting import naming
-from bnfx.torch_private import RestartAnalysis, ShortenTraceback
+from bnfx.torch_private import RestartAnalysis, through_dynamo
 from bnfx.weights.function import FoldedFunction
 from bnfx.weights.traced import compile_traced, trace
-
-
-def _as_it_is(error: BnfxError) -> Exception:
-    """The same error, as a class that Dynamo lets through rather than wraps in its own."""
-    kind = type(error)
-
-    def init(self: Any, message: str) -> None:
-        ShortenTraceback.__init__(self, message, first_useful_frame=None)
-
-    # The user knows it as bnfx.OptionError and so on, so it is printed as such.
-    members = {"__init__": init, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    shown: Any = type(kind.__name__, (kind, ShortenTraceback), members)
-    return cast(Exception, shown(str(error)))
 
 
 def bnfx(
@@ -82,7 +69,7 @@ def bnfx(
         inner = resolve(chosen, mode)
         swapped = synchronised(module, chosen)
     except (OptionError, SyncError) as error:
-        raise _as_it_is(error) from None
+        raise through_dynamo(error) from None
     inner = overlapping(for_batch(inner, swapped, example_inputs), swapped)
     job = _Job(swapped, example_inputs, inner, chosen)
     try:
@@ -244,3 +231,4 @@ register_backend(bnfx)
 note_compiled_models()
 cover_batch_norms()
 watch_scripted_calls()
+watch_function_calls()

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from bnfx.errors import CaptureError
+from bnfx.errors import BnfxError, CaptureError
 from bnfx.passes.fx.private import FakeTensor as FakeTensor
 from bnfx.passes.fx.private import OpOverload as OpOverload
 from bnfx.passes.fx.private import fake_mode_of as detect_fake_mode
@@ -38,6 +38,7 @@ __all__ = [
     "deepcopy_to_fake_tensor",
     "detect_fake_mode",
     "export_to_torch_ir",
+    "through_dynamo",
     "tracing",
     "without_autocast",
 ]
@@ -100,3 +101,16 @@ CODE_NAMES = frozenset(
 
 TracingContext: Any = find("torch._guards:TracingContext") or _missing("TracingContext")
 tracing: Any = find("torch._guards:tracing") or contextlib.nullcontext
+
+
+def through_dynamo(error: BnfxError) -> Exception:
+    """The same error, as a class that Dynamo lets through rather than wraps in its own."""
+    kind = type(error)
+
+    def init(self: Any, message: str) -> None:
+        ShortenTraceback.__init__(self, message, first_useful_frame=None)
+
+    # The user knows it as bnfx.OptionError and so on, so it is printed as such.
+    members = {"__init__": init, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    shown: Any = type(kind.__name__, (kind, ShortenTraceback), members)
+    return cast(Exception, shown(str(error)))

@@ -27,6 +27,7 @@ from bnfx.sync.waiting import naming_layers
 
 _EACH = 6  # tensors that a layer hands in: x, weight, bias, mean, invstd, total
 _Layer = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]
+_Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class Normalise(torch.autograd.Function):
@@ -66,9 +67,9 @@ class Normalise(torch.autograd.Function):
         if again:  # the statistics are functions of x, too
             layers = [_differentiable(ctx.group_name, layer) for layer in layers]
         centred = [_centred(layer) for layer in layers]
-        rows = [_sums(*each) for each in zip(grads, layers, centred, strict=False)]
+        own = [_sums(*each) for each in zip(grads, layers, centred, strict=False)]
         token = grads[-1]
-        parts = [_shared(*each) for each in zip(rows, layers, strict=True)]
+        parts = [part for each in zip(own, layers, strict=True) for part in _shared(*each)]
         shared = torch.cat([token, *parts])
         if any(needs[0] for needs in wanted):
             if torch.compiler.is_compiling():
@@ -76,13 +77,14 @@ class Normalise(torch.autograd.Function):
             else:
                 with naming_layers(lambda: ctx.names, ctx.group_name):
                     shared = _added_up(shared, ctx.group_name, ctx.what, again)
-        result: list[Any] = [None, None, None, shared[: token.numel()], None]
-        sizes = [2 * layer[2].numel() for layer in layers]
-        sums = torch.split(shared, [token.numel(), *sizes])[1:]
-        for grad, layer, each, row, total, needs in zip(
-            grads, layers, centred, rows, sums, wanted, strict=False
+        sizes = [part.numel() for part in parts]
+        fresh, *sums = torch.split(shared, [token.numel(), *sizes])
+        result: list[Any] = [None, None, None, fresh, None]
+        for place, (grad, layer, each, row, needs) in enumerate(
+            zip(grads, layers, centred, own, wanted, strict=False)
         ):
-            result += _gradients(grad, layer, each, row, total, needs)
+            both = sums[2 * place], sums[2 * place + 1]
+            result += _gradients(grad, layer, each, row, both, needs)
             result += [None] * 3
         return tuple(result)
 
@@ -144,17 +146,17 @@ def _centred(layer: _Layer) -> torch.Tensor:
     return x.to(mean.dtype) - along_channels(mean, x)
 
 
-def _sums(grad: torch.Tensor, layer: _Layer, centred: torch.Tensor) -> torch.Tensor:
+def _sums(grad: torch.Tensor, layer: _Layer, centred: torch.Tensor) -> _Pair:
     """``sum(g), sum(g*xh)`` over this rank."""
     invstd, axes = layer[3], reduced_axes(grad)
     grad = grad.to(invstd.dtype)
-    return torch.cat([grad.sum(axes), (grad * centred).sum(axes) * invstd])
+    return grad.sum(axes), (grad * centred).sum(axes) * invstd
 
 
-def _shared(row: torch.Tensor, layer: _Layer) -> torch.Tensor:
+def _shared(own: _Pair, layer: _Layer) -> _Pair:
     """What peers need of :func:`_sums`: times gamma, should ranks differ in it."""
     weight = layer[1]
-    return row if weight is None else row * weight.repeat(2)
+    return own if weight is None else (own[0] * weight, own[1] * weight)
 
 
 def _added_up(row: torch.Tensor, name: str, what: str, again: bool) -> torch.Tensor:
@@ -169,20 +171,20 @@ def _gradients(
     grad: torch.Tensor,
     layer: _Layer,
     centred: torch.Tensor,
-    row: torch.Tensor,
-    shared: torch.Tensor,
+    own: _Pair,
+    shared: _Pair,
     wanted: Sequence[bool],
 ) -> Iterator[torch.Tensor | None]:
     """Of x, weight and bias, in their own dtypes."""
     x, weight, _, invstd, total = layer
-    to_bias, to_weight = row.chunk(2)
+    to_bias, to_weight = own
     if wanted[0]:
-        first, second = (shared / total).chunk(2)
-        own = grad.to(invstd.dtype)
+        first, second = shared[0] / total, shared[1] / total * invstd
+        to_x = grad.to(invstd.dtype)
         if weight is not None:
-            own = own * along_channels(weight, x)
-        own = own - along_channels(first, x) - centred * along_channels(second * invstd, x)
-        yield (own * along_channels(invstd, x)).to(x.dtype)
+            to_x = to_x * along_channels(weight, x)
+        to_x = to_x - along_channels(first, x) - centred * along_channels(second, x)
+        yield (to_x * along_channels(invstd, x)).to(x.dtype)
     else:
         yield None
     yield to_weight if wanted[1] else None

@@ -7,11 +7,15 @@ the same shapes where they may, so that they share what is compiled.
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch._dynamo.utils import counters
+from torch._inductor.async_compile import AsyncCompile
 from torch.utils.checkpoint import checkpoint
 
 import bnfx
@@ -71,6 +75,30 @@ def case_weight_gradients_run_beside_reductions() -> None:
         ], order
         for name, buffer in model.named_buffers():
             same(buffer, expected.get_buffer(name), 2e-5, 2e-5)
+
+
+def case_equal_layers_share_kernels() -> None:
+    """However deep the net is: a compiler's start takes a second for each kernel."""
+    batch = images([2] * dist.get_world_size(), dtype=torch.float32)[dist.get_rank()]
+    written: list[int] = []
+    for depth in (3, 4):
+        sources, original = set[str](), AsyncCompile.cpp_pybinding
+
+        def noting(
+            self: AsyncCompile,
+            types: list[str],
+            source: str,
+            sources: set[str] = sources,
+            original: Callable[..., object] = original,
+        ) -> object:
+            sources.add(source)
+            return original(self, types, source)
+
+        with mock.patch.object(AsyncCompile, "cpp_pybinding", noting):
+            model = make(functools.partial(Serial, depth), torch.float32)
+            loss_of(compiled(model, "inductor")(batch), dist.get_rank()).backward()
+        written.append(len(sources))
+    assert written[0] == written[1] > 0, written
 
 
 def case_our_module_in_bfloat16() -> None:

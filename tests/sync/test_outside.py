@@ -22,7 +22,7 @@ def test_outside_of_graphs() -> None:
 
 @pytest.mark.slow
 def test_odd_ways_outside_of_graphs() -> None:
-    run_cases("cases_parts+cases_strangers+cases_odd_ways+cases_edges", 2)
+    run_cases("cases_parts+cases_strangers+cases_odd_ways+cases_edges+cases_unshared", 2)
 
 
 @pytest.mark.heavy

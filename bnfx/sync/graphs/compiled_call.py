@@ -66,6 +66,24 @@ def nearest_call() -> tuple[bool, CompiledCall | None]:
     return entry is not None, _call_of(entry)
 
 
+def call_around() -> CompiledCall | None:
+    """The call of a model that bnfx compiled, within which another backend's call runs.
+
+    ``None`` where the innermost compiled call on this thread's stack is ours.
+
+    Raises:
+        OptionError: if its options are not valid.
+    """
+    entry = _entry_below(sys._getframe(1))
+    if entry is None or _call_of(entry) is not None:
+        return None
+    while entry is not None:
+        entry = _entry_below(entry.f_back)
+        if (call := _call_of(entry)) is not None:
+            return call
+    return None
+
+
 def call_of_another_thread(module: nn.Module) -> CompiledCall | None:
     """The compiled call within which another thread runs a model that has ``module``."""
     if threading.active_count() == 1:

@@ -37,6 +37,7 @@ from bnfx.sync.graphs.ownership import (
     say_own_arithmetic,
 )
 from bnfx.sync.graphs.state import current_state
+from bnfx.sync.graphs.unshared import say_other_backend
 from bnfx.sync.group import Peers, is_recomputing
 from bnfx.sync.module import SyncBatchNorm, tracked
 
@@ -82,6 +83,7 @@ def _covering(original: types.FunctionType) -> Callable[..., torch.Tensor]:
     """
     is_compiling, plain = torch.compiler.is_compiling, original is _TORCH_FORWARD
     peers, outside, captured, inside = peers_outside, _outside, _captured, _inside
+    other = say_other_backend
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.training:
@@ -89,10 +91,12 @@ def _covering(original: types.FunctionType) -> Callable[..., torch.Tensor]:
                 found = peers(self)
                 if found is not None:
                     return outside(original, self, found, args, kwargs)
-            elif plain and len(args) + len(kwargs) == 1 and (args or "input" in kwargs):
-                given = args[0] if args else kwargs["input"]
-                if captured(self, given):
-                    return inside(self, given)
+            else:
+                if plain and len(args) + len(kwargs) == 1 and (args or "input" in kwargs):
+                    given = args[0] if args else kwargs["input"]
+                    if captured(self, given):
+                        return inside(self, given)
+                other()
         return original(self, *args, **kwargs)
 
     source = original.__code__
