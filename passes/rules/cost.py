@@ -20,7 +20,7 @@ from bnfx.passes.graph import Node
 BALANCE = 10.0  # floating-point operations that take as long as moving one byte
 NOMINAL = 32  # the size of an axis that is not known
 
-_BYTES = {"float64": 8, "float16": 2, "bfloat16": 2}
+_BYTES: dict[str | None, int] = {"float64": 8, "float16": 2, "bfloat16": 2}
 
 
 def elementwise(node: Node, affine: BroadcastAffine) -> float:
@@ -65,7 +65,7 @@ def _count(dims: Dims | None, rank: int = 4) -> int:
 
 
 def _itemsize(node: Node) -> int:
-    return _BYTES.get(node.dtype or "", 4)
+    return _BYTES.get(node.dtype, 4)
 
 
 def steps(affine: BroadcastAffine) -> int:

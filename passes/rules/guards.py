@@ -77,7 +77,7 @@ def original(value: Node) -> Node:
 
 
 def _is_copy(value: Node) -> bool:
-    return isinstance(value.role, Move) and value.role == Move(Identity()) and not value.pinned
+    return value.role == Move(Identity()) and not value.pinned
 
 
 def take_out(graph: Graph, node: Node) -> None:

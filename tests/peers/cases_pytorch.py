@@ -34,18 +34,22 @@ class Replayed:
 
     Args:
         suite: the file that states it.
-        norms: BatchNorms that are left.
+        norms: BatchNorms that are left; ``None`` where the suite leaves all, and bnfx need not.
         arithmetic: multiplications, divisions, additions and subtractions that are left; ``None``
             where the suite does not count them.
+        more: the shapes of further inputs.
+        random: whether the model is given random parameters.
     """
 
     suite: str
     name: str
     model: nn.Module
     shape: tuple[int, ...]
-    norms: int = 0
+    norms: int | None = 0
     arithmetic: int | None = None
     dtype: torch.dtype = torch.float64
+    more: tuple[tuple[int, ...], ...] = ()
+    random: bool = True
 
 
 def _layer(kind: str, ins: int, outs: int, bias: bool) -> nn.Module:

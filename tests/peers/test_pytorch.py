@@ -28,16 +28,23 @@ def arithmetic(graphs: list[torch.fx.GraphModule]) -> int:
 
 def replay(case: Replayed) -> None:
     torch._dynamo.reset()
-    model = randomise(copy.deepcopy(case.model)).eval().to(case.dtype)
-    x = torch.rand(case.shape, dtype=case.dtype)
+    model = copy.deepcopy(case.model)
+    model = (randomise(model) if case.random else model).eval().to(case.dtype)
+    inputs = [torch.rand(shape, dtype=case.dtype) for shape in (case.shape, *case.more)]
     capture = Capture()
     compiled = torch.compile(model, backend="bnfx", options=capture.options)
     with torch.no_grad():
-        expected = copy.deepcopy(model).double()(x.double())
-        assert relative(compiled(x), expected) < BOUNDS[case.dtype]
-    assert capture.batch_norms() == case.norms
+        expected = listed(copy.deepcopy(model).double()(*(x.double() for x in inputs)))
+        for mine, theirs in zip(listed(compiled(*inputs)), expected, strict=True):
+            assert relative(mine, theirs) < BOUNDS[case.dtype]
+    if case.norms is not None:
+        assert capture.batch_norms() == case.norms
     if case.arithmetic is not None:
         assert arithmetic(capture.graphs) == case.arithmetic
+
+
+def listed(value: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def test_each_suite_is_there() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tvm
-from relax.graphs import Expr, Make, count, inputs_of, outputs, relative, unfolded
+from relax.graphs import Expr, Make, count, inputs_of, outputs, relative, same, unfolded
 from tvm import relax
 
 import bnfx.tvm
@@ -89,3 +89,23 @@ def test_upstream_never_matches_a_bias_and_doubles_a_shared_convolution() -> Non
     make = Make(3, "float32")
     assert count(_upstream(make.module(_bias)))["nn.batch_norm"] == 1
     assert count(_upstream(Make(3, "float32").module(_shared)))["nn.conv2d"] == 2
+
+
+def test_parameters_that_are_inputs_are_left_to_decompose_ops() -> None:
+    """``test_transform_decompose_ops``: TVM decomposes what has no constants; nothing is folded."""
+
+    def build(make: Make) -> Expr:
+        y = make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3)
+        statistics = [make.input(8, name=name) for name in ("gamma", "beta", "mean", "var")]
+        return make.emit(make.call("nn.batch_norm", y, *statistics, axis=1, training=False)[0])
+
+    module = Make(3, "float32").module(build)
+    assert same(FoldBatchNorm()(module), module)
+
+
+def test_each_function_of_a_module_is_folded() -> None:
+    """``test_batch_norm_multiple_functions``."""
+    one, two = (Make(seed, "float32").module(_bias) for seed in (3, 4))
+    other = two["main"].with_attr("global_symbol", "main1")
+    folded = FoldBatchNorm()(tvm.IRModule({"main": one["main"], "main1": other}))
+    assert (count(folded)["nn.conv2d"], count(folded)["nn.batch_norm"]) == (2, 0)

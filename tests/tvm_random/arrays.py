@@ -116,6 +116,7 @@ OPS: dict[str, Callable[..., Array]] = {
     "sigmoid": lambda attrs, x: 1 / (1 + np.exp(-x)),
     "negative": lambda attrs, x: -x,
     "sqrt": lambda attrs, x: np.sqrt(x),
+    "maximum": lambda attrs, x, y: np.maximum(x, y),
     "add": lambda attrs, x, y: x + y,
     "subtract": lambda attrs, x, y: x - y,
     "multiply": lambda attrs, x, y: x * y,
