@@ -1,6 +1,7 @@
 """What TVM's operators compute otherwise than PyTorch's, in what :func:`bnfx.tvm.from_torch` wrote.
 
-``relu``, ``maximum``, ``minimum``, ``max``, ``min`` and maximum pools lose NaN; ``sum`` and
+``relu``, ``maximum``, ``minimum``, ``max``, ``min`` and maximum pools lose NaN, which
+``not_equal`` takes for equal to every number; ``sum`` and
 ``mean`` of many numbers round in one direction (:mod:`bnfx.tvm.repairs.long_sums`).
 """
 
@@ -15,7 +16,7 @@ from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, TensorType, constant, type_of
 from bnfx.tvm.repairs.long_sums import LONG, total
-from bnfx.tvm.repairs.with_nan import largest_in_windows, of_two, over_axes, rectified
+from bnfx.tvm.repairs.with_nan import differ, largest_in_windows, of_two, over_axes, rectified
 
 # An attribute of functions that compute as PyTorch does.
 AS_TORCH = "bnfx.as_torch"
@@ -93,6 +94,7 @@ _WRITERS: dict[str, Write] = {
     "relax.nn.relu": _rectified,
     "relax.maximum": _of_two(largest=True),
     "relax.minimum": _of_two(largest=False),
+    "relax.not_equal": lambda builder, old, args: differ(builder.emit, *args),
     "relax.max": _over_axes(largest=True),
     "relax.min": _over_axes(largest=False),
     "relax.sum": _added,
@@ -104,7 +106,7 @@ _WRITERS: dict[str, Write] = {
 def is_otherwise(call: Expr) -> bool:
     """Whether a call computes otherwise than PyTorch, and is known well enough to be rewritten."""
     write = _WRITERS.get(getattr(call.op, "name", ""))
-    if write is None or not all(map(_is_known, (call, *call.args))):
+    if write is None or not (_has_sizes(call) and all(map(_is_known, call.args))):
         return False
     if write is _pooled:
         return _channels_first(call)
@@ -118,9 +120,13 @@ def as_torch(builder: Any, old: Expr, args: Sequence[Expr]) -> Expr:
     return _WRITERS[old.op.name](builder, old, args)
 
 
-def _is_known(x: Expr) -> bool:
+def _has_sizes(x: Expr) -> bool:
     kind = type_of(x)
-    return isinstance(kind, TensorType) and kind.shape is not None and "float" in _dtype(x)
+    return isinstance(kind, TensorType) and isinstance(kind.shape, relax.ShapeExpr)
+
+
+def _is_known(x: Expr) -> bool:
+    return _has_sizes(x) and "float" in _dtype(x)
 
 
 def _rank(x: Expr) -> int:

@@ -24,6 +24,14 @@ def of_two(emit: Emit, one: Expr, other: Expr, largest: bool) -> Expr:
     return emit(relax.op.where(emit(relax.op.isnan(other)), other, chosen))
 
 
+def differ(emit: Emit, one: Expr, other: Expr) -> Expr:
+    """Whether two numbers differ, as NaN does from every number; for TVM it equals each."""
+    ordered = (emit(compare(one, other)) for compare in (relax.op.less, relax.op.greater))
+    holes = (emit(relax.op.isnan(one)), emit(relax.op.isnan(other)))
+    either = relax.op.logical_or
+    return emit(either(emit(either(*ordered)), emit(either(*holes))))
+
+
 def _reducer(largest: bool) -> Any:
     """Reduces to the largest or smallest number, or to NaN if there is one."""
     end = float("-inf") if largest else float("inf")
