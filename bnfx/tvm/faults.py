@@ -14,6 +14,7 @@ from torch import fx
 
 from bnfx.tvm.ops import OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT
+from bnfx.tvm.ops.lowering import FLOATS
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "index.Tensor": (_INDEX,),
     "_unsafe_index.Tensor": (_INDEX,),
     "div.Tensor": (Fault("cannot be built by TVM where it divides by 0", _by_zero),),
+    "tanh.default": (
+        Fault("makes 0 of -0, and is rough in float64", lambda call: call.output.dtype in FLOATS),
+    ),
     "elu.default": (Fault("loses NaN, and leaves scale out", lambda call: True),),
     "selu.default": (Fault("takes a scale of 1", lambda call: True),),
     "avg_pool2d.default": (

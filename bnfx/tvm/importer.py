@@ -23,6 +23,7 @@ from bnfx.tvm.ops import TABLE, Lowering, OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT, mark
 from bnfx.tvm.ops.pools import state_strides
 from bnfx.tvm.ops.products import CONVS, TRANSPOSED, spread
+from bnfx.tvm.repairs import AS_TORCH
 from bnfx.tvm.resizes import decompositions
 
 log = logging.getLogger("bnfx")
@@ -120,7 +121,8 @@ def _with_parameters(module: Any, parameters: Mapping[str, tuple[str, Any]]) -> 
     """
     main = module.get_global_var("main")
     taken = {name_of(variable) for variable in module["main"].params}
-    module.update_func(main, module["main"].without_attr("params").without_attr("num_input"))
+    function = module["main"].without_attr("params").without_attr("num_input")
+    module.update_func(main, function.with_attr(AS_TORCH, True))
     constants = {
         name: named(tensor, path) for name, (path, tensor) in parameters.items() if name in taken
     }

@@ -28,7 +28,7 @@ except ImportError as error:
     ) from error
 
 from bnfx.passes.relax.rewrite import rewrite_module
-from bnfx.tvm.half_norms import widened, widening
+from bnfx.tvm.repairs import repaired, repairing
 from bnfx.tvm.runner import Runner
 
 __all__ = ["FoldBatchNorm", "Runner", "build", "build_hook", "pipeline"]
@@ -80,7 +80,7 @@ def pipeline(
     if target is None:
         target = tvm.target.Target.current(allow_none=True)
     fold = FoldBatchNorm(rules, report)
-    passes = [fold, widening(), _default_pipeline(target)]
+    passes = [fold, repairing(), _default_pipeline(target)]
     return tvm.transform.Sequential(passes, name="bnfx")
 
 
@@ -147,7 +147,7 @@ def build(
     require_codegen(target)
     if params:
         mod = bind(mod, params)
-    mod = widened(enabled(FoldBatchNorm(rules, report))(mod))
+    mod = repaired(enabled(FoldBatchNorm(rules, report))(mod))
     given = options.pop("relax_pipeline", None)
     with _hook.taken():  # the fold is done
         chosen = _default_pipeline(target) if given is None else given
@@ -186,7 +186,7 @@ def _patch() -> None:
     def folding_build(mod: Any, *args: Any, **kwargs: Any) -> Any:
         with _hook.taken() as fold:
             if fold is not None:
-                mod = widened(enabled(fold)(mod))
+                mod = repaired(enabled(fold)(mod))
             return built(mod, *args, **kwargs)
 
     vm_build.build = relax.build = folding_build

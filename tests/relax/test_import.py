@@ -289,6 +289,18 @@ FAULTY: dict[str, tuple[Callable[..., Any], torch.Tensor, bool]] = {
     "half-mean": (lambda a: a.mean((2, 3)), _HALF, True),
     "half-adaptive": (lambda a: F.adaptive_avg_pool2d(a, 2), _HALF, True),
     "clamp": (lambda a: a.clamp(2, -1), _V, True),
+    "relu": (F.relu, _HOLES, True),
+    "two": (lambda a: torch.maximum(a, a.flip(0)) + torch.minimum(a.flip(0), a), _HOLES, True),
+    "largest": (lambda a: a.view(2, 2).max(1)[0] + a.view(2, 2).amin(0), _HOLES, True),
+    "pool": (lambda a: F.max_pool2d(a.view(1, 1, 2, 2), 2, 1, 1), _HOLES, True),
+    "pool-1d": (lambda a: F.max_pool1d(a.view(1, 4), 3, 2, 1, ceil_mode=True), _HOLES, True),
+    "long-mean": (
+        lambda a: a.mean((2, 3)) + a.sum((2, 3)),
+        torch.full((1, 2, 224, 224), 0.1),
+        True,
+    ),
+    "tanh-double": (lambda a: torch.tanh(a * 1e-9), _V.double(), True),
+    "minus-zero": (lambda a: torch.reciprocal(torch.tanh(a) * 1.0), _V.abs() * -0.0, True),
     "holes": (lambda a: a.clamp(-1, 1) + F.relu6(a), _HOLES, True),
     "dropout": (lambda a: F.dropout(a, 0.5, True), _V, False),
     "random": (lambda a: a + torch.randn_like(a), _V, False),
@@ -309,8 +321,10 @@ def test_what_tvm_gets_wrong_is_right_or_refused(name: str) -> None:
             bnfx.tvm.from_torch(Module(), x)
         return
     module = bnfx.tvm.from_torch(Module(), x)
+    before = module.script()
     (ours,) = Runner(bnfx.tvm.build(module, TARGET))(x)
     torch.testing.assert_close(ours, function(x), equal_nan=True)
+    assert module.script() == before
 
 
 def test_what_a_runner_returns_owns_its_memory() -> None:

@@ -9,18 +9,7 @@ from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
 from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
-
-# TVM adds one number after the other: of more of them than this, in float32, what is rounded off
-# may be seen. A mean of 50,176 times 0.1, in turn, is off by 5e-4 of it.
-LONG = 1024
-
-
-def _total(low: Lowering, x: Expr, axes: list[int], count: int, keep: bool) -> Expr:
-    """A sum of ``count`` numbers; a long one in float64, rounded once."""
-    if low.dtype != "float32" or count <= LONG:
-        return low.emit(relax.op.sum(x, axes, keep))
-    wide = low.emit(relax.op.astype(x, "float64"))
-    return low.emit(relax.op.astype(low.emit(relax.op.sum(wide, axes, keep)), "float32"))
+from bnfx.tvm.repairs.long_sums import LONG, total
 
 
 def _count(call: OpCall) -> int:
@@ -32,7 +21,7 @@ def _sum(low: Lowering) -> Expr:
     x = low.tensor("self")
     if not low.call.value("self").dim():
         return x
-    return _total(low, x, low.call.axes("dim"), _count(low.call), bool(low["keepdim"]))
+    return total(low.emit, x, low.call.axes("dim"), _count(low.call), bool(low["keepdim"]))
 
 
 def _mean(low: Lowering) -> Expr:
@@ -72,7 +61,7 @@ def _centred(low: Lowering, x: Expr, axes: list[int], count: int) -> Expr:
 
 
 def _average(low: Lowering, x: Expr, axes: list[int], count: int) -> Expr:
-    return low.emit(relax.op.divide(_total(low, x, axes, count, True), low.number(count)))
+    return low.emit(relax.op.divide(total(low.emit, x, axes, count, True), low.number(count)))
 
 
 def _scaled(low: Lowering, x: Expr, shape: list[int]) -> Expr:

@@ -14,7 +14,8 @@ import torch
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.lowering import FLOATS, Lowering, OpCall, Row
+from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
+from bnfx.tvm.repairs.with_nan import rectified
 
 _NAMES = ("multiply", "add", "subtract", "divide")
 _mul, _add, _sub, _div = (getattr(relax.op, name) for name in _NAMES)
@@ -138,12 +139,6 @@ def _expm1(low: Lowering, x: Expr) -> Expr:
     return low.emit(relax.op.where(low.emit(relax.op.equal(e, one)), x, exact))
 
 
-def _relu(low: Lowering) -> Expr:
-    """-0 stays."""
-    x, zero = low.tensor("self"), low.number(0.0)
-    return low.emit(relax.op.where(low.emit(relax.op.less(x, zero)), zero, x))
-
-
 def _gelu(low: Lowering) -> Expr:
     x = low.tensor("self")
     half = low.emit(_mul(x, low.number(0.5)))
@@ -158,10 +153,20 @@ def _gelu(low: Lowering) -> Expr:
 
 
 def _tanh(low: Lowering) -> Expr:
-    """-0 stays; TVM's own makes it 0. In float64, that has no digits right for small numbers."""
-    x = low.tensor("self")
-    is_zero = low.emit(relax.op.equal(x, low.number(0.0)))
-    return low.emit(relax.op.where(is_zero, x, low.emit(relax.op.tanh(x))))
+    """-0 stays; TVM's own makes it 0. In float64, that has no digits right for small numbers.
+
+    There it is ``-e / (e + 2)`` of ``|x|``, with ``e = expm1(-2 * |x|)``.
+    """
+    x, zero = low.tensor("self"), low.number(0.0)
+    if low.dtype == "float64":
+        size = low.emit(relax.op.abs(x))
+        e = _expm1(low, low.emit(_mul(size, low.number(-2.0))))
+        size = low.emit(_div(e, low.emit(_add(e, low.number(2.0)))))  # with the sign of -x
+        negative = low.emit(relax.op.less(x, zero))
+        curve = low.emit(relax.op.where(negative, size, low.emit(relax.op.negative(size))))
+    else:
+        curve = low.emit(relax.op.tanh(x))
+    return low.emit(relax.op.where(low.emit(relax.op.equal(x, zero)), x, curve))
 
 
 def _square(low: Lowering) -> Expr:
@@ -184,7 +189,7 @@ _ROWS = (
     Row("sqrt.default", _unary(relax.op.sqrt)),
     Row("rsqrt.default", _unary(relax.op.rsqrt)),
     Row("reciprocal.default", lambda low: low.emit(_div(low.number(1.0), low.tensor("self")))),
-    Row("tanh.default", _tanh, dtypes=FLOATS - {torch.float64}),
+    Row("tanh.default", _tanh),
     Row("erf.default", _unary(relax.op.erf)),
     Row("pow.Tensor_Scalar", _square, (_is_square,)),
     Row("sigmoid.default", _sigmoid),
@@ -194,7 +199,7 @@ _ROWS = (
     Row("hardswish.default", _hardswish),
     Row("leaky_relu.default", _leaky_relu, (_numbers("negative_slope"),)),
     Row("elu.default", _elu, (_numbers("alpha", "scale", "input_scale"),)),
-    Row("relu.default", _relu),
+    Row("relu.default", lambda low: rectified(low.emit, low.tensor("self"), low.number(0.0))),
     Row("hardtanh.default", _clamp("min_val", "max_val"), (_bounds_are_numbers,)),
     Row("clamp.default", _clamp("min", "max"), (_bounds_are_numbers,)),
     Row("clamp_min.default", _clamp("min", None), (_bounds_are_numbers,)),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import fx
-from tvm import relax, te, tirx
+from tvm import relax
 
 from bnfx.passes.relax.compat import Expr
-from bnfx.tvm.ops.largest import reducer
 from bnfx.tvm.ops.lowering import Lowering, OpCall, Row
 from bnfx.tvm.ops.products import spread
+from bnfx.tvm.repairs.with_nan import largest_in_windows
 
 
 def state_strides(graph: fx.Graph) -> None:
@@ -30,32 +29,15 @@ def _window(call: OpCall) -> tuple[list[int], list[int], list[int], list[int]]:
     return kernel, stride, spread(call["padding"], 2), dilation
 
 
-def _max_of(call: OpCall, dtype: str) -> Callable[[Any], Any]:
+def _max_pool(low: Lowering) -> tuple[Expr, ...]:
     """Windows may reach beyond the image, as ``ceil_mode`` lets them: only what is in it counts."""
-    kernel, stride, padding, dilation = _window(call)
-    *_, height, width = call.shape("self")
-    shape = [int(size) for size in call.output.shape]
-    least = tirx.const(float("-inf"), dtype)
-    of_largest = reducer(largest=True)
+    kernel, stride, padding, dilation = _window(low.call)
+    out = low.result_shape()[-2:]
 
     def pool(x: Any) -> Any:
-        across = [te.reduce_axis((0, size), name) for size, name in zip(kernel, "ij", strict=True)]
+        return largest_in_windows(x, kernel, stride, padding, dilation, out)
 
-        def at(*place: Any) -> Any:
-            *front, row, column = place
-            i = row * stride[0] + across[0] * dilation[0] - padding[0]
-            j = column * stride[1] + across[1] * dilation[1] - padding[1]
-            inside = tirx.all(i >= 0, i < height, j >= 0, j < width)
-            return of_largest(tirx.if_then_else(inside, x(*front, i, j), least), axis=across)
-
-        return te.compute(shape, at, name="max_pool")
-
-    return pool
-
-
-def _max_pool(low: Lowering) -> tuple[Expr, ...]:
-    x = low.tensor("self")
-    return (low.builder.emit_te(_max_of(low.call, low.dtype), x),)
+    return (low.builder.emit_te(pool, low.tensor("self")),)
 
 
 def _indices_are_unread(call: OpCall) -> str | None:
