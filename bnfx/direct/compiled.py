@@ -21,6 +21,10 @@ class CompiledModule(OptimizedModule):
 
     _bnfx_calls: DirectCalls | None = None
 
+    def __bool__(self) -> bool:
+        """As the model is: torch's ``__len__`` raises for models that have none (Dynamo 2.11 asks)."""
+        return bool(self._orig_mod)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():  # within a larger graph, whose backend is another one
             model: Any = self._modules["_orig_mod"]

@@ -127,7 +127,10 @@ MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "dispatch mode": Negated,
     "flop counter": lambda: FlopCounterMode(display=False),
     "dtype": default_dtype,
-    "profiler": lambda: torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]),
+    "profiler": lambda: torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU],
+        acc_events=True,  # torch 2.11 warns without
+    ),
     "force_eager": lambda: torch.compiler.set_stance("force_eager"),
     "fail_on_recompile": lambda: torch.compiler.set_stance("fail_on_recompile"),
 }
@@ -183,6 +186,11 @@ def test_within_a_larger_graph(call: Any, model: Small, direct: list[int]) -> No
     for _ in range(2):
         torch.testing.assert_close(whole(x), model(x) * 2 + 1)
     assert not direct
+
+
+def test_it_is_true(call: Any) -> None:
+    assert call
+    assert not bnfx.compile(nn.Sequential().eval())
 
 
 def test_between_two_graphs(call: Any, model: Small) -> None:
