@@ -22,7 +22,7 @@ class CompiledModule(OptimizedModule):
     _bnfx_calls: DirectCalls | None = None
 
     def __bool__(self) -> bool:
-        """As the model is; torch's ``__len__``, which Dynamo 2.11 would ask, raises if it has none."""
+        """As the model is; torch's ``__len__``, which Dynamo 2.11 asks, raises if it has none."""
         return bool(self._orig_mod)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
