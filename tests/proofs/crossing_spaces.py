@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from neutral_run import applied
@@ -56,7 +57,7 @@ def _check(crossing: Crossing, scale: Axes, shift: Axes, way: str) -> str:
     if movement.needs_zero_shift and not affine.is_scale:
         return "needs no shift"
     if movement.needs_nonnegative_scale:
-        model.arrays = {name: abs(array) for name, array in model.arrays.items()}
+        model.arrays = {name: np.asarray(abs(array)) for name, array in model.arrays.items()}
     evaluate = Evaluator(lambda s: torch.from_numpy(model.arrays[s.name]), torch.zeros(()))
     before, after = tuple(x.shape), tuple(y.shape)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from graphs import Case, Expr, Make, inputs_of, relative, tensor
+from graphs import Case, Expr, Make, count, inputs_of, relative, tensor
 from op_counts import CASES
 from test_battery import as_bnfx_builds_it, as_it_is, flat, interpreted
 from tvm_random import relay_writer as interpreter
@@ -41,6 +41,11 @@ ROUNDS = {
     "behind-mean": "a mean of 42 positions",
     "behind-mean-dropped": "a mean of 42 positions",
     "concat-dead-arm": "the logistic function of the input, then a map",
+}
+# What NumPy's interpreter does not know, and a build cannot show.
+NOT_BUILT = {
+    "behind-global-avg": "a mean of 42 positions",
+    "behind-max-dilated-past-the-input": "one number everywhere",
 }
 EXACT = [case for case in CASES if case.dtype == "float64" and case.name not in ROUNDS]
 
@@ -81,8 +86,14 @@ def test_what_rounds_is_right_but_for_that(name: str) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("case", EXACT, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [c for c in EXACT if c.name not in NOT_BUILT], ids=lambda case: case.name
+)
 def test_built_to_the_last_bit(case: Case) -> None:
     module = case.module(Whole)
     inputs = whole_inputs(module)
-    assert_equal(as_bnfx_builds_it(case, module, inputs), as_it_is(case, module, inputs))
+    mine, theirs = as_bnfx_builds_it(case, module, inputs), as_it_is(case, module, inputs)
+    if count(module)["sigmoid"]:  # TVM approximates it, and otherwise where it is vectorised
+        assert relative(mine, theirs) < 1e-12
+    else:
+        assert_equal(mine, theirs)
