@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import tvm
 from tvm import relax
@@ -18,11 +17,11 @@ import bnfx
 from bnfx.errors import BuildError, TrainingModeError
 from bnfx.passes.relax.compat import TensorType, constant, name_of, type_of
 from bnfx.tvm.binding import named
+from bnfx.tvm.converters import CONVERTERS
 from bnfx.tvm.faults import fault_of
 from bnfx.tvm.ops import TABLE, Lowering, OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT, mark
 from bnfx.tvm.ops.pools import state_strides
-from bnfx.tvm.ops.products import CONVS, TRANSPOSED, spread
 from bnfx.tvm.repairs import AS_TORCH
 from bnfx.tvm.resizes import decompositions
 
@@ -134,7 +133,7 @@ def _with_parameters(module: Any, parameters: Mapping[str, tuple[str, Any]]) -> 
 @functools.cache
 def _known() -> frozenset[str]:
     """The names of the ops that TVM's importer knows, and those that are written here."""
-    return frozenset({*ExportedProgramImporter().create_convert_map(), *_CONVERTERS, *TABLE})
+    return frozenset({*ExportedProgramImporter().create_convert_map(), *CONVERTERS, *TABLE})
 
 
 def _checked(name: str) -> Any:
@@ -147,8 +146,8 @@ def _checked(name: str) -> Any:
         known = node.meta.get(CONSTANT)
         if isinstance(known, torch.Tensor) and known.dtype in (torch.int32, torch.int64):
             return constant(known.numpy())  # sizes and places; floats are there to be folded
-        if name in _CONVERTERS:
-            return _CONVERTERS[name](node, importer)
+        if name in CONVERTERS:
+            return CONVERTERS[name](node, importer)
         call = OpCall(node) if isinstance(node.target, torch._ops.OpOverload) else None
         if call is not None and torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
             raise ValueError(f"{name} is random, and TVM would draw no numbers, or the same ones")
@@ -188,64 +187,3 @@ def _require_type(name: str, ours: Any, theirs: Any) -> None:
     )
     if wrong:
         raise ValueError(f"{name} becomes {sizes} in TVM, and is of {tuple(theirs.shape)}")
-
-
-def _convolution(node: torch.fx.Node, importer: Any) -> Any:
-    """``aten.convolution`` of any dtype, and transposed ones of three dimensions.
-
-    TVM's own converter makes every convolution's output float32, whatever it is given, and knows
-    transposed ones of one and two dimensions alone.
-    """
-    given: Any = [
-        importer.env[argument] if isinstance(argument, torch.fx.Node) else argument
-        for argument in node.args
-    ]
-    x, weight, bias, stride, padding, dilation, transposed, extra, groups = given
-    spatial = len(type_of(weight).shape) - 2
-    arguments: dict[str, Any] = {
-        "strides": spread(stride, spatial),
-        "padding": spread(padding, spatial),
-        "dilation": spread(dilation, spatial),
-        "groups": groups,
-    }
-    if transposed:
-        arguments["output_padding"] = spread(extra, spatial)
-    call = (TRANSPOSED if transposed else CONVS)[spatial]
-    builder = importer.block_builder
-    result = builder.emit(call(x, weight, **arguments))
-    if bias is None:
-        return result
-    shape = [1, -1, *(1 for _ in range(spatial))]
-    return builder.emit(relax.op.add(result, builder.emit(relax.op.reshape(bias, shape))))
-
-
-def _product(node: torch.fx.Node, importer: Any) -> Any:
-    """``aten.mm`` and ``bmm`` of any dtype; TVM's own give float32."""
-    one, other = (importer.env[argument] for argument in node.args)
-    return importer.block_builder.emit(relax.op.matmul(one, other))
-
-
-def _sum_with_product(node: torch.fx.Node, importer: Any) -> Any:
-    """``aten.addmm`` of any dtype: ``beta * bias + alpha * (one @ other)``."""
-    bias, one, other = (importer.env[argument] for argument in node.args)
-    emit = importer.block_builder.emit
-    product = emit(relax.op.matmul(one, other))
-    for name, value in node.kwargs.items():
-        if name not in ("beta", "alpha"):
-            raise ValueError(f"addmm has an argument {name}")
-        dtype = str(type_of(product).dtype).removeprefix("T.")
-        factor = relax.const(np.asarray(value, dtype), dtype)
-        if name == "beta":
-            bias = emit(relax.op.multiply(bias, factor))
-        else:
-            product = emit(relax.op.multiply(product, factor))
-    return emit(relax.op.add(bias, product))
-
-
-# By the names of the ops, as TVM's importer has them.
-_CONVERTERS = {
-    "convolution.default": _convolution,
-    "mm.default": _product,
-    "bmm.default": _product,
-    "addmm.default": _sum_with_product,
-}

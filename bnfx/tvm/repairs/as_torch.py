@@ -1,7 +1,8 @@
 """What TVM's operators compute otherwise than PyTorch's, in what :func:`bnfx.tvm.from_torch` wrote.
 
 ``relu``, ``maximum``, ``minimum``, ``max``, ``min`` and maximum pools lose NaN, which
-``not_equal`` takes for equal to every number; ``sum`` and
+``not_equal`` takes for equal to every number; convolutions and products of float16 are added up in
+float16; ``sum`` and
 ``mean`` of many numbers round in one direction (:mod:`bnfx.tvm.repairs.long_sums`).
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from bnfx.passes.relax.compat import Expr, TensorType, constant, type_of
+from bnfx.passes.relax.compat import Expr, TensorType, call, constant, type_of
 from bnfx.tvm.repairs.long_sums import LONG, total
 from bnfx.tvm.repairs.with_nan import differ, largest_in_windows, of_two, over_axes, rectified
 
@@ -49,6 +50,12 @@ def _added(builder: Any, old: Expr, args: Sequence[Expr]) -> Expr:
     if old.op.name == "relax.sum":
         return result
     return relax.op.divide(result, constant(np.full((1,) * _rank(old), count, _dtype(old))))
+
+
+def _product(builder: Any, old: Expr, args: Sequence[Expr]) -> Expr:
+    """In float32: TVM adds up products in the dtype of the result."""
+    wide = [builder.emit(relax.op.astype(x, "float32")) for x in args]
+    return relax.op.astype(builder.emit(call(old.op, wide, old)), _dtype(old))
 
 
 def _axes(reduction: Expr) -> list[int]:
@@ -99,20 +106,25 @@ _WRITERS: dict[str, Write] = {
     "relax.min": _over_axes(largest=False),
     "relax.sum": _added,
     "relax.mean": _added,
+    "relax.matmul": _product,
+    **{f"relax.nn.conv{n}d{kind}": _product for n in (1, 2, 3) for kind in ("", "_transpose")},
     **{f"relax.nn.max_pool{n}d": _pooled for n in (1, 2, 3)},
 }
 
 
-def is_otherwise(call: Expr) -> bool:
+def is_otherwise(called: Expr) -> bool:
     """Whether a call computes otherwise than PyTorch, and is known well enough to be rewritten."""
-    write = _WRITERS.get(getattr(call.op, "name", ""))
-    if write is None or not (_has_sizes(call) and all(map(_is_known, call.args))):
+    write = _WRITERS.get(getattr(called.op, "name", ""))
+    if write is None or not (_has_sizes(called) and all(map(_is_known, called.args))):
         return False
     if write is _pooled:
-        return _channels_first(call)
+        return _channels_first(called)
+    if write is _product:
+        stated = str(called.attrs.out_dtype).removeprefix("T.")
+        return _dtype(called) == "float16" and stated in ("None", "void", "")
     if write is _added:
-        return _dtype(call) == "float32" and _count(call) > LONG
-    return all(map(_rank, call.args))
+        return _dtype(called) == "float32" and _count(called) > LONG
+    return all(map(_rank, called.args))
 
 
 def as_torch(builder: Any, old: Expr, args: Sequence[Expr]) -> Expr:
