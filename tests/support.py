@@ -12,6 +12,7 @@ from torch import fx, nn
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import is_batch_norm
 
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 HEAVY = pytest.mark.heavy
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from support import randomise, relative
+from support import TORCH, randomise, relative
 from torch import nn
 from torch.nn.utils import prune
 
 import bnfx
 
 X = torch.randn(2, 3, 7, 7, dtype=torch.float64)
-TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 class Two(nn.Module):

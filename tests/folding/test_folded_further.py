@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from support import randomise, relative
+from support import TORCH, randomise, relative
 from torch import fx, nn
 
 import bnfx
@@ -37,6 +37,7 @@ def test_pools_chosen_by_a_flag_decide_nothing() -> None:
         assert relative(folded(OTHER), model(OTHER)) < 1e-12
 
 
+@pytest.mark.skipif(TORCH < (2, 12), reason="its sizes are fixed: such guards are not made")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:FutureWarning")
 def test_a_graph_with_guards_can_be_traced() -> None:
     layers = (nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3))
