@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -26,13 +27,13 @@ def test_an_ensemble_under_vmap() -> None:
     parameters, buffers = stack_module_state(members)
     base = copy.deepcopy(members[0]).to("meta")
 
-    def one(parameters: object, buffers: object, image: torch.Tensor) -> torch.Tensor:
+    def one(parameters: Any, buffers: Any, image: torch.Tensor) -> Any:
         return functional_call(base, (parameters, buffers), (image,))
 
-    def ensemble(image: torch.Tensor) -> torch.Tensor:
+    def ensemble(image: torch.Tensor) -> Any:
         return torch.vmap(one, in_dims=(0, 0, None))(parameters, buffers, image)
 
-    reports = []
+    reports: list[Any] = []
     options = {"inner": "eager", "report": reports.append}
     compiled = torch.compile(ensemble, backend="bnfx", options=options, fullgraph=True)
     image = torch.randn(2, 3, 8, 8, dtype=torch.float64)
