@@ -62,5 +62,10 @@ def layout_of(node: fx.Node) -> torch.memory_format | None:
 
 
 def _is_channels_last(value: torch.Tensor) -> bool:
-    dim = value.dim()
-    return dim in _CHANNELS_LAST and value.is_contiguous(memory_format=_CHANNELS_LAST[dim])
+    form = _CHANNELS_LAST.get(value.dim())
+    if form is None:
+        return False
+    try:
+        return value.is_contiguous(memory_format=form)
+    except RuntimeError:  # inside of torch.vmap only the usual layout may be asked for
+        return False
