@@ -17,8 +17,17 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 SNIPPET = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+# Those of a page that compile for long, or that build with TVM; CI runs them.
+LONG_PAGES = ("weights.md", "export.md", "tvm_relax.md", "openvino.md", "performance.md")
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if SNIPPET.search(page.read_text())], ids=lambda page: page.name
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.slow] * (page.name in LONG_PAGES))
+        for page in PAGES
+        if SNIPPET.search(page.read_text())
+    ],
 )
 def test_snippets_run(page: Path, tmp_path: Path) -> None:
     """All Python snippets of a page, one after the other, as a reader would type them."""
@@ -35,7 +44,7 @@ EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.py")) if "relay"
 # What these show at length, tests of DDP, of branches and of CUDA builds show in short.
 LONG = {
     **dict.fromkeys(("train_ddp.py", "merge_branches.py", "tvm_relax_cuda.py"), (HEAVY,)),
-    "tvm_relax_cpu.py": (pytest.mark.slow,),
+    **dict.fromkeys(("tvm_relax_cpu.py", "compile_resnet.py"), (pytest.mark.slow,)),
 }
 
 

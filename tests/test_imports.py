@@ -27,6 +27,7 @@ def loaded(statement: str, cwd: Path) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "statement",
     [

@@ -175,7 +175,7 @@ def test_no_false_alarm(kind: type[nn.Module]) -> None:
     assert reports[0].count("folded") == 1
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", ["inductor", "aot_eager"])
 def test_no_false_alarm_of_compilers(inner: str) -> None:
     """Inductor returns lists."""

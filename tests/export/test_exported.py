@@ -68,7 +68,7 @@ def reload(program: ExportedProgram) -> ExportedProgram:
     return torch.export.load(file)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_round_trip(form: str) -> None:
     model = net()

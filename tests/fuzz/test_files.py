@@ -13,7 +13,7 @@ from typing import Any
 from archives.hostile import CODE, Entries, entries_of, write_good, zipped
 from archives.test_hostile import watched
 
-COUNT = int(os.environ.get("BNFX_FUZZ_FILES", "100"))
+COUNT = int(os.environ.get("BNFX_FUZZ_FILES", "60"))
 LEAVES: list[Any] = [
     *(None, True, -1, 0, 1 << 62, 1 << 70, 1.5, "", "x", CODE, [], {}, [[]], {"as_int": 3}),
     *({"as_none": True}, {"as_string": CODE}, {"as_expr": {"expr_str": CODE, "hint": None}}),

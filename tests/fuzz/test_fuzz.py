@@ -70,7 +70,7 @@ def _folded(network: Network, x: torch.Tensor) -> Any:
     return bnfx.fold(network, x, keep="graph")(x.clone())
 
 
-@_examples(30)
+@_examples(20)
 @given(networks())
 def test_compiled_answers_are_eagers(case: tuple[Network, Shape]) -> None:
     _check(case, _compiled)

@@ -53,7 +53,7 @@ def _ops(module: fx.GraphModule) -> int:
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @every_case
 def test_backend_is_exact(case: Case) -> None:
     case = case.fresh()

@@ -25,6 +25,7 @@ def text(page: Any, selector: str) -> str:
     return " ".join(page.inner_text(selector).split())
 
 
+@pytest.mark.one_in(9)
 @WIDTHS
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_overflows_and_all_is_drawn(
@@ -52,6 +53,7 @@ def test_nothing_overflows_and_all_is_drawn(
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
 
 
+@pytest.mark.one_in(2)
 @WIDTHS
 def test_links_go_both_ways(opened: Open, html: str, width: int) -> None:
     view = opened(html, width)
@@ -74,6 +76,7 @@ def test_links_go_both_ways(opened: Open, html: str, width: int) -> None:
     assert page.locator("#before .node.chosen").count() == 1 + (len(names) - 1)
 
 
+@pytest.mark.slow
 def test_keys_walk_and_choose(opened: Open, html: str) -> None:
     view = opened(html)
     page = view.page
@@ -101,6 +104,7 @@ def test_keys_walk_and_choose(opened: Open, html: str) -> None:
     assert page.locator("#chosen").get_attribute("aria-live") == "polite"
 
 
+@pytest.mark.slow
 def test_pan_zoom_and_search(opened: Open, html: str) -> None:
     view = opened(html)
     page = view.page
@@ -174,6 +178,7 @@ def long_network(count: int) -> bnfx.Report:
     )
 
 
+@pytest.mark.slow
 def test_three_thousand_ops(opened: Open) -> None:
     begun = time.process_time()
     html = long_network(3000).to_html()

@@ -19,7 +19,7 @@ def run_cases(
     Each rank runs every case; the first that fails ends all. Raises with the ranks' output then.
 
     Args:
-        names: of the cases to run; all of them if none is given.
+        names: of the cases to run; all of them if none is given. ``"not NAME"`` leaves one out.
 
     Returns:
         What each rank printed: how long each case took, among other things.

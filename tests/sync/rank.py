@@ -46,9 +46,13 @@ def main() -> None:
         )
     modules = [importlib.import_module(f"sync.{each}") for each in name.split("+")]
     known = {case: f for module in modules for case, f in _cases(module, dist.get_world_size())}
-    assert known, "a run without cases proves nothing"
-    chosen = [case for case in known if not names or case.partition(".")[2] in names]
-    assert len(chosen) >= max(len(names), 1), f"{names} are not all among {[*known]}"
+    without = {name.removeprefix("not ") for name in names if name.startswith("not ")}
+    wanted = {name for name in names if not name.startswith("not ")}
+    there = {case: case.partition(".")[2] for case in known}
+    assert {*there.values()} >= without | wanted, f"{names} are not all among {[*known]}"
+    chosen = [case for case, name in there.items() if name not in without]
+    chosen = [case for case in chosen if not wanted or there[case] in wanted]
+    assert chosen, "a run without cases proves nothing"
     for case in chosen:
         start = _cpu_seconds()
         torch.manual_seed(0)

@@ -137,6 +137,7 @@ def test_a_state_never_changes() -> None:
     assert all(map(torch.equal, seen[0], kept))
 
 
+@pytest.mark.slow
 def test_frozen_is_frozen_again_once_weights_settle() -> None:
     model = Net()
     compiled = torch.compile(model, backend="bnfx", options={"weights": "frozen"})

@@ -31,7 +31,11 @@ from bnfx.weights import freezing
 
 STEPS = 7
 MORE = 5 if os.environ.get("BNFX_FUZZ") else 1
-SEEDS = [range(5), pytest.param(range(5, 20 * MORE), marks=pytest.mark.heavy)]
+SEEDS = [
+    range(2),
+    pytest.param(range(2, 5), marks=pytest.mark.slow),
+    pytest.param(range(5, 20 * MORE), marks=pytest.mark.heavy),
+]
 INDUCTOR_SEEDS = [
     range(1000, 1001),
     pytest.param(range(1001, 1000 + 4 * MORE), marks=pytest.mark.heavy),

@@ -101,6 +101,7 @@ def test_a_part_that_is_written_while_it_is_read() -> None:
     assert_right(recorded)
 
 
+@pytest.mark.slow
 def test_memory_of_the_dead_is_given_back() -> None:
     """At the next full garbage collection."""
     x, kept = torch.randn(2, 3, 8, 8), two_convolutions()
