@@ -60,6 +60,16 @@ def test_no_circles() -> None:
     assert circles == []
 
 
+def test_a_wheel_has_every_folder() -> None:
+    """``pyproject.toml`` lists them: what is missing there is missing from what users install."""
+    found = re.search(r"^packages = (\[.*?^\])", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    assert found is not None
+    listed = ast.literal_eval(found[1])
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("bnfx/**/*.py")}
+    folders |= {"bnfx" / path.parent.relative_to(ROOT) for path in ROOT.glob("passes/**/*.py")}
+    assert sorted(listed) == sorted({".".join(folder.parts) for folder in folders})
+
+
 def test_a_file_name_occurs_once() -> None:
     """The IRs mirror one another; else one name is one thing."""
     names = Counter(

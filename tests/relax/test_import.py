@@ -352,13 +352,13 @@ def test_folding_first_removes_what_the_importer_cannot_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An importer without BatchNorm, as TVM's own for torch.compile is."""
-    from bnfx.tvm import importer
+    from bnfx.tvm.converters import CONVERTERS
 
     def refuse(node: Any, importer: Any) -> Any:
         raise ValueError("no batch_norm here")
 
     name = "_native_batch_norm_legit_no_training.default"
-    monkeypatch.setitem(importer._CONVERTERS, name, refuse)
+    monkeypatch.setitem(CONVERTERS, name, refuse)
     model = randomised(_conv(2))
     _, module, error = _compared(model, torch.randn(*X2))
     assert count(module)["nn.batch_norm"] == 0
