@@ -9,6 +9,7 @@ import torch
 from tvm import relax
 
 from bnfx.passes.relax.compat import type_of
+from bnfx.passes.relax.shapes import dtype_of
 from bnfx.tvm.ops.products import CONVS, TRANSPOSED, spread
 
 
@@ -55,7 +56,7 @@ def _sum_with_product(node: torch.fx.Node, importer: Any) -> Any:
     for name, value in node.kwargs.items():
         if name not in ("beta", "alpha"):
             raise ValueError(f"addmm has an argument {name}")
-        dtype = str(type_of(product).dtype).removeprefix("T.")
+        dtype = str(dtype_of(type_of(product)))
         factor = relax.const(np.asarray(value, dtype), dtype)
         if name == "beta":
             bias = emit(relax.op.multiply(bias, factor))

@@ -16,6 +16,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 import bnfx
 from bnfx.errors import BuildError, TrainingModeError
 from bnfx.passes.relax.compat import TensorType, constant, name_of, type_of
+from bnfx.passes.relax.shapes import dtype_of
 from bnfx.tvm.binding import named
 from bnfx.tvm.converters import CONVERTERS
 from bnfx.tvm.faults import fault_of
@@ -175,7 +176,7 @@ def _require_type(name: str, ours: Any, theirs: Any) -> None:
     kind = type_of(ours) if isinstance(ours, relax.Expr) else None
     if not isinstance(theirs, torch.Tensor) or not isinstance(kind, TensorType):
         return
-    dtype = str(kind.dtype).removeprefix("T.")
+    dtype = dtype_of(kind)
     if dtype != str(theirs.dtype).removeprefix("torch."):
         raise ValueError(f"{name} becomes {dtype} in TVM, and is {theirs.dtype}")
     if kind.shape is None:

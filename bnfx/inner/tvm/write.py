@@ -10,6 +10,7 @@ from torch import fx
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, TensorType, constant, type_of
+from bnfx.passes.relax.shapes import dtype_of
 from bnfx.tvm.ops import TABLE, Lowering, OpCall
 from bnfx.tvm.ops.constant_nodes import CONSTANT
 
@@ -99,6 +100,6 @@ def _require(node: fx.Node, ours: Expr, theirs: torch.Tensor) -> None:
     """The type that TVM infers is the one that the graph states."""
     kind = type_of(ours)
     shape = [getattr(size, "value", None) for size in kind.shape.values]
-    dtype = str(kind.dtype).removeprefix("T.")
+    dtype = dtype_of(kind)
     if dtype != _dtype(theirs) or shape != list(theirs.shape):
         raise Mismatch(node.name, f"TVM makes it {dtype} of {shape}")

@@ -16,6 +16,7 @@ import numpy as np
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, TensorType, call, constant, type_of
+from bnfx.passes.relax.shapes import dtype_of
 from bnfx.tvm.repairs.long_sums import LONG, total
 from bnfx.tvm.repairs.with_nan import differ, largest_in_windows, of_two, over_axes, rectified
 
@@ -146,4 +147,4 @@ def _rank(x: Expr) -> int:
 
 
 def _dtype(x: Expr) -> str:
-    return str(type_of(x).dtype).removeprefix("T.")
+    return dtype_of(type_of(x)) or ""

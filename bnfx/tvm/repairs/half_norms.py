@@ -14,13 +14,14 @@ import tvm
 from tvm import relax
 
 from bnfx.passes.relax.compat import Expr, call, tensor_types, type_of
+from bnfx.passes.relax.shapes import dtype_of
 
 _NORM = tvm.ir.Op.get("relax.nn.batch_norm")
 
 
 def is_half_norm(expr: Expr) -> bool:
     """Whether a call is a BatchNorm of float16."""
-    return expr.op == _NORM and type_of(expr) is not None and _dtype(expr.args[0]) == "float16"
+    return expr.op == _NORM and type_of(expr) is not None and _is(expr.args[0], "float16")
 
 
 def widened(builder: Any, old: Expr, args: Sequence[Expr]) -> Expr:
@@ -32,8 +33,8 @@ def widened(builder: Any, old: Expr, args: Sequence[Expr]) -> Expr:
         args: what it is to be called with.
     """
 
-    def cast(value: Expr, dtype: str) -> Expr:
-        if _dtype(value) == dtype:
+    def cast(value: Expr, dtype: str | None) -> Expr:
+        if _is(value, dtype):
             return value
         return builder.emit(relax.op.astype(value, dtype))
 
@@ -41,12 +42,9 @@ def widened(builder: Any, old: Expr, args: Sequence[Expr]) -> Expr:
     parts = (builder.emit(relax.TupleGetItem(whole, part)) for part in range(3))
     kinds = tensor_types(type_of(old))
     return relax.Tuple(
-        [
-            cast(part, str(kind.dtype).removeprefix("T."))
-            for part, kind in zip(parts, kinds, strict=True)
-        ]
+        [cast(part, dtype_of(kind)) for part, kind in zip(parts, kinds, strict=True)]
     )
 
 
-def _dtype(x: Expr) -> str:
-    return str(type_of(x).dtype).removeprefix("T.")
+def _is(x: Expr, dtype: str | None) -> bool:
+    return dtype_of(type_of(x)) == dtype
