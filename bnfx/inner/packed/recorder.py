@@ -60,7 +60,7 @@ class Recorder:
             PackingError: if the weights at hand do not give the constants that Inductor made.
         """
         constants: dict[str, torch.Tensor] = {}
-        calls: dict[fx.Node, None] = {}
+        calls: dict[fx.Node, dict[fx.Node, Any]] = {}  # in order: what each reads, and its origin
 
         def origin(name: str, value: Any) -> Any:
             """The name of a weight, that of a constant, or the node that made it."""
@@ -76,11 +76,9 @@ class Recorder:
                 name = str(node.target)
                 return origin(name, getattr(held, name))
             if node not in calls:
-                origins[node] = {each: made_by(each, held) for each in node.all_input_nodes}
-                calls[node] = None
+                calls[node] = {each: made_by(each, held) for each in node.all_input_nodes}
             return node
 
-        origins: dict[fx.Node, dict[fx.Node, Any]] = {}
         results = [origin(name, value) for name, value in lifted.values.items()]
         keys = [*self._weights, *map(_Own, constants), *calls]
         values = {key: Value(at) for at, key in enumerate(keys)}
@@ -88,8 +86,8 @@ class Recorder:
             weights=tuple(self._weights),
             constants=tuple(constants.values()),
             steps=tuple(
-                Step.of(node, {each: values[key] for each, key in origins[node].items()})
-                for node in calls
+                Step.of(node, {each: values[key] for each, key in reads.items()})
+                for node, reads in calls.items()
             ),
             results=tuple(values[key] for key in results),
         )
