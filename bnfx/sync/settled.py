@@ -49,7 +49,7 @@ def pack(token: torch.Tensor, identity: int, moments: Sequence[Moments]) -> torc
         counts = [each.count for each in moments]
         vectors = [vector for each in moments for vector in (each.mean, each.m2)]
         return torch.ops.bnfx_sync.packed(token, identity, counts, vectors)  # type: ignore[no-any-return]
-    if token.numel() and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if token.numel() and _is_traced():
         token = torch.ops.bnfx_sync.named(token, identity)
     else:
         token = token + identity
@@ -78,7 +78,7 @@ def settle(
         new = merge(moments)
         if running_mean is not None and running_var is not None:
             _note(running_mean, running_var, momentum, new)
-        return new.total.clamp(min=1), new.mean, torch.rsqrt(new.var + eps)
+        return _for_normalising(new, eps)
     if running_mean is not None and running_var is not None:
         if isinstance(momentum, (float, int)):
             torch.ops.bnfx_sync.update_(moments, running_mean, running_var, momentum)
@@ -98,9 +98,18 @@ def _note(
     running_var.copy_(variances)
 
 
+def _for_normalising(
+    new: Statistics, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return new.total.clamp(min=1), new.mean, torch.rsqrt(new.var + eps)
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
 def _is_traced_for_cpu(x: torch.Tensor) -> bool:
-    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-    return compiling and x.device.type == "cpu"
+    return _is_traced() and x.device.type == "cpu"
 
 
 @torch.library.impl("bnfx_sync::packed", "CompositeExplicitAutograd")
@@ -131,8 +140,7 @@ def _(token: torch.Tensor, identity: int) -> torch.Tensor:
 
 @torch.library.impl("bnfx_sync::merged", "CompositeExplicitAutograd")
 def _(moments: torch.Tensor, eps: float) -> tuple[torch.Tensor, ...]:
-    new = merge(moments)
-    return new.total.clamp(min=1), new.mean, torch.rsqrt(new.var + eps)
+    return _for_normalising(merge(moments), eps)
 
 
 @torch.library.register_fake("bnfx_sync::merged")  # type: ignore[untyped-decorator]

@@ -85,8 +85,8 @@ def _look_at_caller(frame: FrameType) -> None:
     # A layer's own forward is looked at elsewhere; and in evaluation, it may use its batch.
     if type(x) is not torch.Tensor or isinstance(owner, _BatchNorm) or not is_users(caller):
         return
-    options = _options(owner if isinstance(owner, nn.Module) else None)
-    if options is None or options.sync == "off" or peers_of(options.process_group) is None:
+    options = _sharing(_options(owner if isinstance(owner, nn.Module) else None))
+    if options is None:
         return
     message = (
         f"{caller.f_code.co_filename}:{caller.f_lineno} calls F.batch_norm in training, outside of "
@@ -104,10 +104,8 @@ def say_other_backend() -> bool:
     ours for that graph; so this is where the graph broke.
     """
     call = call_around()
-    if call is None or call.options.sync == "off":
-        return True
-    options = call.options
-    if peers_of(options.process_group) is None:
+    options = _sharing(None if call is None else call.options)
+    if options is None:
         return True
     message = (
         "a part of a model compiled with bnfx is compiled with another backend, in which its "
@@ -125,8 +123,8 @@ def say_other_backend() -> bool:
 def _look_at(scripted: nn.Module) -> None:
     if scripted in _said or not (layers := _training_layers(scripted)):
         return
-    options = _options(scripted)
-    if options is None or options.sync == "off" or peers_of(options.process_group) is None:
+    options = _sharing(_options(scripted))
+    if options is None:
         return
     path = path_in_call(scripted) or "a part"
     message = (
@@ -144,6 +142,13 @@ def _options(part: nn.Module | None) -> Options | None:
         return None if call is None else call.options
     found = None if part is None else compiled_model_of(part)
     return None if found is None else found[1]
+
+
+def _sharing(options: Options | None) -> Options | None:
+    """Options by which statistics are shared at present; else ``None``."""
+    if options is None or options.sync == "off" or peers_of(options.process_group) is None:
+        return None
+    return options
 
 
 def _training_layers(scripted: nn.Module) -> list[str]:
