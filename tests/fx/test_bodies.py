@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support import Capture, count_batch_norms, randomise, relative
+from support import TORCH, Capture, count_batch_norms, randomise, relative
 from torch import fx, nn
 from torch._dynamo import lookup_backend
 from torch._higher_order_ops.invoke_subgraph import invoke_subgraph
@@ -343,7 +343,7 @@ def test_two_models_share_a_compiled_graph() -> None:
 
 
 UNCAPTURED = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 15),
+    TORCH >= (2, 15),
     reason="Dynamo's assertion in torch 2.15: a region that is given an open number",
 )
 

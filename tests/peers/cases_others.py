@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from battery.conv import Fn
-from peers.cases_pytorch import PAIRS, Replayed
+from peers.cases_pytorch import PAIRS, Replayed, holding
 from torch import nn
 from torch.nn import functional
 
@@ -135,11 +135,7 @@ def _scaled(op: str, left: bool, scale: object, layer: nn.Module) -> nn.Module:
         return m.scale * y if left else y * m.scale
 
     net = Fn(run, conv=layer)
-    if isinstance(scale, torch.Tensor):
-        net.register_buffer("scale", scale)
-    else:
-        net.scale = scale
-    return net
+    return holding(net, "scale", scale)
 
 
 def _coremltools() -> Iterator[Replayed]:

@@ -105,10 +105,15 @@ OPS: dict[str, Callable[[Tensor, object], Tensor]] = {
 
 def _after(op: str, kind: str, bias: bool, other: object) -> nn.Module:
     net = Fn(lambda m, x: OPS[op](m.conv(x), m.other), conv=_layer(kind, 3, 32, bias))
-    if isinstance(other, torch.Tensor):
-        net.register_buffer("other", other)
+    return holding(net, "other", other)
+
+
+def holding(net: nn.Module, name: str, value: object) -> nn.Module:
+    """``net`` with a buffer, or a number."""
+    if isinstance(value, torch.Tensor):
+        net.register_buffer(name, value)
     else:
-        net.other = other
+        setattr(net, name, value)
     return net
 
 

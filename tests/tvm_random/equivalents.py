@@ -35,9 +35,11 @@ def left(linear: str, norm: str) -> int:
 class Rewritten(Writer if TYPE_CHECKING else object):
     """Mixed into the writer of an IR: emits other ops for convolutions, products and BatchNorms."""
 
-    chooser: np.random.Generator | None = None
-    # What is written in another way, and how; drawn where it is None.
-    chosen: str | None = None
+    def __init__(self, seed: int, other: int = 0, chosen: str | None = None) -> None:
+        """``chosen``: what is written in another way, and how; drawn from ``other`` if ``None``."""
+        super().__init__(seed)
+        self.chooser = np.random.default_rng(other)
+        self.chosen = chosen
 
     def array(self, constant: Expr) -> Array:
         """The numbers of a constant."""

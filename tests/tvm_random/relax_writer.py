@@ -140,11 +140,6 @@ def _bound(function: Expr, argument: Expr) -> Expr:
 class Equivalent(Rewritten, RelaxWriter):
     """The same network, each layer written in a way drawn from ``other``, or as ``chosen``."""
 
-    def __init__(self, seed: int, other: int = 0, chosen: str | None = None) -> None:
-        super().__init__(seed)
-        self.chooser = np.random.default_rng(other)
-        self.chosen = chosen
-
     def array(self, constant: Expr) -> Any:
         return data_of(constant)
 

@@ -100,11 +100,6 @@ class RelayWriter(Writer):
 class Equivalent(Rewritten, RelayWriter):
     """The same network, each layer written in a way drawn from ``other``, or as ``chosen``."""
 
-    def __init__(self, seed: int, other: int = 0, chosen: str | None = None) -> None:
-        super().__init__(seed)
-        self.chooser = np.random.default_rng(other)
-        self.chosen = chosen
-
     def array(self, constant: Expr) -> Any:
         return constant.data.numpy()
 
