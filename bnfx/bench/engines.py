@@ -142,6 +142,8 @@ def main() -> None:
                 chosen.seconds,
             )
             rows[name, batch] = row
+            times = ", ".join(f"{engine} {each.ms:.2f}" for engine, each in row.items())
+            console.print(f"{name}, {batch}: {times} ms", soft_wrap=True)  # hours may follow
             for engine, contender in row.items():
                 if contender.note:
                     console.print(f"{name}, {batch}, {engine}: {contender.note}", markup=False)
