@@ -15,7 +15,7 @@
 #include <exception>
 #include <vector>
 
-#include "watch.h"
+#include "parts.h"
 
 namespace {
 
@@ -274,7 +274,7 @@ PyMODINIT_FUNC PyInit_bnfx_native() {
   }
   PyObject* module = PyModule_Create(&module_definition);
   if (module == nullptr || PyModule_AddObjectRef(module, "Check", reinterpret_cast<PyObject*>(&check_type)) < 0 ||
-      !add_watch(module)) {
+      !add_watch(module) || !add_finite(module)) {
     Py_XDECREF(module);
     return nullptr;
   }

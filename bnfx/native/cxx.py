@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("check.cpp", "watch.cpp"))
-HEADER = Path(__file__).with_name("watch.h")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("check.cpp", "finite.cpp", "watch.cpp"))
+HEADER = Path(__file__).with_name("parts.h")
 NAME = "bnfx_native"
 # Seconds after which a build counts as dead: whoever began it did not live to the end.
 PATIENCE = 600.0

@@ -12,7 +12,7 @@
 #include <exception>
 #include <vector>
 
-#include "watch.h"
+#include "parts.h"
 
 namespace {
 

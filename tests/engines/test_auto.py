@@ -28,6 +28,7 @@ for each in ENGINES:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch._dynamo.reset()
     monkeypatch.setenv("BNFX_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(trial, "is_busy", lambda: False)  # whatever else runs here
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("error", InnerWarning)
         warnings.simplefilter("error", bnfx.RewriteWarning)
@@ -85,6 +86,19 @@ def test_the_fastest_serves_and_the_report_says_so(name: str, cache: Path) -> No
         for _ in range(3):
             _agree(run, model, x)
     assert reports[-1].graphs[0].notes[0].startswith(f"engine by an earlier trial: {name} 0.00")
+
+
+def test_a_choice_on_a_busy_machine_is_not_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "is_busy", lambda: True)
+    reports = list[Any]()
+    with _first("openvino"):
+        _agree(_compiled(_model(), reports), _model(), _x())
+    (note,) = reports[-1].graphs[0].notes
+    assert "openvino 0.00 ms" in note
+    assert "not kept" in note
+    assert not cache.exists()
 
 
 def test_real_times_are_of_all_of_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -141,9 +142,22 @@ class _Trial:
         if not self._built:
             raise EngineRefusal("no engine takes the graph: " + "; ".join(refusals), quiet=True)
         times = _times({**self._built, PYTORCH: _in_pytorch(self._module)}, examples)
-        choices.write(key, times)
         note = f"engine by trial: {_described(times)}"
+        if is_busy():
+            note += " (not kept for other processes, as the machine is busy)"
+        else:
+            choices.write(key, times)
         return next(iter(times)), "; ".join([note, *refusals])
+
+
+def is_busy() -> bool:
+    """Whether more waits than there are cores, on average of the last minute; false where nobody
+    counts.
+    """
+    try:
+        return os.getloadavg()[0] > (os.cpu_count() or 1)
+    except (OSError, AttributeError):
+        return False
 
 
 def _times(ways: Mapping[str, Callable[..., Any]], examples: Sequence[Any]) -> dict[str, float]:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 
@@ -33,7 +32,8 @@ from bnfx.inner.engines.aten_graph import (
     weights_signature,
     widened,
 )
-from bnfx.inner.engines.built import Built, Engine, Output, Run, shared
+from bnfx.inner.engines.built import Built, Engine, Output, Run
+from bnfx.inner.engines.finite import usual
 from bnfx.inner.engines.lost_nan import refuse_lost_nan
 from bnfx.inner.late import captured_as
 from bnfx.inner.locks import compiling
@@ -89,7 +89,7 @@ class Served:
         Raises:
             EngineRefusal: if it answers otherwise, or such numbers are PyTorch's.
         """
-        if not _usual(args):
+        if not usual(args):
             raise EngineRefusal(
                 f"{self._engine.name}: an example's numbers, or their sum, are not finite"
             )
@@ -108,7 +108,7 @@ class Served:
         built = self._built.get(signature(args))
         if built is None or not built.checked:
             return self._first(args)
-        if built.run is None or os.getpid() != self._process or not _usual(args):
+        if built.run is None or os.getpid() != self._process or not usual(args):
             return self._in_torch(args)  # an engine's threads do not outlive a fork
         answers = built.run(built.widen(args), built.sizes)
         return tuple(output.of(answers) for output in built.outputs)
@@ -120,7 +120,7 @@ class Served:
     def _first(self, args: Sequence[Any]) -> Any:
         """PyTorch's answer, against which the engine's is held."""
         theirs = self._in_torch(args)
-        if os.getpid() != self._process or not _usual(args):
+        if os.getpid() != self._process or not usual(args):
             return theirs
         key = signature(args)
         with compiling(), self._lock:
@@ -229,20 +229,3 @@ class Served:
         else:
             self._warned = True
             warn(f"bnfx: {self._engine.name}: {message}", InnerWarning)
-
-
-def _usual(args: Sequence[Any]) -> bool:
-    """Whether all numbers are finite, and their sums too: infinities and NaN show in these."""
-    return all(
-        _is_finite(value)
-        for value in args
-        if isinstance(value, torch.Tensor) and value.is_floating_point()
-    )
-
-
-def _is_finite(value: torch.Tensor) -> bool:
-    """By NumPy where it can: threads of PyTorch spin after a sum, and slow the engine down."""
-    if value.dtype in (torch.float32, torch.float64) and value.device.type == "cpu":
-        with np.errstate(all="ignore"):
-            return bool(np.isfinite(shared(value.detach().resolve_neg()).sum()))
-    return bool(value.sum(dtype=torch.promote_types(value.dtype, torch.float32)).isfinite())
