@@ -16,7 +16,7 @@ from torch import nn
 
 import bnfx
 from bnfx.errors import InnerWarning
-from bnfx.inner.auto import trial
+from bnfx.inner.auto import choices, trial
 from bnfx.inner.base import ENGINES
 from bnfx.inner.onnxruntime.onnx_ops import OnnxOps
 
@@ -27,7 +27,8 @@ for each in ENGINES:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch._dynamo.reset()
-    monkeypatch.setenv("BNFX_CACHE_DIR", str(tmp_path))
+    # Not by the environment: the C++ check would be built there, once for each test.
+    monkeypatch.setattr(choices, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(trial, "is_busy", lambda: False)  # whatever else runs here
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("error", InnerWarning)

@@ -26,7 +26,7 @@ from writes import CHEAP, DEAR, Broadcast, Net, Step, mend, unfit
 
 import bnfx
 from bnfx.direct import direct_calls
-from bnfx.inner.auto import trial
+from bnfx.inner.auto import choices, trial
 from bnfx.weights import freezing
 
 STEPS = 7
@@ -195,7 +195,7 @@ def test_whatever_happens_before_an_engine(
     """
     for package in ("openvino", "onnxruntime") if inner == "auto" else (inner,):
         pytest.importorskip(package)
-    monkeypatch.setenv("BNFX_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(choices, "cache_folder", lambda: tmp_path)
     # So small a net is PyTorch's by a trial; this is about what comes after it.
     monkeypatch.setattr(trial, "_times", lambda ways, examples: dict.fromkeys(ways, 0.0))
     monkeypatch.setattr(freezing, "QUIET_CALLS", 1)
