@@ -48,3 +48,12 @@ def test_a_scale_that_no_product_takes_is_refused(model: Model) -> None:
     square = model.gate("square", one, one)
     _scaled(model, model.gate("fourth", square, square))
     assert check_same(model, RULE).rewrites == {}
+
+
+def test_a_sum_with_a_product_that_is_subtracted_from_itself(model: Model) -> None:
+    one, other = _convs(model, "one", "other")
+    total = model.plus("total", other, model.gate("square", one, one))
+    less = model.plus("less", total, total, 1.0, -2.0)
+    shift = np.asarray([2.0, -0.5, 3.0]).reshape(1, 3, 1, 1)
+    model.like("out", Opaque(), model.arithmetic("shift", less, 1.0, shift))
+    assert check_same(model, RULE).rewrites == {}

@@ -168,4 +168,9 @@ class Survey:
         whole = [source for source in value.inputs if source.shape == value.shape]
         if not whole:
             raise BlockedError(Code.AXIS_MISMATCH, f"both factors of {value.name} are broadcast")
-        return whole if self.choice is None else [self.choice[value]]
+        if self.choice is None:
+            return whole
+        if value not in self.choice:  # what is left of a mere shift, where readers did not agree
+            why = f"it would have to cross the product {value.name}"
+            raise BlockedError(Code.NONZERO_SHIFT, why)
+        return [self.choice[value]]

@@ -1,0 +1,85 @@
+"""Models of the zoo with an engine behind bnfx: who answers, and how far from exact numbers.
+
+Run as ``python -m bnfx.bench.on_engines.zoo_in_engines [--engine NAME ...] [--step N] [--only PART
+...]``. Each model is compiled by :func:`bnfx.compile` in float32, with BatchNorms that are no
+identities, called three times, and compared with itself in float64. Printed are the error of the
+engine's answer and of PyTorch's own, and what the engine did not take. Exits with status 1 if an
+answer is further off than rounding explains, or anything is raised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import sys
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch.utils import _pytree as pytree
+
+import bnfx
+from bnfx.bench.zoo.catalogue import ZooModel, entries
+from bnfx.bench.zoo.random_norms import randomise
+from bnfx.bench.zoo.run import select
+from bnfx.errors import InnerWarning
+from bnfx.folding.verify import relative_error
+from bnfx.inner.auto.trial import installed
+
+# An answer in float32 against float64, relative; or times the error of PyTorch's own.
+ROUNDING, NOISE = 2e-5, 8.0
+TELLING = 1e-2
+
+
+def errors(entry: ZooModel, engines: list[str]) -> Iterator[tuple[str, float, float, str]]:
+    """For each engine: its name, its answer's error, PyTorch's error, and what it warned of."""
+    torch.manual_seed(0)
+    model = entry.load().eval()
+    x = torch.randn(entry.shape)
+    with torch.no_grad():
+        randomise(model, x)
+        exact = pytree.tree_leaves(copy.deepcopy(model).double()(x.double()))
+        expected = tuple(each.float() for each in exact)
+        eagers = relative_error(tuple(pytree.tree_leaves(model(x))), expected)
+        if not eagers < TELLING:
+            raise ValueError(f"PyTorch's own answer is off by {eagers:.0e}: it proves nothing")
+        for engine in engines:
+            torch._dynamo.reset()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", InnerWarning)
+                run = bnfx.compile(model, dynamic=False, options={"inner": engine})
+                for _ in range(3):  # the first answer of each size is PyTorch's
+                    answer = run(x)
+            told = [str(w.message) for w in caught if issubclass(w.category, InnerWarning)]
+            error = relative_error(tuple(pytree.tree_leaves(answer)), expected)
+            yield engine, error, eagers, "; ".join(told)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bnfx.bench.on_engines.zoo_in_engines")
+    parser.add_argument("--engine", nargs="+", choices=installed(), default=[*installed()])
+    parser.add_argument("--step", type=int, default=1, help="take each STEP-th model only")
+    parser.add_argument("--only", nargs="+", default=())
+    chosen = parser.parse_args()
+    models = [each for each in select(entries(), chosen.only) if not each.left_out]
+    wrong, whole, answers = 0, 0, 0
+    for entry in models[:: chosen.step]:
+        try:
+            for engine, error, eagers, told in errors(entry, chosen.engine):
+                bad = not error <= max(ROUNDING, NOISE * eagers)
+                wrong, answers, whole = wrong + bad, answers + 1, whole + (not told)
+                verdict = "WRONG" if bad else "right"
+                told = told.splitlines()[0] if told else ""
+                print(f"{entry.name}, {engine}: {verdict}, {error:.0e} ({eagers:.0e}) {told}")
+        except Exception as failure:
+            wrong += 1
+            print(f"{entry.name}: RAISED {failure!r}")
+        sys.stdout.flush()
+        gc.collect()
+    print(f"{answers} answers, {whole} of a whole graph in the engine, {wrong} wrong or raised")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
