@@ -14,7 +14,7 @@ from torch import nn
 pytest.importorskip("openvino")
 from bnfx.bench.engines import Contender, ratios
 from bnfx.bench.on_engines.bench_models import MODELS, load
-from bnfx.bench.on_models.twins import levelled_twin_of
+from bnfx.bench.on_models.twins import levelled_twin_of, twin_of
 
 
 def _took(ms: float) -> Contender:
@@ -41,6 +41,14 @@ def test_a_twin_has_no_batch_norm_and_usual_numbers() -> None:
     (answer,) = found(x)
     assert answer.isfinite().all()
     assert 0.01 < float(answer.std()) < 1
+
+
+def test_a_twin_keeps_the_activation_that_a_batch_norm_holds() -> None:
+    layers = pytest.importorskip("timm.layers")
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), layers.BatchNormAct2d(4)).eval()
+    found, x = twin_of(model), torch.randn(1, 3, 5, 5)
+    with torch.no_grad():
+        assert torch.equal(found(x), model[0](x).relu())
 
 
 @pytest.mark.heavy

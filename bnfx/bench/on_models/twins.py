@@ -13,12 +13,14 @@ from bnfx.passes.fx.calls.modules import is_batch_norm
 
 
 def twin_of(model: nn.Module) -> nn.Module:
-    """The model without BatchNorms."""
+    """The model without BatchNorms. What one of them holds besides, such as timm's activations,
+    stays.
+    """
     twin = copy.deepcopy(model)
     for parent in list(twin.modules()):
         for name, child in parent.named_children():
             if is_batch_norm(child):
-                setattr(parent, name, nn.Identity())
+                setattr(parent, name, nn.Sequential(*child.children()))
     return twin
 
 
