@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from mutants import cover, swap
-from mutants.forks import CPU_SECONDS, Ended, in_fork, limit
+from mutants.forks import SPARE, Ended, in_fork, limit
 from mutants.guards import Mutant
 from mutants.trial import Outcome, Steady
 
@@ -126,7 +126,7 @@ class Session(Steady):
 
     def _killer(self, path: str, other: swap.Codes, tests: Sequence[str]) -> str | None:
         self.loaded[path].swap(other)
-        limit(CPU_SECONDS)
+        limit(round(2 * self.enough) + SPARE)
         for test in tests:
             if time.process_time() > self.enough:
                 return None
