@@ -1,7 +1,8 @@
 """Breaks each guard in turn and runs the tests that reach it: ``make mutants``.
 
 What was found is kept in ``build/mutants.jsonl``, by the content of the file, so that a run can be
-stopped and goes on later. Survivors stand at the end; docs/reliability.md argues each.
+stopped and goes on later. The order is as good as drawn, so what was tried by then is a sample of
+the files that were named. Survivors stand at the end; docs/reliability.md argues each.
 """
 
 from __future__ import annotations
@@ -52,7 +53,6 @@ def main() -> None:
     parser.add_argument("files", nargs="*", help="files or folders, from the root of the checkout")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no trial after that")
     parser.add_argument("--again", action="store_true", help="try survivors once more")
-    parser.add_argument("--step", type=int, default=1, help="each so-many-th of the chosen ones")
     parser.add_argument(
         "--enough", type=float, default=30, help="seconds of tests that make a survivor"
     )
@@ -68,6 +68,7 @@ def main() -> None:
         everything += jobs
         known = _read(chosen.kept)
         wanted = [job for job in jobs if _is_wanted(known.get(job.key), chosen.again)]
+        wanted.sort(key=lambda job: job.key)  # as good as drawn, so what was tried is a sample
         if wanted:
             _try(area, wanted, chosen.kept, until, chosen.enough)
     _print(everything, _read(chosen.kept))
