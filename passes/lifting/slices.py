@@ -27,17 +27,22 @@ def sliced(before: Dims, after: Dims, starts: Mapping[int, int]) -> Movement | N
 
 
 def split_part(
-    axis: int, index: int, sizes: Sequence[int | None], keep: bool = True
+    axis: int, index: int, sizes: Sequence[object], whole: object, keep: bool = True
 ) -> Select | None:
     """Part ``index`` of a split, ``None`` where sizes are not fixed.
+
+    Parts follow one another only where their sizes add up to the whole: a split at indices that do
+    not ascend has parts that overlap, and is none.
 
     Args:
         axis: along which it splits, counted from the front.
         sizes: of all parts.
+        whole: the size of what is split.
         keep: whether parts have the axis.
     """
-    known = [size for size in sizes if size is not None]
-    if len(known) != len(sizes):
+    known = [size for size in sizes if isinstance(size, int)]
+    # Of an open size nothing is asked: that would fix it.
+    if len(known) != len(sizes) or not isinstance(whole, int) or sum(known) != whole:
         return None
     start = sum(known[:index])
     return Select(axis, start, start + known[index], keep)

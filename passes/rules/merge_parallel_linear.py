@@ -150,8 +150,7 @@ def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     node.name = linear.name
     graph.rewire(node, [arms[0].source])
     for arm in arms:
-        if arm.node is not None:
-            graph.drop_unread(arm.last)
+        graph.drop_unread(arm.last)
     return Change(Outcome.FOLDED, node, linear.name, absorbed=tuple(nodes))
 
 

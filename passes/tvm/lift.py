@@ -244,7 +244,7 @@ class _Lifter:
         axis = int(whole.attrs.axis) % len(source.shape)
         sizes = [self.dialect.sizes_of(kind) for kind in whole.kind.fields]
         along = [None if known is None else known[axis] for known in sizes]
-        select = split_part(axis, value.index, along)
+        select = split_part(axis, value.index, along, source.shape[axis])
         if select is not None:
             node.role, node.inputs = Move(select), [source]
             release(whole, value, node, self.nodes, self.flow)

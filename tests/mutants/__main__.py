@@ -1,7 +1,8 @@
 """Breaks each guard in turn and runs the tests that reach it: ``make mutants``.
 
 What was found is kept in ``build/mutants.jsonl``, by the content of the file, so that a run can be
-stopped and goes on later. Survivors stand at the end; docs/reliability.md argues each.
+stopped and goes on later. The order is as good as drawn, so what was tried by then is a sample of
+the files that were named. Survivors stand at the end; docs/reliability.md argues each.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def main() -> None:
     parser.add_argument("files", nargs="*", help="files or folders, from the root of the checkout")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no trial after that")
     parser.add_argument("--again", action="store_true", help="try survivors once more")
-    parser.add_argument("--limit", type=int, default=10**9, help="at most so many of each file")
+    parser.add_argument(
+        "--enough", type=float, default=30, help="seconds of tests that make a survivor"
+    )
     parser.add_argument("--kept", type=Path, default=KEPT, help="where results are kept")
     chosen = parser.parse_args()
     prepare()
@@ -60,15 +63,14 @@ def main() -> None:
     everything: list[Job] = []
     for area, paths in files(chosen.files).items():
         jobs = [
-            Job(path, mutant)
-            for path in paths
-            for mutant in list(mutants((ROOT / path).read_text()))[: chosen.limit]
-        ]
+            Job(path, mutant) for path in paths for mutant in mutants((ROOT / path).read_text())
+        ][:: chosen.step]
         everything += jobs
         known = _read(chosen.kept)
         wanted = [job for job in jobs if _is_wanted(known.get(job.key), chosen.again)]
+        wanted.sort(key=lambda job: job.key)  # as good as drawn, so what was tried is a sample
         if wanted:
-            _try(area, wanted, chosen.kept, until)
+            _try(area, wanted, chosen.kept, until, chosen.enough)
     _print(everything, _read(chosen.kept))
 
 
@@ -76,11 +78,11 @@ def _is_wanted(row: dict[str, Any] | None, again: bool) -> bool:
     return row is None or (again and not row["killed"])
 
 
-def _try(area: str, jobs: list[Job], kept: Path, until: float) -> None:
+def _try(area: str, jobs: list[Job], kept: Path, until: float, enough: float) -> None:
     """Those that only an import shows are tried by one, after the others."""
     sources = {str(ROOT / job.path): (ROOT / job.path).read_text() for job in jobs}
     with os.fdopen(os.dup(1), "w") as out:
-        left = in_fork(lambda: _collected(area, sources, jobs, kept, until, out))
+        left = in_fork(lambda: _collected(area, sources, jobs, kept, until, enough, out))
     if isinstance(left, Ended):
         raise SystemExit(f"{area}: {left.how}")
     for job in left:
@@ -90,7 +92,13 @@ def _try(area: str, jobs: list[Job], kept: Path, until: float) -> None:
 
 
 def _collected(
-    area: str, sources: dict[str, str], jobs: list[Job], kept: Path, until: float, out: TextIO
+    area: str,
+    sources: dict[str, str],
+    jobs: list[Job],
+    kept: Path,
+    until: float,
+    enough: float,
+    out: TextIO,
 ) -> list[Job]:
     """Try what needs no import; gives the others."""
     left: list[Job] = []
@@ -114,7 +122,7 @@ def _collected(
             if not outcome.killed:
                 print(f"{job.path}:{job.mutant.line}: {job.mutant.what}", file=out, flush=True)
 
-    session = Session(sources, work)
+    session = Session(sources, work, enough)
     code = run_pytest([str(ROOT / test) for test in AREAS[area].tests], session)
     if code:
         raise RuntimeError(f"pytest ended with {code}: {session.error}")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 CPU_SECONDS = 150
+# What a trial may compute beyond twice the tests that it must live through: then it hangs.
+SPARE = 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def in_fork(work: Callable[[], Any]) -> Any:
 
 
 def limit(seconds: int) -> None:
-    """End this process when it has computed for so long, or waited for five times as long."""
+    """End this process when it has computed for so long, or waited for ten minutes: others may
+    keep the machine busy.
+    """
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    signal.alarm(5 * seconds)
+    signal.alarm(600)

@@ -54,7 +54,7 @@ def mutants(source: str) -> Iterator[Mutant]:
 
 def _places(tree: ast.AST) -> Iterator[tuple[Callable[[ast.AST], None], ast.AST]]:
     """Each node below ``tree``, and what puts another in its place."""
-    left_out = {  # neither whether a class is frozen nor what is asserted for readers is a guard
+    left_out = {  # neither whether a class is frozen nor what is asserted is a guard
         node
         for owner in ast.walk(tree)
         for top in (*getattr(owner, "decorator_list", ()), *_asserted(owner))
@@ -73,7 +73,9 @@ def _places(tree: ast.AST) -> Iterator[tuple[Callable[[ast.AST], None], ast.AST]
 
 
 def _asserted(node: ast.AST) -> tuple[ast.AST, ...]:
-    return (node,) if isinstance(node, ast.Assert) else ()
+    """An assertion speaks to readers, and so does ``zip(..., strict=True)``."""
+    strict = isinstance(node, ast.keyword) and node.arg == "strict"
+    return (node,) if strict or isinstance(node, ast.Assert) else ()
 
 
 def _options(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:

@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from mutants import cover, swap
-from mutants.forks import CPU_SECONDS, Ended, in_fork, limit
+from mutants.forks import SPARE, Ended, in_fork, limit
 from mutants.guards import Mutant
 from mutants.trial import Outcome, Steady
-
-# Seconds of tests that a mutant must live through.
-ENOUGH = 30
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,12 @@ class Session(Steady):
     Args:
         sources: of the files whose guards are broken, by path.
         work: is given this, when all tests are collected.
+        enough: seconds of tests that a mutant must live through.
     """
 
     sources: dict[str, str]
     work: Callable[[Session], None]
+    enough: float
     items: dict[str, pytest.Item] = field(default_factory=dict)
     marked: dict[str, cover.Marked] = field(default_factory=dict)
     loaded: dict[str, swap.Loaded] = field(default_factory=dict)
@@ -127,9 +126,9 @@ class Session(Steady):
 
     def _killer(self, path: str, other: swap.Codes, tests: Sequence[str]) -> str | None:
         self.loaded[path].swap(other)
-        limit(CPU_SECONDS)
+        limit(round(2 * self.enough) + SPARE)
         for test in tests:
-            if time.process_time() > ENOUGH:
+            if time.process_time() > self.enough:
                 return None
             if not self.passes(test):
                 return test

@@ -19,7 +19,8 @@ def take(items, at, strict=True):
     assert items is not None and isinstance(items, list)
     if at < 0 or not items:
         raise ValueError(at)
-    return [item for item in items if item is not None][at]
+    pairs = zip(items, items, strict=True)
+    return [item for item, _ in pairs if item is not None][at]
 '''
 
 

@@ -10,6 +10,8 @@ from torch import fx
 
 from bnfx.passes.crossing import Select
 from bnfx.passes.fx.facts.spelling import facts_of
+from bnfx.passes.fx.metadata import value_of
+from bnfx.passes.lifting import slices
 
 # op -> position of the axis among its arguments
 _SPLITS = {"chunk": 2, "split": 2, "split_with_sizes": 2, "tensor_split": 2, "unbind": 1}
@@ -45,14 +47,14 @@ def split_part(node: fx.Node) -> SplitPart | None:
         return None
     if not isinstance(axis, int) or not all(isinstance(v, torch.Tensor) for v in values):
         return None
+    whole = value_of(source)
+    if whole is None:
+        return None
     keep = op != "unbind"
     axis %= values[0].dim() + (not keep)
     sizes = [value.shape[axis] if keep else 1 for value in values]
-    if not all(isinstance(size, int) for size in sizes):
-        return None
-    index %= len(sizes)
-    start = sum(sizes[:index])
-    return SplitPart(source, Select(axis, start, start + sizes[index], keep))
+    select = slices.split_part(axis, index % len(sizes), sizes, whole.shape[axis], keep)
+    return None if select is None else SplitPart(source, select)
 
 
 def _op(node: fx.Node) -> str:

@@ -51,8 +51,6 @@ def forward(node: Node, values: Values | None) -> Route:
 
 def _check_price(route: Route) -> None:
     """Block the route if its borders cost more than the map that they replace."""
-    if not route.borders:
-        return
     assert isinstance(route.node.role, Affine)
     saved = cost.elementwise(route.node, route.node.role.map)
     price = sum(cost.epilogue(target, border) for target, border in route.borders.items())
@@ -104,13 +102,10 @@ class _Forward:
             case Linear():
                 absorb(self.route, value, reader, affine, self.padded.get(value))
             case Affine(second):
-                reasons = [
-                    *refuse_dtype(value, reader),
-                    *refuse_merge(self.route.node, reader, second @ affine),
-                ]
-                self.route.block(reasons)
-                if not reasons:
-                    self.route.roles[reader] = Affine(second @ affine, lowered=True)
+                merged = second @ affine
+                self.route.block(refuse_dtype(value, reader))
+                self.route.block(refuse_merge(self.route.node, reader, merged))
+                self.route.roles[reader] = Affine(merged, lowered=True)
             case Move(Pad() as pad) if _pads_convolutions(pad, reader, affine):
                 self.padded[reader] = pad
                 self._pass_on(reader, affine)
