@@ -66,8 +66,12 @@ def why_not(library: Path) -> str:
     return f"the build failed, {log_of(library)} has all of it: {error}"
 
 
-def start(library: Path) -> subprocess.Popen[bytes] | None:
-    """Start to build it, out of this process's way; ``None`` if somebody else does already.
+def start(library: Path, awaited: bool = False) -> subprocess.Popen[bytes] | None:
+    """Start to build it; ``None`` if somebody else does already.
+
+    Args:
+        library: from :func:`cached_library`.
+        awaited: whether somebody waits for it. Otherwise it yields to all else on the machine.
 
     Raises:
         FileNotFoundError: without a compiler.
@@ -86,7 +90,8 @@ def start(library: Path) -> subprocess.Popen[bytes] | None:
             return None
         claim.touch()
     made = library.with_suffix(f".{os.getpid()}.tmp")
-    nice = ["nice", "-n", "19"] if shutil.which("nice") else []
+    nice = [] if awaited or not shutil.which("nice") else ["nice", "-n", "19"]
+    script = _BUILD if awaited else _YIELD + _BUILD
     command = [
         *nice,
         *compiler.split(),
@@ -98,7 +103,7 @@ def start(library: Path) -> subprocess.Popen[bytes] | None:
     ]
     # A shell of its own puts the library in its place, even if this process ends before.
     return subprocess.Popen(
-        ["/bin/sh", "-c", _BUILD, "bnfx", *map(str, (made, library, claim, log_)), *command],
+        ["/bin/sh", "-c", script, "bnfx", *map(str, (made, library, claim, log_)), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -106,6 +111,9 @@ def start(library: Path) -> subprocess.Popen[bytes] | None:
     )
 
 
+# Where Linux shares time among sessions, ``nice`` counts only within one; this is for the session:
+# a tenth of what another gets, with which it is done within PATIENCE.
+_YIELD = "echo 10 2>/dev/null > /proc/$$/autogroup"
 _BUILD = """
 made=$1; library=$2; claim=$3; log=$4; shift 4
 if "$@" > "$log" 2>&1 && mv "$made" "$library"; then rm -f "$log"; status=0

@@ -86,7 +86,7 @@ def _look(wait: bool) -> None:
     try:
         library = cached_library()
         if not library.exists():
-            process = start(library)
+            process = start(library, awaited=wait)
             if wait:
                 _wait(process, library)
             elif process is not None:

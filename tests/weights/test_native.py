@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import random
 import stat
 import time
@@ -273,6 +274,26 @@ def test_it_can_be_switched_off(fresh: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("BNFX_NATIVE", "0")
     answers("BNFX_NATIVE=0")
     assert not fresh.exists()
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_build_yields_unless_awaited(
+    awaited: bool, fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``nice`` alone says nothing to other sessions, and a build has one of its own."""
+    if not Path("/proc/self/autogroup").exists():
+        pytest.skip("this kernel shares its time among processes alone")
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\ncat /proc/self/autogroup\nnice\nexit 1\n")
+    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(compiler))
+    library = cxx.cached_library()
+    process = cxx.start(library, awaited)
+    assert process is not None
+    assert process.wait() == 1
+    group, nice, *_ = cxx.log_of(library).read_text().splitlines()
+    assert group.endswith(" nice 10") != awaited
+    assert nice == (str(os.nice(0)) if awaited else "19")
 
 
 def test_no_call_waits(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
