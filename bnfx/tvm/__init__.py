@@ -42,7 +42,15 @@ def _ir(mod: Any) -> str:
     """The IR of a module's functions, which tell it by where their classes come from."""
     functions = mod.functions.values() if hasattr(mod, "functions") else (mod,)
     origins = {type(function).__module__ for function in functions}
-    return "relax" if any(origin.startswith("tvm.relax") for origin in origins) else "relay"
+    for name in ("relax", "relay"):
+        if any(origin.startswith(f"tvm.{name}") for origin in origins):
+            return name
+    if not type(mod).__module__.startswith("tvm"):
+        raise TypeError(
+            f"bnfx.tvm.build takes a module of TVM (an IRModule of Relax or Relay), not a "
+            f"{type(mod).__name__}: make one with a frontend of TVM, or bnfx.tvm.from_torch"
+        )
+    raise TypeError("bnfx.tvm.build takes a module with functions of Relax or Relay: this has none")
 
 
 def __getattr__(name: str) -> Any:

@@ -22,9 +22,14 @@ def bind(mod: tvm.IRModule, params: Mapping[str, Any]) -> tvm.IRModule:
         params: name -> tensor (of TVM, NumPy or torch, in any dtype).
 
     Raises:
-        BuildError: for a name that ``main`` does not have, a shape or dtype that is another than
-            it says, or if there is no ``main``.
+        BuildError: for a name that ``main`` does not have, what is no tensor in memory, a shape or
+            dtype that is another than it says, or if there is no ``main``.
     """
+    if not isinstance(params, Mapping):
+        raise BuildError(
+            f"params is a {type(params).__name__}; it must be a mapping, name -> tensor, by the "
+            "names of main's parameters"
+        )
     if "main" not in {name_of(variable) for variable in mod.get_global_vars()}:
         raise BuildError("params are bound to the function main, and the module has none")
     known = [name_of(parameter) for parameter in mod["main"].params]
@@ -33,11 +38,21 @@ def bind(mod: tvm.IRModule, params: Mapping[str, Any]) -> tvm.IRModule:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise BuildError(f"params has {name!r}, but main takes {', '.join(known)}{hint}")
-    constants = {name: named(value, name) for name, value in params.items()}
+    constants = {name: _constant(value, name) for name, value in params.items()}
     for parameter in mod["main"].params:
         if name_of(parameter) in constants:
             _require_type(parameter, constants[name_of(parameter)])
     return relax.transform.BindParams("main", constants)(mod)
+
+
+def _constant(value: Any, name: str) -> Any:
+    try:
+        return named(value, name)
+    except Exception as error:  # TVM, NumPy and torch each raise their own
+        raise BuildError(
+            f"params[{name!r}] must be a dense tensor in memory (of TVM, NumPy or torch); this "
+            f"{type(value).__name__} cannot be read as one: {error}"
+        ) from error
 
 
 def _require_type(parameter: Any, value: Any) -> None:

@@ -69,6 +69,34 @@ def _folded(mod: tvm.IRModule, params: Mapping[str, Any] | None, fold: Any) -> t
     return result
 
 
+def _require_fitting(main: relay.Function, params: Any) -> None:
+    """Raise for what TVM would bind, and fail on while it infers types, or in C++."""
+    if not isinstance(params, Mapping):
+        raise BuildError(
+            f"params is a {type(params).__name__}; it must be a mapping, name -> tensor, by the "
+            "names of main's parameters"
+        )
+    for variable in main.params:
+        name, wanted = variable.name_hint, variable.type_annotation
+        if name not in params:
+            continue
+        given = params[name]
+        shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", None)
+        if shape is None or dtype is None:
+            raise BuildError(
+                f"params[{name!r}] must be a tensor of TVM or NumPy, not a {type(given).__name__}"
+            )
+        if not isinstance(wanted, relay.TensorType):
+            continue
+        sizes = [int(n) if isinstance(n, tvm.tir.IntImm) else None for n in wanted.shape]
+        pairs = zip(sizes, shape, strict=False)
+        fits = len(sizes) == len(shape) and all(size in (None, own) for size, own in pairs)
+        if not fits or str(dtype) != wanted.dtype:
+            raise BuildError(
+                f"params[{name!r}] is {dtype} of shape {tuple(shape)}, but main takes {wanted}"
+            )
+
+
 def build(
     mod: Any,
     target: Any = None,
@@ -95,7 +123,8 @@ def build(
 
     Raises:
         TypeError: if ``mod`` is no Relay module.
-        BuildError: if this TVM has no code generator for the target, or no such executor.
+        BuildError: if this TVM has no code generator for the target, or no such executor, or if
+            ``params`` holds what does not fit ``main``.
     """
     if isinstance(mod, relay.Function):
         mod = tvm.IRModule.from_expr(mod)
@@ -106,6 +135,8 @@ def build(
     require_codegen(target)
     if isinstance(executor, str) and executor not in EXECUTORS:
         raise BuildError(f"unknown executor {executor!r}; valid are {', '.join(EXECUTORS)}")
+    if params:
+        _require_fitting(mod["main"], params)
     folded = _folded(mod, params, FoldBatchNorm(rules, report))
     if executor == "vm":
         return vm.compile(folded, target, **options)

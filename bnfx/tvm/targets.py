@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,6 +80,10 @@ def with_arch(target: Any, arch: str | None) -> Any:
     if arch is not None:
         if not isinstance(target, dict) or target.get("kind") != "cuda":
             raise BuildError(f'arch={arch!r} is for the target "cuda", not for {target}')
+        if not re.fullmatch(r"sm_\d{2,3}[a-z]?", str(arch)):
+            raise BuildError(
+                f'arch={arch!r} is no architecture of CUDA; name it as in arch="sm_90"'
+            )
         target = {**target, "arch": arch}
     try:
         return tvm.target.Target(target)

@@ -19,6 +19,7 @@ class Names:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._counts: dict[str, int] = {}
+        self._taken: set[str] = set()
 
     def of(self, value: Value) -> str:
         if value.form is ValueForm.CONSTANT:  # one that is shared notes its first reader
@@ -40,9 +41,13 @@ class Names:
         return self.unique(own or op.rpartition(".")[2])
 
     def unique(self, name: str) -> str:
-        """``name`` with the prefix, numbered if it is taken."""
-        count = self._counts[name] = self._counts.get(name, -1) + 1
-        return f"{self._prefix}{name}_{count}" if count else f"{self._prefix}{name}"
+        """``name`` with the prefix, numbered if it is taken; a module may be called ``norm_1``."""
+        own = name
+        while own in self._taken:
+            count = self._counts[name] = self._counts.get(name, 0) + 1
+            own = f"{name}_{count}"
+        self._taken.add(own)
+        return f"{self._prefix}{own}"
 
 
 def module_of(operands: Iterable[Expr]) -> str:

@@ -186,6 +186,14 @@ def test_errors_say_what_is_wrong(module: tvm.IRModule) -> None:
         bnfx.tvm.build(module, "hexagon")
     with pytest.raises(BuildError, match='is for the target "cuda"'):
         bnfx.tvm.build(module, "llvm", arch="sm_90")
+    for arch in ("sm_1", "90", "sm90", 90):
+        with pytest.raises(BuildError, match='name it as in arch="sm_90"'):
+            bnfx.tvm.build(module, "cuda", arch=arch)
+    for wrong in (None, "model.onnx", {"main": module["main"]}, [module]):
+        with pytest.raises(TypeError, match=f"an IRModule .*, not a {type(wrong).__name__}: make"):
+            bnfx.tvm.build(wrong, "llvm")
+    with pytest.raises(TypeError, match="this has none"):
+        bnfx.tvm.build(tvm.IRModule({}), "llvm")
 
 
 def test_several_functions_and_a_runner_for_each() -> None:
@@ -368,3 +376,23 @@ def test_parameters_that_do_not_fit_are_named() -> None:
         bnfx.tvm.build(module, "llvm", {"a.conv.weight": weight[..., :1]})
     with pytest.raises(BuildError, match=r"\['a.conv.weight'\] is float64 of shape"):
         bnfx.tvm.build(module, "llvm", {"a.conv.weight": weight.double()})
+
+
+@pytest.mark.parametrize("kind", ["list", "nothing", "words", "meta", "sparse"])
+def test_parameters_that_are_no_tensors_are_named(kind: str) -> None:
+    import torch
+
+    weight = _parameters("float32")["a.conv.weight"]
+    given = {
+        "list": weight.tolist(),
+        "nothing": None,
+        "words": np.asarray(["one", "two"]),
+        "meta": weight.to("meta"),
+        "sparse": weight.to_sparse(),
+    }[kind]
+    assert torch.is_tensor(given) == (kind in ("meta", "sparse"))
+    expected = rf"\['a.conv.weight'\] must be a dense tensor .* this {type(given).__name__} cannot"
+    with pytest.raises(BuildError, match=expected):
+        bnfx.tvm.build(_with_parameters("float32"), "llvm", {"a.conv.weight": given})
+    with pytest.raises(BuildError, match="params is a list; it must be a mapping, name -> tensor"):
+        bnfx.tvm.build(_with_parameters("float32"), "llvm", [weight])

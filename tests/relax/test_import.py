@@ -392,3 +392,19 @@ def test_reports_name_the_modules_of_the_model() -> None:
     fold(bnfx.tvm.from_torch(model, torch.randn(1, 4, 6, 6)))
     assert [verdict.site.name for verdict in fold.report.verdicts] == ["0.1", "1.1"]
     assert fold.report.count("folded") == 2
+
+
+def test_names_of_modules_stay_apart_from_numbers() -> None:
+    """A layer that runs twice is numbered, and another layer may have that number as its name."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn, self.bn_1 = nn.Conv2d(4, 4, 1), *map(nn.BatchNorm2d, (4, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.bn_1(self.bn(self.bn(self.conv(x)).relu()).relu())
+
+    fold = FoldBatchNorm()
+    fold(bnfx.tvm.from_torch(randomised(Named()), torch.randn(1, 4, 6, 6)))
+    assert [verdict.site.name for verdict in fold.report.verdicts] == ["bn", "bn_1", "bn_1_1"]

@@ -17,6 +17,7 @@ from tvm import relay
 
 import bnfx
 import bnfx.tvm
+from bnfx.errors import BuildError
 from bnfx.tvm.relay import FoldBatchNorm, build_hook
 
 
@@ -244,7 +245,8 @@ def test_executors_have_names(module: tvm.IRModule) -> None:
 
 @pytest.mark.parametrize("wrong", [None, "resnet18", 3])
 def test_what_is_no_module_is_named(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=f"must be a tvm.IRModule, not {type(wrong).__name__}"):
+    expected = f"takes a module of TVM .*, not a {type(wrong).__name__}: make one"
+    with pytest.raises(TypeError, match=expected):
         bnfx.tvm.build(wrong, TARGET)
 
 
@@ -308,3 +310,20 @@ def test_reports_name_the_module_whose_parameters_are_read() -> None:
     fold = FoldBatchNorm()
     fold(module_of(relay.nn.batch_norm(x, *rest)[0]))
     assert [verdict.site.name for verdict in fold.report.verdicts] == ["layer1.0.bn1"]
+
+
+def test_parameters_that_do_not_fit_are_named(unbound: Any) -> None:
+    module, params = unbound
+    name, array = next(iter((name, value.numpy()) for name, value in params.items()))
+    for value in (array[..., None], array[..., :-1], array.astype("float32"), array.astype(">f8")):
+        assert (value.shape, str(value.dtype)) != (array.shape, str(array.dtype))
+        with pytest.raises(
+            BuildError, match=rf"'{name}'\] is {value.dtype} of shape .* main takes"
+        ):
+            bnfx.tvm.build(module, TARGET, {name: value})
+    for wrong in (None, "weight", array.tolist()):
+        expected = rf"'{name}'\] must be a tensor of TVM or NumPy, not a {type(wrong).__name__}"
+        with pytest.raises(BuildError, match=expected):
+            bnfx.tvm.build(module, TARGET, {name: wrong})
+    with pytest.raises(BuildError, match="params is a list; it must be a mapping, name -> tensor"):
+        bnfx.tvm.build(module, TARGET, [array])

@@ -113,7 +113,7 @@ OPS: dict[str, Callable[..., Array]] = {
     "nn.batch_norm": batch_norm,
     "nn.bias_add": _bias_add,
     "nn.relu": lambda attrs, x: np.maximum(x, 0),
-    "sigmoid": lambda attrs, x: 1 / (1 + np.exp(-x)),
+    "sigmoid": lambda attrs, x: np.exp(-np.logaddexp(0, -x)),
     "negative": lambda attrs, x: -x,
     "sqrt": lambda attrs, x: np.sqrt(x),
     "maximum": lambda attrs, x, y: np.maximum(x, y),

@@ -71,9 +71,13 @@ class RelayWriter(Writer):
                 inner = network.norm(Tensor(y, x.shape, x.last))
                 return Tensor(relay.Let(y, x.expr, inner.expr), x.shape, x.last)
             case "dead":  # what is bound and not read
-                y = relay.var("unread", shape=x.shape, dtype="float64")
-                dead = network.norm(network.unary(x))
-                return Tensor(relay.Let(y, dead.expr, x.expr), x.shape, x.last)
+                # Read twice, a ``let`` would bind its variable twice, which is malformed.
+                read, unread = (
+                    relay.var(name, shape=x.shape, dtype="float64") for name in ("read", "unread")
+                )
+                dead = network.norm(network.unary(Tensor(read, x.shape, x.last)))
+                body = relay.Let(unread, dead.expr, read)
+                return Tensor(relay.Let(read, x.expr, body), x.shape, x.last)
             case "function":
                 return self._function(network, x)
         return self._if(network, x)
