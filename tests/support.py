@@ -18,6 +18,15 @@ LEAST_EPS = 0.0 if TORCH >= (2, 12) else 1e-300
 HEAVY = pytest.mark.heavy
 
 
+class InPlace(nn.Sequential):
+    """A ``Sequential`` for ``compile()``, by which torch 2.11 compiles no ``forward`` of torch's own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
+
+
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give every BatchNorm signed random parameters and statistics: a fresh one is an identity."""
     generator = torch.Generator().manual_seed(seed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from counting import counted
 from recorded import small
-from support import relative
+from support import InPlace, relative
 from torch import nn
 
 import bnfx
@@ -20,21 +20,12 @@ def deaf(model: nn.Sequential) -> None:
     model[3].weight.detach().numpy()[1, 2, 1, 0] += 5.0
 
 
-class Layers(nn.Sequential):
-    """With torch 2.11, ``compile()`` of a module whose forward is torch's own compiles nothing."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self:
-            x = layer(x)
-        return x
-
-
 def large() -> nn.Sequential:
     model = small()
     model[0] = nn.Conv2d(3, 64, 3)
     model[1] = nn.BatchNorm2d(64)
     model[3] = nn.Conv2d(64, 8, 3)
-    return Layers(*model).eval().requires_grad_(False)
+    return InPlace(*model).eval().requires_grad_(False)
 
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
