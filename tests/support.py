@@ -19,7 +19,7 @@ HEAVY = pytest.mark.heavy
 
 
 class InPlace(nn.Sequential):
-    """A ``Sequential`` for ``compile()``, by which torch 2.11 compiles no ``forward`` of torch's own."""
+    """For ``compile()``, by which torch 2.11 compiles no ``forward`` of torch's own."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self:
