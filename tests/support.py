@@ -13,7 +13,18 @@ from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import is_batch_norm
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
+# The smallest ``eps`` that BatchNorm takes: torch 2.11 takes no 0.
+LEAST_EPS = 0.0 if TORCH >= (2, 12) else 1e-300
 HEAVY = pytest.mark.heavy
+
+
+class InPlace(nn.Sequential):
+    """For ``compile()``, by which torch 2.11 compiles no ``forward`` of torch's own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from deployed_models import DETECTORS, OTHERS, SPINE, detector
 from runtimes import worst
+from support import TORCH
 from support import randomise as signed
 from torch import nn
 
@@ -78,6 +79,10 @@ def test_quantisers_find_what_they_look_for() -> None:
     assert [argument.op for argument in conv.args[1:3]] == ["get_attr", "get_attr"]
 
 
+@pytest.mark.skipif(
+    TORCH < (2, 12),
+    reason="with torch 2.11, torchao 0.18's quantizer leaves every program as it is",
+)
 def test_prepare_pt2e_after_a_fold() -> None:
     from torchao.quantization.pt2e import quantize_pt2e as quantize
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86

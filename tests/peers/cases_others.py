@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from battery.conv import Fn
 from peers.cases_pytorch import PAIRS, Replayed, holding
+from support import LEAST_EPS
 from torch import nn
 from torch.nn import functional
 
@@ -141,7 +142,7 @@ def _scaled(op: str, left: bool, scale: object, layer: nn.Module) -> nn.Module:
 def _coremltools() -> Iterator[Replayed]:
     suite = "coremltools conv-batchnorm"
     for kind, (_, layer) in CONVS.items():
-        same = nn.Sequential(layer(10, 20, 1, groups=10), nn.BatchNorm2d(20, eps=0.0))
+        same = nn.Sequential(layer(10, 20, 1, groups=10), nn.BatchNorm2d(20, eps=LEAST_EPS))
         yield Replayed(suite, f"identity-{kind}", same, (1, 10, 2, 2), 0, 0, random=False)
         for dtype in (torch.bfloat16, torch.float32):
             pair = nn.Sequential(layer(10, 20, 1, groups=10), nn.BatchNorm2d(20, eps=0.1))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from recorded import small
-from support import relative
+from support import LEAST_EPS, relative
 from torch import fx, nn
 from writes import CHEAP, Net, Step, in_place, train_compiled
 
@@ -213,7 +213,7 @@ def test_what_only_a_later_form_reads_is_watched(first: str) -> None:
     model = small()
     if first == "norm":
         model[1].running_var.fill_(0.0)
-        model[1].eps = 0.0  # no fold of the first BatchNorm when the graph is captured
+        model[1].eps = LEAST_EPS  # no fold of the first BatchNorm when the graph is captured
     else:
         model[2] = nn.PReLU(8)
         model[2].weight.data = torch.rand(8) + 0.1

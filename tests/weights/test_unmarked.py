@@ -8,7 +8,7 @@ import pytest
 import torch
 from counting import counted
 from recorded import small
-from support import relative
+from support import InPlace, relative
 from torch import nn
 
 import bnfx
@@ -25,7 +25,7 @@ def large() -> nn.Sequential:
     model[0] = nn.Conv2d(3, 64, 3)
     model[1] = nn.BatchNorm2d(64)
     model[3] = nn.Conv2d(64, 8, 3)
-    return model.eval().requires_grad_(False)
+    return InPlace(*model).eval().requires_grad_(False)
 
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
