@@ -151,10 +151,12 @@ def _unary(draw: Draw, shape: Shape) -> Step | None:
         "dropout": lambda m, x: F.dropout(x, training=False),
         "first_half": lambda m, x: x[:, : x.shape[1] // 2],
         "second_half": lambda m, x: x.chunk(2, 1)[1],
+        "every_other": lambda m, x: x[:, ::2],
+        "overlapping": lambda m, x: x.tensor_split((3, 1, 2), 1)[2],
         "rows": lambda m, x: x[:, :, :2],
     }
     name = draw(st.sampled_from(list(functions)))
-    if name.endswith("half") and shape[1] < 2:
+    if shape[1] < {"first_half": 2, "second_half": 2, "overlapping": 4}.get(name, 1):
         return None
     return Step(name, (), functions[name])
 

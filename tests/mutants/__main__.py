@@ -64,7 +64,7 @@ def main() -> None:
     for area, paths in files(chosen.files).items():
         jobs = [
             Job(path, mutant) for path in paths for mutant in mutants((ROOT / path).read_text())
-        ][:: chosen.step]
+        ]
         everything += jobs
         known = _read(chosen.kept)
         wanted = [job for job in jobs if _is_wanted(known.get(job.key), chosen.again)]

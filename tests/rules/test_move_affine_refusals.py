@@ -7,7 +7,7 @@ import pytest
 from neutral import Model
 from rules.move_cases import MEAN, back, back_code, conv, every_reason, on, on_code, reasons
 
-from bnfx.passes.crossing import Movement, Reshape, Select
+from bnfx.passes.crossing import Movement, Reshape, Select, Window
 from bnfx.passes.graph import Opaque
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.rules.move_affine import RULE
@@ -38,6 +38,15 @@ def test_refuses_where_one_branch_does_not_absorb(model: Model) -> None:
     norm = on(model)
     model.like("out", Opaque(), norm)
     assert reasons(model, norm)[1] == Refusal(Code.NO_LINEAR_AFTER, "out reads norm")
+
+
+def test_what_can_take_neither_is_told_of_alone(model: Model) -> None:
+    """That the other summand takes no shift matters only where the first one takes one."""
+    first = model.like("first", Opaque(), model.input("in", 4, 4, 4, 4))
+    pool = model.move("pool", Window((2, 3), counts_padding=True), conv(model))
+    norm = model.norm("norm", model.plus("sum", first, pool))
+    model.like("out", Opaque(), norm)
+    assert reasons(model, norm)[0].code is Code.NO_LINEAR_BEFORE
 
 
 @pytest.mark.parametrize("where", ["conv", "moved"])
