@@ -67,5 +67,8 @@ def _agree(
         assert each.shape == exact.shape
         assert each.dtype == eager.dtype
         assume(bool(exact.isfinite().all()))
+        if float(exact.std()) == 0:  # x - x, say: it proves little, and is nothing to divide by
+            assert float((each - exact).abs().max()) <= ROUNDING
+            continue
         allowed = max(ROUNDING, NOISE * relative(eager, exact))
         assert relative(each, exact) <= allowed
