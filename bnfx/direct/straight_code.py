@@ -9,6 +9,7 @@ attributes, build objects) ends in :class:`NotDirectError`.
 from __future__ import annotations
 
 import dis
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from bnfx.direct.jumps import asks_the_profiler, compare, goes_on_at, is_a_jump
+from bnfx.direct.stack_moves import move
 from bnfx.direct.symbols import Constant, Given, Output, Own, Size
 from bnfx.direct.watched import NotDirectError, Watched, own_attribute
 
@@ -79,7 +81,7 @@ class _Reader:
 
     def step(self, each: dis.Instruction) -> None:
         name, arg, stack = each.opname, each.arg or 0, self.stack
-        if name in _IGNORED:
+        if name in _IGNORED or move(each, stack):
             return
         if name in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_DEREF"):
             stack.append(self.local.get(each.argval, Given(each.argval)))
@@ -91,22 +93,16 @@ class _Reader:
             stack.append(Constant(each.argval))
         elif name == "LOAD_GLOBAL":
             given = Given(each.argval, (), self.names)
-            stack += [_NULL, given] if arg & 1 else [given]
+            stack += [_NULL, given] if arg & 1 and sys.version_info >= (3, 11) else [given]
         elif name == "PUSH_NULL":
             stack.append(_NULL)
-        elif name == "LOAD_ATTR" and not each.argrepr.startswith("NULL"):
+        elif name == "LOAD_ATTR" and not (arg & 1 and sys.version_info >= (3, 12)):  # a method
             stack.append(self.attribute(stack.pop(), each.argval))
         elif name == "BINARY_SUBSCR" or (name == "BINARY_OP" and each.argrepr == "[]"):
             key = stack.pop()
             stack.append(self.item(stack.pop(), key))
         elif name == "IS_OP":
             compare(each, stack)
-        elif name == "COPY":
-            stack.append(stack[-arg])
-        elif name == "SWAP":
-            stack[-1], stack[-arg] = stack[-arg], stack[-1]
-        elif name == "POP_TOP":
-            stack.pop()
         elif name in ("BUILD_LIST", "BUILD_TUPLE"):
             items = stack[len(stack) - arg :]
             del stack[len(stack) - arg :]
@@ -124,6 +120,9 @@ class _Reader:
             stack += [self.item(stack[-1], Constant(at)) for at in reversed(range(arg))]
             del stack[len(stack) - arg - 1]
         elif name == "CALL":
+            self.called(arg)
+        elif name == "CALL_FUNCTION":  # Python 3.10, which has no NULL beside the function
+            stack.insert(len(stack) - arg, _NULL)
             self.called(arg)
         else:
             raise NotDirectError(f"its code has {name}")
