@@ -223,8 +223,9 @@ class Composition:
 
     def border(self, spatial: Shape) -> Expression | None:
         """``(out_channels, *output)``, where sizes ``spatial`` stand between the two, if any."""
-        if not self.has_border or self.inner.bias is None:
+        if not self.has_border:
             return None
+        assert self.inner.bias is not None
         return self.outer.response(self.inner.bias, spatial)
 
     def dense(

@@ -138,8 +138,6 @@ def _middle(
 ) -> Iterator[tuple[list[int], list[int]]]:
     old = list(range(front, len(before) - back))
     new = list(range(front, len(after) - back))
-    if not old and not new:
-        return
     sizes = [*(before[axis] for axis in old), *(after[axis] for axis in new)]
     if not all(isinstance(size, int) for size in sizes):
         yield old, new

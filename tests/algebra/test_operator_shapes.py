@@ -28,6 +28,13 @@ BAD = [
     (lambda: ConvTranspose(weight(3, 2, 1), None, **MORE, groups=2), "3 channels cannot form 2"),
 ]
 BAD += [
+    (
+        lambda sides=sides: Conv(weight(3, 2, 1), None, (1,), (sides,), (1,)),
+        "padding .* is not .before, after.",
+    )
+    for sides in (1, (1,), (1, 1, 1), [1, 1])
+]
+BAD += [
     (lambda name=name: Conv(weight(3, 2, 1), None, **{**ONE, name: (1, 1)}), f"{name} .* 1 dim")
     for name in ONE
 ]
@@ -51,3 +58,12 @@ def test_a_map_of_other_channels_is_refused_by_name(name: str) -> None:
     parts = {"scale": weight(), "shift": weight(), name: weight(2)}
     with pytest.raises(ValueError, match=rf"{name} has shape \(2,\), .* 3 output channels"):
         Dense(weight(3, 2), None).then(**parts)
+
+
+@pytest.mark.parametrize("other", [1, None, "conv"])
+def test_an_operator_joins_operators_alone(other: Any) -> None:
+    """``NotImplemented`` is given, so that Python says which types do not fit."""
+    dense = Dense(weight(3, 3), None)
+    for join in (lambda: dense + other, lambda: dense @ other):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            join()

@@ -103,6 +103,13 @@ def test_a_map_is_written_out_no_further_than_it_must(
         (("s0", 3, 1, 1), ("s0", 3), (1, 3), (1, 3)),
         (("s0", 3), ("s0", 3, 1), (1, 3), (1, 3, 1)),
         (("s0", 8, "s1"), (8, "s0*s1"), (), ()),
+        (
+            ("s0", 6, "s1"),
+            ("s0", 2, 3, "s1"),
+            (1, 1, 4),
+            (1, 1, 1, 4),
+        ),  # along the open axis itself
+        (("s0", 6, "s1"), ("s0", 2, 3, "s1"), (5, 6), (5, 2, 3, 1)),
     ],
 )
 def test_a_reshape_of_unknown_sizes_passes_what_varies_elsewhere(
@@ -119,6 +126,7 @@ def test_a_reshape_of_unknown_sizes_passes_what_varies_elsewhere(
         (("s0", 3), ("3*s0",), (1, 3)),
         (("s0", 3, 2), ("s1", 3), (1, 3)),
         (("s0", 3, 4), (3, "s0", 4), (1, 3)),
+        ((2, "s0", 4), (2, 3, "s1", 4), (1, 6)),  # of one axis, of which two are made
     ],
 )
 def test_refuses_to_cross_sizes_that_are_not_fixed(before: Dims, after: Dims, shape: Any) -> None:

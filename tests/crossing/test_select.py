@@ -42,6 +42,9 @@ def test_select(random: Parameters, dims: tuple[int, ...], keep: bool, data: st.
             outside = [i for i in range(dims[axis]) if i not in range(start, stop, step)]
             assert (value.take(outside, axis=axis) == unit).all()
     assert (moved.is_scale, moved.is_shift) == (affine.is_scale, affine.is_shift)
+    alone = movement.back_alone(affine, dims, after)
+    expected = applied(affine, run(function, x), evaluate)
+    assert (run(function, applied(alone, x, evaluate)) == expected).all()
 
 
 @settings(deadline=None, max_examples=25)

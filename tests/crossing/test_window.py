@@ -38,6 +38,7 @@ MEANS = [
     (Window((2, 3)), lambda x: F.avg_pool2d(x, 2), DIMS),
     (Window((2, 3)), lambda x: F.adaptive_avg_pool2d(x, 1), DIMS),
     (Window((2, 3)), lambda x: x.mean((2, 3), keepdim=True), DIMS),
+    (Window((1, 2)), lambda x: x.mean((1, 2), keepdim=True), (2, 4, 2, 3)),
     (Window((2, 3), keep=False), lambda x: x.mean((2, 3)), DIMS),
     (Window((3,), keep=False), lambda x: x.mean(3), DIMS),
     (Window((1, 3), keep=False), lambda x: x.mean((1, 3)), (2, 4, 3, 4)),

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument(
         "--enough", type=float, default=30, help="seconds of tests that make a survivor"
     )
+    parser.add_argument("--tests", nargs="+", help="run these in place of the area's")
     parser.add_argument("--kept", type=Path, default=KEPT, help="where results are kept")
     chosen = parser.parse_args()
     prepare()
@@ -70,7 +72,8 @@ def main() -> None:
         wanted = [job for job in jobs if _is_wanted(known.get(job.key), chosen.again)]
         wanted.sort(key=lambda job: job.key)  # as good as drawn, so what was tried is a sample
         if wanted:
-            _try(area, wanted, chosen.kept, until, chosen.enough)
+            tests = chosen.tests or AREAS[area].tests
+            _try(tests, wanted, chosen.kept, until, chosen.enough)
     _print(everything, _read(chosen.kept))
 
 
@@ -78,13 +81,13 @@ def _is_wanted(row: dict[str, Any] | None, again: bool) -> bool:
     return row is None or (again and not row["killed"])
 
 
-def _try(area: str, jobs: list[Job], kept: Path, until: float, enough: float) -> None:
+def _try(tests: Sequence[str], jobs: list[Job], kept: Path, until: float, enough: float) -> None:
     """Those that only an import shows are tried by one, after the others."""
     sources = {str(ROOT / job.path): (ROOT / job.path).read_text() for job in jobs}
     with os.fdopen(os.dup(1), "w") as out:
-        left = in_fork(lambda: _collected(area, sources, jobs, kept, until, enough, out))
+        left = in_fork(lambda: _collected(tests, sources, jobs, kept, until, enough, out))
     if isinstance(left, Ended):
-        raise SystemExit(f"{area}: {left.how}")
+        raise SystemExit(left.how)
     for job in left:
         if time.monotonic() < until:
             outcome = trial(job.path, job.mutant.source, job.tests)
@@ -92,7 +95,7 @@ def _try(area: str, jobs: list[Job], kept: Path, until: float, enough: float) ->
 
 
 def _collected(
-    area: str,
+    tests: Sequence[str],
     sources: dict[str, str],
     jobs: list[Job],
     kept: Path,
@@ -106,7 +109,7 @@ def _collected(
     def work(session: Session) -> None:
         failing = session.cover()
         seconds = sum(reach.seconds for reach in session.reach.values())
-        print(f"{area}: {len(session.reach)} tests, {seconds:.0f} s", file=out, flush=True)
+        print(f"{len(session.reach)} tests, {seconds:.0f} s", file=out, flush=True)
         for test in failing:
             print(f"left out, as it fails anyway: {test}", file=out, flush=True)
         plain = {path: _plain(path, source) for path, source in sources.items()}
@@ -123,7 +126,7 @@ def _collected(
                 print(f"{job.path}:{job.mutant.line}: {job.mutant.what}", file=out, flush=True)
 
     session = Session(sources, work, enough)
-    code = run_pytest([str(ROOT / test) for test in AREAS[area].tests], session)
+    code = run_pytest([str(ROOT / test) for test in tests], session)
     if code:
         raise RuntimeError(f"pytest ended with {code}: {session.error}")
     return left

@@ -7,7 +7,7 @@ from neutral import Model
 
 from bnfx.passes.algebra import BroadcastAffine, Scalar
 from bnfx.passes.crossing import Identity
-from bnfx.passes.graph import Affine, Node, Opaque
+from bnfx.passes.graph import Affine, Move, Node, Opaque
 from bnfx.passes.refusals import Code
 from bnfx.passes.rules import fold_affine_into_linear, guards
 
@@ -40,6 +40,12 @@ def test_not_a_copy_that_is_written_to(model: Model) -> None:
     copy.pinned = True
     assert guards.behind_identities(copy, reader) is copy
     assert guards.original(copy) is copy
+
+
+def test_what_lays_out_anew_is_no_copy(model: Model) -> None:
+    _, copy, reader = _copy(model)
+    copy.role = Move(Identity(contiguous=True))
+    assert guards.behind_identities(copy, reader) is copy
 
 
 def test_arithmetic_of_two_steps_is_left_as_it_is(model: Model) -> None:
