@@ -49,7 +49,10 @@ def _product(node: torch.fx.Node, importer: Any) -> Any:
 
 
 def _sum_with_product(node: torch.fx.Node, importer: Any) -> Any:
-    """``aten.addmm`` of any dtype: ``beta * bias + alpha * (one @ other)``."""
+    """``aten.addmm`` of any dtype: ``beta * bias + alpha * (one @ other)``.
+
+    What is multiplied by 0 is not read in PyTorch, so its NaN is not to show.
+    """
     bias, one, other = (importer.env[argument] for argument in node.args)
     emit = importer.block_builder.emit
     product = emit(relax.op.matmul(one, other))
@@ -57,12 +60,19 @@ def _sum_with_product(node: torch.fx.Node, importer: Any) -> Any:
         if name not in ("beta", "alpha"):
             raise ValueError(f"addmm has an argument {name}")
         dtype = str(dtype_of(type_of(product)))
-        factor = relax.const(np.asarray(value, dtype), dtype)
+        number = np.asarray(value, dtype)
+        if number == 0:
+            if name == "beta":
+                bias = None
+            else:
+                product = emit(relax.op.zeros_like(product))
+            continue
+        factor = relax.const(number, dtype)
         if name == "beta":
             bias = emit(relax.op.multiply(bias, factor))
         else:
             product = emit(relax.op.multiply(product, factor))
-    return emit(relax.op.add(bias, product))
+    return product if bias is None else emit(relax.op.add(bias, product))
 
 
 # By the names of the ops, as TVM's importer has them.

@@ -302,6 +302,17 @@ FAULTY: dict[str, tuple[Callable[..., Any], torch.Tensor, bool]] = {
     "tanh-double": (lambda a: torch.tanh(a * 1e-9), _V.double(), True),
     "minus-zero": (lambda a: torch.reciprocal(torch.tanh(a) * 1.0), _V.abs() * -0.0, True),
     "holes": (lambda a: a.clamp(-1, 1) + F.relu6(a), _HOLES, True),
+    "full": (lambda a: a + torch.full((5, 7), -torch.inf).triu(1)[:, :7], _V, True),
+    "full-like": (lambda a: torch.where(a > 0, a, torch.full_like(a, torch.nan)), _V, True),
+    "new-full": (lambda a: torch.maximum(a, a.new_full((1, 7), torch.inf)), _V.half(), True),
+    "no-factors": (
+        lambda a: (
+            torch.addmm(a, a.new_ones(3, 2), a.new_ones(2, 4), beta=0)
+            + torch.addmm(a.new_ones(4), a[:3, None], a[None], alpha=0)
+        ),
+        _HOLES,
+        True,
+    ),
     "dropout": (lambda a: F.dropout(a, 0.5, True), _V, False),
     "random": (lambda a: a + torch.randn_like(a), _V, False),
 }

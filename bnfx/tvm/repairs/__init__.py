@@ -14,6 +14,7 @@ from tvm import relax
 from bnfx.passes.relax.compat import Expr
 from bnfx.tvm.repairs.as_torch import AS_TORCH, as_torch, is_otherwise
 from bnfx.tvm.repairs.half_norms import is_half_norm, widened
+from bnfx.tvm.repairs.odd_fills import broadcast, is_odd_fill
 
 __all__ = ["AS_TORCH", "repaired", "repairing"]
 
@@ -24,6 +25,8 @@ def _repair(call: Expr, like_torch: bool) -> Write | None:
     """How a call is to be written, if not as it is."""
     if is_half_norm(call):
         return widened
+    if is_odd_fill(call):
+        return broadcast
     return as_torch if like_torch and is_otherwise(call) else None
 
 
