@@ -81,6 +81,9 @@ def _require_fitting(main: relay.Function, params: Any) -> None:
         if name not in params:
             continue
         given = params[name]
+        if isinstance(given, (bool, int, float, list)):
+            with contextlib.suppress(ValueError, TypeError):
+                given = relay.const(given).data  # as TVM reads them: in 32 bits
         shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", None)
         if shape is None or dtype is None:
             raise BuildError(

@@ -321,9 +321,20 @@ def test_parameters_that_do_not_fit_are_named(unbound: Any) -> None:
             BuildError, match=rf"'{name}'\] is {value.dtype} of shape .* main takes"
         ):
             bnfx.tvm.build(module, TARGET, {name: value})
-    for wrong in (None, "weight", array.tolist()):
+    with pytest.raises(BuildError, match=rf"'{name}'\] is float32 of shape .* main takes"):
+        bnfx.tvm.build(module, TARGET, {name: array.tolist()})  # TVM makes float32 of lists
+    for wrong in (None, "weight", [["a"]], {}):
         expected = rf"'{name}'\] must be a tensor of TVM or NumPy, not a {type(wrong).__name__}"
         with pytest.raises(BuildError, match=expected):
             bnfx.tvm.build(module, TARGET, {name: wrong})
     with pytest.raises(BuildError, match="params is a list; it must be a mapping, name -> tensor"):
         bnfx.tvm.build(module, TARGET, [array])
+
+
+def test_parameters_may_be_lists_and_numbers() -> None:
+    x, weight = (relay.var(n, shape=(4,), dtype="float32") for n in ("x", "weight"))
+    scale = relay.var("scale", shape=(), dtype="float32")
+    module = module_of(relay.multiply(relay.add(x, weight), scale))
+    library = bnfx.tvm.build(module, TARGET, {"weight": [1.0, 2.0, 3.0, 4.0], "scale": 2.0})
+    (answer,) = run(library, {"x": np.ones(4, "float32")})
+    assert answer.tolist() == [4.0, 6.0, 8.0, 10.0]
