@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
-from support import randomise
+from support import TORCH, randomise
 from torch import nn
 from torch._subclasses import FakeTensor
 
@@ -76,6 +76,9 @@ def test_a_nan_that_arises_inside_stays(inner: str, name: str) -> None:
         assert torch.equal(compiled(-usual).isnan(), theirs.isnan())
 
 
+@pytest.mark.skipif(
+    TORCH < (2, 12), reason="torch 2.11 fails calls of other threads while one traces a graph"
+)
 def test_threads_with_new_sizes_and_with_nan(inner: str) -> None:
     """While one traces, the other's answers come from the same weights."""
     layers = [m for _ in range(6) for m in (nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))]
