@@ -17,6 +17,7 @@ import itertools
 import sys
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -36,6 +37,8 @@ SIZES = ((1, 8), (2, 8), (2, 10), (3, 9))
 # One round: so many calls of each model with each size, without a write, then so many writes to
 # each. Weights are frozen before the first two writes; what follows leaves them live.
 FREEZING, LIVE = ((200, 1), (200, 1)), (20, 24)
+# Seconds that a reader may take for its last call, which may compile, before it counts as hanging.
+PATIENCE = 120
 
 
 def soak(
@@ -128,9 +131,9 @@ class _Round:
                     self.outcome.look()
                 self.stop.set()
                 for reader in readers:
-                    reader.join(120)
+                    reader.join(PATIENCE)
                     if reader.is_alive():
-                        self.outcome.errors.append("a reader hangs")
+                        self.outcome.errors.append(f"a reader hangs: {_where(reader)}")
                 for case in self.cases:  # what was written last is what is answered from now on
                     self.outcome.answers[self._call(*case)[0]] += 1
             finally:
@@ -211,6 +214,12 @@ def _backend(form: str, inner: str) -> Callable[..., Any]:
         return bnfx(graph, example_inputs, options=options)
 
     return backend
+
+
+def _where(thread: threading.Thread) -> str:
+    """The lines that a thread is at."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "gone" if frame is None else "".join(traceback.format_stack(frame))
 
 
 def main() -> None:
