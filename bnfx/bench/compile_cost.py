@@ -73,7 +73,9 @@ def main() -> None:
     table = Table(*headings, *cpu)
     for model in chosen.models:
         calls = measure(model, chosen.rounds)
-        table.add_row(*row(model, calls["Inductor"], calls["bnfx"]))
+        of_model = row(model, calls["Inductor"], calls["bnfx"])
+        print(*of_model, flush=True)  # an hour may follow
+        table.add_row(*of_model)
     Console(width=110).print(table)
     Console().print(f"Medians of {chosen.rounds} rounds; load {os.getloadavg()[0]:.1f}.")
 

@@ -15,7 +15,7 @@ Source: Ioffe, Szegedy, Batch Normalization (2015), for the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -174,7 +174,7 @@ def _gradients(
     own: _Pair,
     shared: _Pair,
     wanted: Sequence[bool],
-) -> Iterator[torch.Tensor | None]:
+) -> tuple[torch.Tensor | None, ...]:
     """Of x, weight and bias, in their own dtypes."""
     x, weight, _, invstd, total = layer
     to_bias, to_weight = own
@@ -184,8 +184,8 @@ def _gradients(
         if weight is not None:
             to_x = to_x * along_channels(weight, x)
         to_x = to_x - along_channels(first, x) - centred * along_channels(second, x)
-        yield (to_x * along_channels(invstd, x)).to(x.dtype)
+        given = (to_x * along_channels(invstd, x)).to(x.dtype)
     else:
-        yield None
-    yield to_weight if wanted[1] else None
-    yield to_bias if wanted[2] else None
+        given = None
+    # A tuple: Dynamo in torch 2.11 adds no generator to a list.
+    return given, to_weight if wanted[1] else None, to_bias if wanted[2] else None

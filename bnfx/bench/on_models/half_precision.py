@@ -60,14 +60,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=list(MODELS), help="of timm")
     parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float16"])
-    parser.add_argument("--size", type=int, default=128, help="of the picture")
+    parser.add_argument("--size", type=int, default=128, help="inception_v3 takes 75 and up")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     chosen = parser.parse_args()
     table = Table("model", "dtype", *chosen.ways)
     for name in chosen.models:
         for dtype in chosen.dtype:
             found = errors(name, getattr(torch, dtype), chosen.size, chosen.ways)
-            table.add_row(name, dtype, *(f"{found[way]:.1e}" for way in chosen.ways))
+            row = (name, dtype, *(f"{found[way]:.1e}" for way in chosen.ways))
+            print(*row, flush=True)  # an interrupted run has its rows
+            table.add_row(*row)
     Console(width=100).print(table)
     Console().print(f"torch {torch.__version__}; load {os.getloadavg()[0]:.1f}.")
 
