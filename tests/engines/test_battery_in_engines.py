@@ -14,9 +14,7 @@ from battery.every import CASES
 from support import relative, sampled
 
 import bnfx
-
-# Of an answer in float32, against float64: times the error of PyTorch's own.
-ROUNDING, NOISE = 2e-5, 8.0
+from bnfx.bench.on_engines.exact import allowed_error
 
 
 @pytest.mark.one_in(2)
@@ -32,12 +30,11 @@ def test_battery(case: Case, inner: str, monkeypatch: pytest.MonkeyPatch) -> Non
     with torch.no_grad():
         expected = exact(x)
         model, x = copy.deepcopy(exact).float(), x.float()
-        allowed = max(ROUNDING, NOISE * relative(model(x), expected))
+        eagers = relative(model(x), expected)
         call = bnfx.compile(model, options={"inner": inner})
         for _ in range(4):
-            assert relative(call(x), expected) <= allowed
+            assert relative(call(x), expected) <= allowed_error(eagers)
         other = 2 * x + 1
         expected = exact(other.double())
-        assert relative(call(other), expected) <= max(
-            allowed, NOISE * relative(model(other), expected)
-        )
+        eagers = max(eagers, relative(model(other), expected))
+        assert relative(call(other), expected) <= allowed_error(eagers)

@@ -16,10 +16,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from support import relative
 
 import bnfx
+from bnfx.bench.on_engines.exact import ROUNDING, allowed_error
 from bnfx.errors import InnerWarning
-
-# Of an answer in float32, against float64: times the error of PyTorch's own.
-ROUNDING, NOISE = 2e-5, 8.0
 
 _SETTINGS = settings(
     deadline=None,
@@ -70,5 +68,4 @@ def _agree(
         if float(exact.std()) == 0:  # x - x, say: it proves little, and is nothing to divide by
             assert float((each - exact).abs().max()) <= ROUNDING
             continue
-        allowed = max(ROUNDING, NOISE * relative(eager, exact))
-        assert relative(each, exact) <= allowed
+        assert relative(each, exact) <= allowed_error(relative(eager, exact))

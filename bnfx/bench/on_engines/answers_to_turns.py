@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import sys
@@ -14,11 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils import _pytree as pytree
 
 from bnfx.errors import InnerWarning
-from bnfx.folding.verify import relative_error
 
 
 @dataclass(frozen=True)
@@ -69,20 +65,6 @@ def _ms(way: Measured, run: Callable[[Any], Any]) -> float:
     run(way.x)
     way.finish()
     return (time.perf_counter() - start) * 1e3
-
-
-def exact_answer(model: nn.Module, x: Any) -> tuple[torch.Tensor, ...]:
-    """The model's answer in float64, stored in float32."""
-    wide = copy.deepcopy(model).double()
-    widened = pytree.tree_map(lambda t: t.double() if t.is_floating_point() else t, x)
-    answer = (each.cpu() for each in wide(widened))
-    return tuple(each.float() if each.is_floating_point() else each for each in answer)
-
-
-def error_of(answer: Any, expected: tuple[torch.Tensor, ...]) -> float:
-    """The relative error of an answer."""
-    leaves = pytree.tree_leaves(answer)
-    return relative_error(tuple(each.detach().cpu() for each in leaves), expected)
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns, error_of, exact_answer
+from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns
 from bnfx.bench.on_engines.bench_models import load
 from bnfx.bench.on_engines.contenders import CONTENDERS, TWIN
+from bnfx.bench.on_engines.exact import error_of, exact_answer
 from bnfx.bench.on_models.twins import levelled_twin_of
 
 WARM_UPS = 3

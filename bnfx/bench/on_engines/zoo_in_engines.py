@@ -10,26 +10,22 @@ answer is further off than rounding explains, or anything is raised.
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import sys
 import warnings
 from collections.abc import Iterator
 
 import torch
-from torch.utils import _pytree as pytree
 
 import bnfx
+from bnfx.bench.on_engines.exact import allowed_error, error_of, exact_answer
 from bnfx.bench.zoo.catalogue import ZooModel, entries
 from bnfx.bench.zoo.random_norms import randomise
 from bnfx.bench.zoo.run import select
 from bnfx.errors import InnerWarning
-from bnfx.folding.verify import relative_error
 from bnfx.inner.auto.trial import installed
 
-# An answer in float32 against float64, relative; or times the error of PyTorch's own.
-ROUNDING, NOISE = 2e-5, 8.0
-TELLING = 1e-2
+TELLING = 1e-2  # of PyTorch's own error, below which it tells of an engine's
 
 
 def errors(entry: ZooModel, engines: list[str]) -> Iterator[tuple[str, float, float, str]]:
@@ -39,9 +35,8 @@ def errors(entry: ZooModel, engines: list[str]) -> Iterator[tuple[str, float, fl
     x = torch.randn(entry.shape)
     with torch.no_grad():
         randomise(model, x)
-        exact = pytree.tree_leaves(copy.deepcopy(model).double()(x.double()))
-        expected = tuple(each.float() for each in exact)
-        eagers = relative_error(tuple(pytree.tree_leaves(model(x))), expected)
+        expected = exact_answer(model, x)
+        eagers = error_of(model(x), expected)
         if not eagers < TELLING:
             raise ValueError(f"PyTorch's own answer is off by {eagers:.0e}: it proves nothing")
         for engine in engines:
@@ -52,8 +47,7 @@ def errors(entry: ZooModel, engines: list[str]) -> Iterator[tuple[str, float, fl
                 for _ in range(3):  # the first answer of each size is PyTorch's
                     answer = run(x)
             told = [str(w.message) for w in caught if issubclass(w.category, InnerWarning)]
-            error = relative_error(tuple(pytree.tree_leaves(answer)), expected)
-            yield engine, error, eagers, "; ".join(told)
+            yield engine, error_of(answer, expected), eagers, "; ".join(told)
 
 
 def main() -> None:
@@ -67,7 +61,7 @@ def main() -> None:
     for entry in models[:: chosen.step]:
         try:
             for engine, error, eagers, told in errors(entry, chosen.engine):
-                bad = not error <= max(ROUNDING, NOISE * eagers)
+                bad = not error <= allowed_error(eagers)
                 wrong, answers, whole = wrong + bad, answers + 1, whole + (not told)
                 verdict = "WRONG" if bad else "right"
                 told = told.splitlines()[0] if told else ""

@@ -21,8 +21,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns, error_of, exact_answer
+from bnfx.bench.on_engines.answers_to_turns import Measured, answer_turns
 from bnfx.bench.on_engines.contenders import TWIN
+from bnfx.bench.on_engines.exact import error_of, exact_answer
 from bnfx.bench.on_models.bench_ways import WAYS, Packed
 from bnfx.bench.on_models.twins import levelled_twin_of
 from bnfx.bench.zoo.random_norms import randomise
