@@ -22,7 +22,10 @@ _PrimValue = getattr(relax, "PrimValue", None)  # until 0.25, around a number
 
 def type_of(expr: Expr) -> Type:
     """The inferred type, or ``None``."""
-    return getattr(expr, _TYPE, None)
+    try:
+        return getattr(expr, _TYPE, None)
+    except tvm.error.InternalError:  # of 0.25, which has none yet
+        return None
 
 
 def name_of(variable: Expr) -> str:

@@ -109,15 +109,19 @@ def normalised(module: tvm.IRModule) -> tvm.IRModule:
 
     Types are noted in the expressions, so it is not the caller's that are given some.
     """
-    copies = {
-        variable: relax.utils.copy_with_new_vars(function)
+    others = [
+        variable
         for variable, function in module.functions_items()
         if isinstance(function, relax.Function) and not _is_normal(function)
-    }
-    if not copies:
+    ]
+    if not others:
         return module
-    functions = {**dict(module.functions.items()), **copies}
-    copy = tvm.IRModule(functions, attrs=module.attrs, global_infos=module.global_infos)
+    try:
+        copies = {each: relax.utils.copy_with_new_vars(module[each]) for each in others}
+        functions = {**dict(module.functions.items()), **copies}
+        copy = tvm.IRModule(functions, attrs=module.attrs, global_infos=module.global_infos)
+    except tvm.error.InternalError:  # 0.25 asks each value for its type
+        copy = tvm.ir.load_json(tvm.ir.save_json(module))
     return relax.transform.Normalize()(copy)
 
 

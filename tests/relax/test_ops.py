@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from tvm import relax
 
-from bnfx.inner.tvm.part import difference, laid_out
+from bnfx.inner.answers import difference, no_worse
+from bnfx.inner.tvm.part import laid_out
 from bnfx.inner.tvm.placement import Placement
 from bnfx.inner.tvm.specialise import specialised
 from bnfx.inner.tvm.stages import staged
@@ -84,7 +86,7 @@ def test_a_row_is_torch(op: str, dtype: torch.dtype, step: int) -> None:
             continue  # as the row says
         assert placement.tvm[op], f"case {at} is not TVM's: {placement}"
         assert op not in placement.torch
-        cases.append((at, runs, inputs, _amid(function)(*inputs)))
+        cases.append((at, runs, inputs, function))
     if not cases:
         assert dtype is not torch.float32
         return
@@ -93,10 +95,26 @@ def test_a_row_is_torch(op: str, dtype: torch.dtype, step: int) -> None:
     executable = build.build(builder.get(), target, rules="none")
     for part in parts:
         part.runner = Runner(executable, function=part.name, owned=False)
-    for at, runs, inputs, theirs in cases:
-        for ours, expected in zip(runs(*inputs), theirs, strict=True):
-            problem = difference(ours, expected) or _each_number(ours, expected)
-            assert problem is None, f"case {at}: {problem}"
+    for at, runs, inputs, function in cases:
+        for part, (ours, theirs) in enumerate(
+            zip(runs(*inputs), _amid(function)(*inputs), strict=True)
+        ):
+            problem = difference(ours, theirs) or _each_number(ours, theirs)
+            if problem is not None:
+                exact = _amid(function)(
+                    *(x.double() if x.is_floating_point() else x for x in inputs)
+                )
+                assert _is_rounding(ours, theirs, exact[part]), f"case {at}: {problem}"
+
+
+def _is_rounding(ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor) -> bool:
+    """Whether it is PyTorch that rounds, by other kernels on each processor: without AVX-512, its
+    convolutions of float16 are off by ten times as much.
+    """
+    if difference(ours, theirs, dict.fromkeys(TOLERANCE, math.inf)) is not None:
+        return False  # in more than the size of numbers
+    nearest = exact.to(theirs.dtype)
+    return _each_number(ours, nearest) is None or no_worse([ours], [theirs], [exact])
 
 
 def _each_number(ours: torch.Tensor, theirs: torch.Tensor) -> str | None:
