@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tvm
-from relax.graphs import Case, Expr, Make, pair
+from relax.graphs import VERSION, Case, Expr, Make, pair
 from tvm import relax
 
 from bnfx import Code
@@ -324,5 +324,6 @@ CASES = [
         left=2,
         codes=(Code.DYNAMIC_SHAPE, Code.NO_LINEAR_BEFORE),
     ),
-    Case("dynamic-size-unpadded", _dynamic_size_unpadded),
+    # TVM 0.26 builds no addition behind such a convolution, whoever wrote it.
+    Case("dynamic-size-unpadded", _dynamic_size_unpadded, runs=VERSION != (0, 26)),
 ]
