@@ -317,6 +317,19 @@ def test_unknown_properties_are_named(inner: str) -> None:
         run(torch.randn(1, 3, 9, 9))
 
 
+def test_an_option_takes_the_place_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime warns of one that is set twice."""
+    onnxruntime = pytest.importorskip("bnfx.inner.onnxruntime.onnx_session")
+    runtime = pytest.importorskip("onnxruntime")
+    for key, value in (*onnxruntime._spinning(runtime).items(), ("intra_op_num_threads", 1)):
+        inner_options = {key: value}
+        options = {"inner": "onnxruntime", "inner_options": inner_options}
+        model = _model()
+        run = torch.compile(model, backend="bnfx", options=options)
+        _agree(run, model, torch.randn(1, 3, 9, 9))
+    assert "already exists" not in capfd.readouterr().err
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "name",

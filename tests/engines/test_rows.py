@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from bnfx.inner.base import EngineRefusal
 from bnfx.inner.engines.aten_graph import aten_graph
-from bnfx.inner.engines.translate import TABLE
+from bnfx.inner.engines.translate import TABLE, translated
+from bnfx.inner.onnxruntime.onnx_ops import OnnxOps
 
 Call = Callable[..., Any]
 ENGINES = {
@@ -308,3 +309,55 @@ def test_a_graph_module_keeps_its_weights(engine: Any) -> None:
     x = torch.randn(1, 3, 6, 6)
     ours = engine.build(aten_graph(traced, [x]).bound(traced))([x], None)[0]
     assert float((ours - module(x)).abs().max()) < 1e-5
+
+
+class _Affine(torch.nn.Module):
+    """Args: how it computes from ``(x, scale, shift)``; the sizes of these two."""
+
+    def __init__(self, call: Call, *sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.call = call
+        for name, size in zip(("scale", "shift"), sizes, strict=True):
+            self.register_buffer(name, torch.randn(size))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return (self.call(x.relu(), self.scale, self.shift),)
+
+
+C, BATCHED, LAST, WHOLE = (4, 1, 1), (1, 4, 1, 1), (7,), (2, 4, 9, 7)
+AFFINE: dict[str, tuple[Call, tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]] = {
+    "plain": (lambda x, a, b: x * a + b, X2, C, C, True),
+    "turned": (lambda x, a, b: a * x + b, X2, BATCHED, C, True),
+    "batched": (lambda x, a, b: x * a + b, X2, C, BATCHED, True),
+    "rank-3": (lambda x, a, b: x * a + b, X1, (4, 1), (4, 1), False),
+    "another-axis": (lambda x, a, b: x * a + b, X2, LAST, C, False),
+    "shift-of-another-axis": (lambda x, a, b: x * a + b, X2, C, LAST, False),
+    "channels-that-grow": (lambda x, a, b: x * a + b, (2, 1, 9, 7), (1, 1, 1), C, False),
+    "scale-that-grows": (lambda x, a, b: x * a + b, (2, 1, 9, 7), C, C, False),
+    "a-product-each": (lambda x, a, b: (x * a + b) * (x * a).abs(), X2, C, C, True),
+    "product-read-twice": (lambda x, a, b: (lambda y: (y + b) * y)(x * a), X2, C, C, False),
+    "alpha": (lambda x, a, b: torch.add(x * a, b, alpha=2), X2, C, C, False),
+    "whole": (lambda x, a, b: x * a + b, X2, WHOLE, C, False),
+}
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_a_scale_and_a_shift_are_one_operator(engine: Any, name: str) -> None:
+    torch.manual_seed(0)
+    call, size, scale, shift, is_one = AFFINE[name]
+    module = _Affine(call, scale, shift)
+    traced = fx.symbolic_trace(module)
+    x = torch.randn(size)
+    graph = aten_graph(traced, [x]).bound(traced)
+    theirs = call(x.double().relu(), module.scale.double(), module.shift.double())
+    ours = engine.build(graph)([x], None)[0]
+    assert ours.shape == theirs.shape
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 2e-6
+    if engine.name == "ONNX Runtime":
+        ops = OnnxOps()
+        found = translated(graph, ops)
+        onnx = pytest.importorskip("onnx")
+        content = ops.model(found.parameters, found.results)
+        written = [node.op_type for node in onnx.load_from_string(content).graph.node]
+        assert ("BatchNormalization" in written) is is_one
+        assert ("Add" in written) is not is_one

@@ -47,7 +47,13 @@ def shared(value: torch.Tensor) -> np.ndarray:
 
 def given(args: Sequence[Any], taken: Sequence[int]) -> list[torch.Tensor]:
     """What an engine reads of a call's arguments: contiguous, in float32."""
-    return [args[at].detach().float().contiguous() for at in taken]
+    return [_plain(args[at]) for at in taken]
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    if value.dtype is torch.float32 and value.is_contiguous():
+        return value  # the usual case: what follows costs small nets
+    return value.detach().float().contiguous()
 
 
 def room(sizes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import fx
 
 from bnfx.inner.engines.rows import Arguments, Row, Writer, aten, need, shape
@@ -27,6 +28,39 @@ def _binary(name: str) -> Row:
         return getattr(to.ops, name)(to.read(a["self"]), other)
 
     return row
+
+
+def _add(to: Writer, node: fx.Node, a: Arguments) -> Any:
+    scaled, shift = a["self"], a["other"]
+    if a["alpha"] == 1 and _is_per_channel(shift, node) and _is_scaled_once(scaled):
+        x, scale = scaled.args
+        if _is_per_channel(x, node):
+            x, scale = scale, x
+        if _is_per_channel(scale, node) and shape(x) == shape(node):
+            return _affine(to, x, scale, shift)
+    return _binary("add")(to, node, a)
+
+
+def _is_scaled_once(value: Any) -> bool:
+    """Whether it is a product that nothing else reads."""
+    return isinstance(value, fx.Node) and value.target is aten.mul.Tensor and len(value.users) == 1
+
+
+def _is_per_channel(value: Any, of: fx.Node) -> bool:
+    """Whether it is a weight with a number for each channel of a batch of images."""
+    if not isinstance(value, fx.Node) or value.op != "get_attr" or len(shape(of)) != 4:
+        return False
+    return shape(value)[-3:] == (shape(of)[1], 1, 1) and shape(value)[:-3] in ((), (1,))
+
+
+def _affine(to: Writer, x: fx.Node, scale: fx.Node, shift: fx.Node) -> Any:
+    """``scale * x + shift`` as one operator, a BatchNorm of mean 0 and variance 1: ONNX Runtime
+    leaves its layout of blocks for an addition by itself.
+    """
+    gamma, beta = (each.meta["val"].detach().reshape(-1) for each in (scale, shift))
+    mean, variance = torch.zeros_like(gamma), torch.ones_like(gamma)
+    weights = map(to.tensor, (gamma, beta, mean, variance))
+    return to.ops.batch_norm_inference(to.read(x), *weights, 0.0)
 
 
 def _reverse_subtract(to: Writer, node: fx.Node, a: Arguments) -> Any:
@@ -93,7 +127,7 @@ ROWS: dict[Any, Row] = {
     aten.leaky_relu.default: _leaky_relu,
     aten.hardtanh.default: _clamp,
     aten.clamp.default: _clamp,
-    aten.add.Tensor: _binary("add"),
+    aten.add.Tensor: _add,
     aten.sub.Tensor: _binary("subtract"),
     aten.rsub.Scalar: _reverse_subtract,
     aten.mul.Tensor: _binary("multiply"),

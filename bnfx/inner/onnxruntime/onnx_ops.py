@@ -70,6 +70,12 @@ class OnnxOps(OnnxArithmetic):
         groups, each, *others = w.size
         return self.reshape(w, self.constant(np.array([groups * each, *others])), False)
 
+    def batch_norm_inference(
+        self, x: Value, gamma: Value, beta: Value, mean: Value, variance: Value, epsilon: float
+    ) -> Value:
+        weights = gamma, beta, mean, variance
+        return self.write("BatchNormalization", x, *weights, epsilon=epsilon)
+
     def matmul(self, x: Value, y: Value, transpose_x: bool, transpose_y: bool) -> Value:
         assert not transpose_x
         assert not transpose_y

@@ -52,10 +52,7 @@ def _options(runtime: Any, given: Mapping[str, Any]) -> Any:
     known = [name for name in known if not callable(getattr(options, name))]
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    # Else its threads spin for a tenth of a second after each call, and take the cores from
-    # whatever the program does next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    for key, value in given.items():
+    for key, value in {**_spinning(runtime), **given}.items():
         if key.startswith("session."):
             options.add_session_config_entry(key, str(value))
         elif key not in known:
@@ -67,6 +64,17 @@ def _options(runtime: Any, given: Mapping[str, Any]) -> Any:
                 why = str(error).splitlines()[0]
                 raise OptionError(f"ONNX Runtime: {key}={value!r} is not valid: {why}") from None
     return options
+
+
+def _spinning(runtime: Any) -> dict[str, str]:
+    """For how long its threads look for work before they sleep.
+
+    By default, a tenth of a second after each call, which takes the cores from whatever the program
+    does next. If they sleep at once, they are to be woken in each of the calls that follow.
+    """
+    if tuple(map(int, runtime.__version__.split(".")[:2])) >= (1, 27):
+        return {"session.intra_op.spin_duration_us": "500"}
+    return {"session.force_spinning_stop": "1"}
 
 
 class OnnxRuntime:

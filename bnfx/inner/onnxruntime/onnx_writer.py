@@ -47,11 +47,15 @@ class OnnxWriter:
         self._count = 0
 
     def model(self, parameters: Sequence[Value], results: Sequence[Value]) -> bytes:
-        """The ONNX file. Constants that nothing reads are left out."""
-        read = {name for node in self._nodes for name in node.input}
+        """The ONNX file. What nothing reads is left out."""
+        read, nodes = {each.name for each in results}, list[Any]()
+        for node in reversed(self._nodes):
+            if read.intersection(node.output):
+                read.update(node.input)
+                nodes.append(node)
         info = self._helper.make_tensor_value_info
         graph = self._helper.make_graph(
-            self._nodes,
+            nodes[::-1],
             "bnfx",
             [info(each.name, self._float, _open(each.size)) for each in parameters],
             [info(each.name, self._float, None) for each in results],
