@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -72,9 +73,16 @@ class Frame:
         for cell in self.function.__closure__ or ():
             watched.add(cell)
 
+    @cached_property
+    def _before_arguments(self) -> dict[str, Any]:
+        return {**self.fixed, **self.defaults}
+
     def scope(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """The variables for these arguments; ``None`` where they do not fit."""
-        scope = {**self.fixed, **self.defaults, **dict(zip(self.names, args, strict=False))}
+        scope = self._before_arguments.copy()
+        scope.update(zip(self.names, args, strict=False))
+        if not kwargs and len(args) == len(self.names) and not (self.rest or self.keywords):
+            return scope  # the usual case: what follows costs small nets
         if self.rest is not None:
             scope[self.rest] = tuple(args[len(self.names) :])
         elif len(args) > len(self.names):
