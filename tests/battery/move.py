@@ -202,6 +202,31 @@ def _one_way() -> list[Case]:
             ops=2,
         ),
         Case(
+            "bn-movedim-linear",
+            on(lambda y: y.movedim(1, -1), None, linear(6, 4)),
+            SHAPE,
+            rules=MOVE,
+            ops=2,
+        ),
+        Case(
+            "bn-moveaxis-of-two-conv",
+            on(lambda y: torch.moveaxis(y, (2, -1), (0, 1)).moveaxis((0, 1), (3, 2))),
+            SHAPE,
+            rules=MOVE,
+            ops=3,
+        ),
+        Case(
+            "bn-t-twice-linear",
+            Fn(
+                lambda m, x: m.lin(m.bn(x).t().t()),
+                bn=nn.BatchNorm1d(6),
+                lin=linear(6, 4),
+            ),
+            (3, 6),
+            rules=MOVE,
+            ops=3,
+        ),
+        Case(
             "conv-pixel-shuffle-bn",
             back(lambda y: F.pixel_shuffle(y, 2), None, 24),
             SHAPE,

@@ -68,6 +68,23 @@ def _transpose(call: Call, before: Dims, after: Dims) -> Movement | None:
     return Permute(tuple(order))
 
 
+def _movedim(call: Call, before: Dims, after: Dims) -> Movement | None:
+    source = numbers(call.arguments["source"], 1)
+    destination = numbers(call.arguments["destination"], 1)
+    if source is None or destination is None or not before:
+        return None
+    rank = len(before)
+    moved = {
+        axis_of(to, rank): axis_of(axis, rank) for axis, to in zip(source, destination, strict=True)
+    }
+    rest = iter(sorted(set(range(rank)) - set(moved.values())))
+    return Permute(tuple(moved[at] if at in moved else next(rest) for at in range(rank)))
+
+
+def _t(call: Call, before: Dims, after: Dims) -> Movement:
+    return Permute(tuple(reversed(range(len(before)))))  # of two axes at most
+
+
 def _max_pool(call: Call, before: Dims, after: Dims) -> Movement | None:
     if call.arguments["return_indices"] is not False:
         return None
@@ -180,6 +197,8 @@ _READERS: dict[str, Callable[[Call, Dims, Dims], Movement | None]] = {
     "reshape": _reshape,
     "permute": _permute,
     "transpose": _transpose,
+    "movedim": _movedim,
+    "t": _t,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "adaptive_avg": _adaptive(by_order=False),
