@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -47,6 +48,12 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
                 module.running_mean.copy_(uniform(count, -0.5, 0.5))
                 module.running_var.copy_(uniform(count, 0.5, 2.0))
     return model
+
+
+def fail_on_warnings() -> None:
+    """Any but torch's advice on Python 3.13.0. Within ``warnings.catch_warnings``."""
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "Guards may run slower on Python", RuntimeWarning)
 
 
 def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:

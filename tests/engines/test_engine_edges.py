@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
-from support import TORCH, randomise
+from support import TORCH, fail_on_warnings, randomise
 from torch import nn
 from torch._subclasses import FakeTensor
 
@@ -152,7 +152,7 @@ def test_an_engine_that_fails_to_build_is_one_that_refuses(
     reports: list[Any] = []
     options = {"inner": "auto" if by_trial else inner, "report": reports.append}
     with mock.patch(BUILDERS[inner], side_effect=error), warnings.catch_warnings():
-        warnings.simplefilter("error")
+        fail_on_warnings()
         if not by_trial:
             warnings.filterwarnings("ignore", f".*{str(error)[:7]}", InnerWarning)
         compiled = torch.compile(model, backend="bnfx", options=options)
