@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from support import fail_on_warnings
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -184,7 +185,7 @@ def case_layers_in_threads() -> None:
             way("require")(x)
         dist.barrier()
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            fail_on_warnings()
             way("off")(x)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from support import fail_on_warnings
 from torch import nn
 
 import bnfx
@@ -65,7 +66,7 @@ def case_copies_of_what_was_compiled_in_place() -> None:
         with pytest.raises(bnfx.SyncError, match=words):
             other(x)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        fail_on_warnings()
         copied(model).eval()(x)
         silent = make(Own)
         silent.compile(backend="bnfx", options={"inner": "eager", "sync": "off"})

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from support import fail_on_warnings
 from torch import nn
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed.algorithms.join import Join
@@ -158,7 +159,7 @@ def case_join() -> None:
         with _ddp(run).join(), pytest.warns(bnfx.SyncWarning, match=words):
             loss_of(run(batch()), 0).backward()
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            fail_on_warnings()
             with Join([_ddp(run)], throw_on_early_termination=True):
                 loss_of(run(batch()), 0).backward()
             with _ddp(run).join(enable=False):
@@ -268,5 +269,5 @@ def case_a_class_with_arithmetic_of_its_own() -> None:
         model[0][1].eval()
         run = compiled(model)
         with torch.compiler.set_stance(force), warnings.catch_warnings():
-            warnings.simplefilter("error")
+            fail_on_warnings()
             run(batch())
