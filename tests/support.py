@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 # The smallest ``eps`` that BatchNorm takes: torch 2.11 takes no 0.
 LEAST_EPS = 0.0 if TORCH >= (2, 12) else 1e-300
 HEAVY = pytest.mark.heavy
+DRAWS = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="what draws pages has no wheels for Python 3.10"
+)
 
 
 class InPlace(nn.Sequential):

@@ -17,7 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 from runtimes import package_error
-from support import relative
+from support import DRAWS, relative
 from typer.testing import CliRunner, Result
 
 from bnfx.cli import app
@@ -374,7 +374,9 @@ PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/cli.md
 COMMANDS = re.findall(r"^(?:\$ )?(bnfx (?!bench|demo).*)$", PAGES, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=DRAWS if "--html" in line else ()) for line in COMMANDS]
+)
 def test_commands_of_the_pages(line: str, folder: Path) -> None:
     """In order of their page; what one writes, another reads."""
     if "--weights" in line:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import randomise
+from support import DRAWS, randomise
 from torch import nn
 from typer.testing import CliRunner
 
@@ -42,6 +42,7 @@ class Outline(HTMLParser):
             self.text += f"{data} "
 
 
+@DRAWS
 def test_it_stands_alone_and_says_the_same_as_the_text(report: bnfx.Report) -> None:
     outline = Outline(report.to_html(title="A <b>title</b>"))
     for tag, attributes in outline.tags:
@@ -92,6 +93,7 @@ def test_weights_by_channel_are_those_that_are_stored() -> None:
     assert (norm.eps, norm.momentum, norm.tracked) == (1e-5, 0.1, 0)
 
 
+@DRAWS
 @pytest.mark.parametrize("form", ["traced", "exported"])
 def test_other_captures_have_details(form: str) -> None:
     model = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU())).eval()
@@ -104,6 +106,7 @@ def test_other_captures_have_details(form: str) -> None:
     assert "Health" in report.to_html()
 
 
+@DRAWS
 def test_the_backend_writes_a_page(tmp_path: Path) -> None:
     model = randomise(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))).eval()
     options = {"inner": "eager", "report": tmp_path / "page.html"}
@@ -114,6 +117,7 @@ def test_the_backend_writes_a_page(tmp_path: Path) -> None:
     assert "Graph, before and after" in words
 
 
+@DRAWS
 def test_without_details_there_are_verdicts(report: bnfx.Report) -> None:
     bare = bnfx.Report((GraphReport(report.graphs[0].verdicts),))
     words = Outline(bare.to_html()).text
@@ -121,6 +125,7 @@ def test_without_details_there_are_verdicts(report: bnfx.Report) -> None:
     assert "Graph, before and after" not in words
 
 
+@DRAWS
 def test_the_command_writes_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n"
@@ -140,6 +145,7 @@ def chain(*inputs: tuple[int, ...]) -> list[Op]:
     return [Op(at, f"op{at}", "relu", each) for at, each in enumerate(inputs)]
 
 
+@DRAWS
 def test_each_op_is_below_what_it_reads_and_none_upon_another() -> None:
     long = [(), *((at,) for at in range(40))]
     graphs = [
@@ -202,6 +208,7 @@ def test_health_of_half_precision(largest: tuple[float, ...], figures: str | Non
     assert [each.layers for each in found] == ([] if figures is None else [(("conv", figures),)])
 
 
+@DRAWS
 def test_numbers_that_float32_lacks_are_shown_as_infinite() -> None:
     norm = NormNumbers(1e-5, 0.1, (1e300, -1e300, float("nan")), (1.0,) * 3)
     op = Op(0, "bn", "batch_norm", sites=(0,))
