@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import randomise
+from support import DRAWS, randomise
 from torch import nn
 
 from bnfx.passes.relax.rewrite import rewrite_module
@@ -63,6 +63,7 @@ def test_ops_before_and_after_are_linked_and_numbers_are_the_models() -> None:
     )
 
 
+@DRAWS
 def test_a_page_is_drawn_where_the_report_goes_to_one(tmp_path: Path) -> None:
     module = from_torch(randomise(Net().eval()), torch.randn(1, 3, 6, 6))
     fold = FoldBatchNorm(report=tmp_path / "net.html")
