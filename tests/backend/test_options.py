@@ -225,3 +225,17 @@ def test_verify_falls_back() -> None:
     assert torch.equal(out, model(X))
     assert capture.batch_norms() == 1
     assert capture.reports[0].verdicts[0].refusals[0].code is bnfx.Code.INTERNAL_ERROR
+
+
+def test_wrong_options_of_one_model_are_no_error_of_another() -> None:
+    """A BatchNorm in training asks which compiled model it is a part of."""
+    x = torch.randn(2, 3, 4, 4)
+    wrong = torch.compile(nn.BatchNorm2d(3), backend="bnfx", options={"inner": 3})
+    with pytest.raises(bnfx.OptionError, match="not 3"):
+        wrong(x)
+    torch.compile(nn.ReLU(), backend="bnfx", options={"inner": "eager"})(x)
+    model = nn.BatchNorm2d(3)
+    model(x)
+    assert int(model.num_batches_tracked) == 1
+    with pytest.raises(bnfx.OptionError, match="not 3"):
+        wrong(x)

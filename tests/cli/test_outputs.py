@@ -152,6 +152,9 @@ assert interrupts > 300  # one may strike in a finaliser, where Python itself sw
 """
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12), reason="3.12 traces no opcodes of a frame that has begun"
+)
 def test_an_interrupt_at_each_step_of_writing(tmp_path: Path) -> None:
     """In the functions that the writer in C++ calls, an exception would end the process."""
     run = run_apart(["-c", INTERRUPTED], tmp_path)

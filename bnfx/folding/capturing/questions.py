@@ -63,7 +63,8 @@ class Asked:
             self._write_layout(graph, node, name, value)
 
     def _write_type(self, graph: fx.Graph, node: fx.Node, name: str, value: torch.Tensor) -> None:
-        kind = graph.call_function(builtins.type, (node,))
+        # torch.fx cannot wrap type() on Python 3.12, and writes getattr of two as x.__class__.
+        kind = graph.call_function(builtins.getattr, (node, "__class__", None))
         written = graph.call_function(builtins.repr, (kind,))  # a graph's code can hold no class
         kind.meta["is_wrapped"] = written.meta["is_wrapped"] = True
         same = graph.call_function(operator.eq, (written, repr(type(value))))

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from bnfx.errors import OptionError
 from bnfx.options import Options
 
 _OURS: list[Callable[..., Any]] = []
@@ -164,7 +165,9 @@ _codes: frozenset[int] | None = None
 
 
 def options_of(callback: Any) -> Options | None:
-    """The options of the backend behind Dynamo's callback; ``None`` if it is not ours."""
+    """The options of the backend behind Dynamo's callback; ``None`` if it is not ours, or if they
+    are wrong: then it runs nothing, and says so where it is to compile.
+    """
     while hasattr(callback, "_torchdynamo_orig_backend"):
         callback = callback._torchdynamo_orig_backend
     known = getattr(callback, "_bnfx_options", None)
@@ -177,7 +180,10 @@ def options_of(callback: Any) -> Options | None:
         function = function.func
     if not any(function is each for each in _OURS):
         return None
-    options = Options.parse(keywords.get("options"))
+    try:
+        options = Options.parse(keywords.get("options"))
+    except OptionError:
+        return None
     if callback is not function:  # what torch.compile made for this one call of it
         callback._bnfx_options = options
     return options
