@@ -227,6 +227,7 @@ def test_other_arguments_are_right_or_named(name: str) -> None:
             bnfx.fold(model, *it.example, keep="graph", **it.example_kwargs)
         return
     folded = bnfx.fold(model, *it.example, keep="graph", verify=False, **it.example_kwargs)
+    assert type not in [node.target for node in folded.graph.nodes]  # Python 3.12 cannot load that
     file = io.BytesIO()
     torch.save(folded, file)
     file.seek(0)
