@@ -11,7 +11,8 @@ import warnings
 
 import pytest
 import torch
-from fuzz.programs import Network, Shape, networks
+from fuzz.network import Network
+from fuzz.programs import Shape, networks
 from hypothesis import HealthCheck, assume, given, settings
 from support import relative
 
@@ -39,7 +40,7 @@ def test_answers_are_eagers(inner: str, monkeypatch: pytest.MonkeyPatch) -> None
     @given(networks())
     def check(case: tuple[Network, Shape]) -> None:
         nonlocal compared
-        exact, shape = case[0].eval().double(), case[1]
+        exact, shape = case[0].module().double(), case[1]
         torch._dynamo.reset()
         model = copy.deepcopy(exact).float()
         with torch.no_grad(), warnings.catch_warnings():

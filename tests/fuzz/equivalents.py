@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from fuzz.programs import Network, Step
+from fuzz.network import Network, Step
+from fuzz.programs import LAYER
 from torch import nn
 
-# What takes the step at a place of a network apart: the steps in its stead, where the first reads
-# what it read, each next one reads the one before (-1), and those further back by -2, -3, ...
-Parts = list[tuple[str, tuple[int, ...], Callable[..., torch.Tensor], nn.Module | None]]
+
+@dataclass(frozen=True)
+class Old:
+    """A value of the network as it was."""
+
+    value: int
 
 
-def _call(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return layer(x)
+@dataclass(frozen=True)
+class Part:
+    """A step in the stead of another.
+
+    Args:
+        reads: the part before (-1), those further back (-2, ...), and old values.
+    """
+
+    code: str
+    reads: tuple[Old | int, ...]
+    layer: nn.Module | nn.Parameter | None = None
 
 
-def split_channels(step: Step) -> Parts | None:
+Rewrite = Callable[[Step, Network], list[Part] | None]
+
+
+def _reads(step: Step) -> tuple[Old, ...]:
+    return tuple(map(Old, step.reads))
+
+
+def split_channels(step: Step, network: Network) -> list[Part] | None:
     """A convolution as two, one for the first output channels and one for the rest."""
     conv = step.layer
     if not isinstance(conv, nn.Conv2d) or conv.groups != 1 or conv.out_channels < 2:
@@ -32,50 +52,61 @@ def split_channels(step: Step) -> Parts | None:
         half.out_channels = len(half.weight)
         if conv.bias is not None:
             half.bias = nn.Parameter(conv.bias.detach()[part].clone())
-        halves.append(half)
-    return [
-        ("first_channels", (0,), _call, halves[0]),
-        ("other_channels", (0,), _call, halves[1]),
-        ("cat", (-2, -1), lambda m, a, b: torch.cat([a, b], 1), None),
-    ]
+        halves.append(Part(LAYER, _reads(step), half))
+    return [*halves, Part("torch.cat([{0}, {1}], 1)", (-2, -1))]
 
 
-def by_hand(step: Step) -> Parts | None:
+_BY_HAND = (
+    "({0} - {layer}.running_mean.view(1, -1, 1, 1))"
+    " / torch.sqrt({layer}.running_var.view(1, -1, 1, 1) + {layer}.eps)"
+    " * {layer}.weight.view(1, -1, 1, 1) + {layer}.bias.view(1, -1, 1, 1)"
+)
+
+
+def by_hand(step: Step, network: Network) -> list[Part] | None:
     """A BatchNorm as people write it out."""
-    norm = step.layer
-    if not isinstance(norm, nn.BatchNorm2d):
+    if not isinstance(step.layer, nn.BatchNorm2d):
         return None
-
-    def run(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        view = (1, -1, 1, 1)
-        normal = (x - m.running_mean.view(view)) / torch.sqrt(m.running_var.view(view) + m.eps)
-        return normal * m.weight.view(view) + m.bias.view(view)
-
-    return [("bn_by_hand", (0,), run, copy.deepcopy(norm))]
+    return [Part(_BY_HAND, _reads(step), step.layer)]
 
 
-def permuted(step: Step) -> Parts:
+def permuted(step: Step, network: Network) -> list[Part]:
     """The step, and its value turned to channels last and back."""
     return [
-        (step.name, (), step.run, step.layer),
-        ("channels_last", (-1,), lambda m, x: x.permute(0, 2, 3, 1), None),
-        ("channels_first", (-1,), lambda m, x: x.permute(0, 3, 1, 2), None),
+        Part(step.code, _reads(step), step.layer),
+        Part("{0}.permute(0, 2, 3, 1)", (-1,)),
+        Part("{0}.permute(0, 3, 1, 2)", (-1,)),
     ]
 
 
-def scaled(step: Step) -> Parts | None:
-    """A convolution with half of its weights, and twice its value."""
-    conv = step.layer
-    if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-        return None
-    half = copy.deepcopy(conv)
+def _times(conv: nn.Module, factor: float) -> nn.Module:
+    """A linear layer with other weights."""
+    other = copy.deepcopy(conv)
     with torch.no_grad():
-        for parameter in half.parameters():
-            parameter.mul_(0.5)
-    return [("half", (0,), _call, half), ("twice", (-1,), lambda m, x: x * 2.0, None)]
+        for parameter in other.parameters():
+            parameter.mul_(factor)
+    return other
 
 
-def in_two(step: Step) -> Parts | None:
+def _is_linear(step: Step) -> bool:
+    return isinstance(step.layer, nn.Conv2d | nn.ConvTranspose2d)
+
+
+def scaled(step: Step, network: Network) -> list[Part] | None:
+    """A convolution with half of its weights, and twice its value."""
+    if not _is_linear(step) or not isinstance(step.layer, nn.Module):
+        return None
+    return [Part(LAYER, _reads(step), _times(step.layer, 0.5)), Part("{0} * 2.0", (-1,))]
+
+
+def negated(step: Step, network: Network) -> list[Part] | None:
+    """The negative of a convolution with negative weights."""
+    if not _is_linear(step) or not isinstance(step.layer, nn.Module):
+        return None
+    return [Part(LAYER, _reads(step), _times(step.layer, -1.0)), Part("-{0}", (-1,))]
+
+
+def in_two(step: Step, network: Network) -> list[Part] | None:
     """A convolution behind a pointwise one that reverses its input channels."""
     conv = step.layer
     if not isinstance(conv, nn.Conv2d) or conv.groups != 1:
@@ -86,56 +117,99 @@ def in_two(step: Step) -> Parts | None:
     with torch.no_grad():
         reverse.weight.copy_(torch.eye(ins).flip(0)[:, :, None, None])
         turned.weight.copy_(conv.weight.flip(1))
-    return [("reverse", (0,), _call, reverse), ("turned", (-1,), _call, turned)]
+    return [Part(LAYER, _reads(step), reverse), Part(LAYER, (-1,), turned)]
 
 
-def summed(step: Step) -> Parts | None:
-    """A convolution as a sum of two."""
-    conv = step.layer
-    if not isinstance(conv, nn.Conv2d):
-        return None
-    one, other = copy.deepcopy(conv), copy.deepcopy(conv)
+def _without_constant(layer: nn.Module) -> nn.Module:
+    """The layer without what it adds."""
+    other = copy.deepcopy(layer)
     with torch.no_grad():
-        one.weight.mul_(0.75)
-        other.weight.mul_(0.25)
-        if conv.bias is not None and other.bias is not None:
+        if isinstance(other.bias, nn.Parameter):
             other.bias.zero_()
+        if isinstance(other, nn.BatchNorm2d) and other.running_mean is not None:
+            other.running_mean.zero_()
+    return other
+
+
+def summed(step: Step, network: Network) -> list[Part] | None:
+    """A convolution as a sum of two."""
+    if not isinstance(step.layer, nn.Conv2d):
+        return None
+    most, rest = _times(step.layer, 0.75), _times(step.layer, 0.25)
     return [
-        ("most", (0,), _call, one),
-        ("rest", (0,), _call, other),
-        ("add", (-2, -1), lambda m, a, b: a + b, None),
+        Part(LAYER, _reads(step), most),
+        Part(LAYER, _reads(step), rest),
+        Part("{0} + {1}", (-2, -1)),
     ]
 
 
-REWRITES: dict[str, Callable[[Step], Parts | None]] = {
+def doubled(step: Step, network: Network) -> list[Part] | None:
+    """A layer as the mean of two that are alike."""
+    if not isinstance(step.layer, nn.Module):
+        return None
+    twin = copy.deepcopy(step.layer)
+    return [
+        Part(LAYER, _reads(step), step.layer),
+        Part(LAYER, _reads(step), twin),
+        Part("({0} + {1}) / 2", (-2, -1)),
+    ]
+
+
+def distributed(step: Step, network: Network) -> list[Part] | None:
+    """A layer of a sum as the sum of it and of its linear part."""
+    if not isinstance(step.layer, nn.Module) or not step.reads[0]:
+        return None
+    source = network.steps[step.reads[0] - 1]
+    if source.code != "{0} + {1}":
+        return None
+    one, other = _reads(source)
+    return [
+        Part(LAYER, (one,), step.layer),
+        Part(LAYER, (other,), _without_constant(step.layer)),
+        Part("{0} + {1}", (-2, -1)),
+    ]
+
+
+REWRITES: dict[str, Rewrite] = {
     "split channels": split_channels,
     "by hand": by_hand,
     "permuted": permuted,
     "scaled": scaled,
+    "negated": negated,
     "in two": in_two,
     "summed": summed,
+    "doubled": doubled,
+    "distributed": distributed,
 }
+TWICE = "twice"  # each reader gets a copy of its own: of the step itself
 
 
-def rewritten(network: Network, choose: Callable[[list[str], int], str]) -> Network:
+def rewritten(network: Network, choose: Callable[[Sequence[str], int], str]) -> Network:
     """The network with each step as it is or rewritten.
 
     Args:
         choose: given the names of the rewrites that fit, and ``""``, and the step's place.
     """
     steps: list[Step] = []
-    places = [0]  # where each value of the original is now
+    places: list[list[int]] = [[0]]  # where each value of the original is now, in turn
+
+    def place(value: int) -> int:
+        found = places[value].pop(0)
+        places[value].append(found)
+        return found
+
     for at, step in enumerate(network.steps):
-        fitting = {name: parts for name, make in REWRITES.items() if (parts := make(step))}
-        chosen = choose(["", *fitting], at)
-        reads = tuple(places[value] for value in step.reads)
-        if not chosen:
-            steps.append(replace(step, reads=reads))
-        else:
-            for name, wanted, run, layer in fitting[chosen]:
-                first = wanted in ((), (0,))
-                # Value number len(steps) is the latest; -1 stands for it.
-                mine = reads if first else tuple(len(steps) + 1 + back for back in wanted)
-                steps.append(Step(name, mine, run, layer))
-        places.append(len(steps))
-    return Network(steps, [places[value] for value in network.outputs])
+        fitting = {name: parts for name, make in REWRITES.items() if (parts := make(step, network))}
+        chosen = choose(["", TWICE, *fitting], at)
+        plain = [Part(step.code, _reads(step), step.layer)]
+        found = []
+        for parts in [plain] * 2 if chosen == TWICE else [fitting.get(chosen, plain)]:
+            for part in parts:
+                reads = tuple(
+                    place(each.value) if isinstance(each, Old) else len(steps) + 1 + each
+                    for each in part.reads
+                )
+                steps.append(Step(part.code, reads, copy.deepcopy(part.layer)))
+            found.append(len(steps))
+        places.append(found)
+    return Network(steps, [places[value][0] for value in network.outputs])

@@ -1,17 +1,17 @@
 """Random networks out of everything that a rule looks at, as hypothesis strategies.
 
 A network is a list of steps; each reads earlier values and makes one more. Sizes are few and small,
-so that they agree by accident as often as can be.
+so that they agree by accident as often as can be. Numbers are multiples of 1/64, which any dtype
+holds, and which are short where a network is printed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from fuzz.network import Network, Step
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,58 +19,30 @@ Draw = Callable[[Any], Any]
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Step:
-    """``values.append(run(layer, *(values[i] for i in reads)))``; the layer may be missing."""
-
-    name: str
-    reads: tuple[int, ...]
-    run: Callable[..., torch.Tensor]
-    layer: nn.Module | None = None
+def _rounded(value: torch.Tensor) -> torch.Tensor:
+    return (value * 64).round() / 64
 
 
-class Network(nn.Module):
-    """Runs the steps; gives the values that nobody reads, and the last one."""
-
-    def __init__(self, steps: list[Step], outputs: list[int]) -> None:
-        super().__init__()
-        self.steps, self.outputs = steps, outputs
-        for index, step in enumerate(steps):
-            if step.layer is not None:
-                self.add_module(f"layer{index}", step.layer)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        values = [x]
-        for index, step in enumerate(self.steps):
-            layer = getattr(self, f"layer{index}", None)
-            values.append(step.run(layer, *(values[i] for i in step.reads)))
-        return tuple(values[i] for i in self.outputs)
-
-    def __repr__(self) -> str:
-        lines = [
-            f"  v{index + 1} = {step.name}({', '.join(f'v{i}' for i in step.reads)})"
-            for index, step in enumerate(self.steps)
-        ]
-        return "\n".join(["Network:", *lines, f"  return {self.outputs}"])
+def _with_rounded(layer: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(_rounded(parameter))
+    return layer
 
 
-class Numbers(nn.Module):
-    """A signed parameter of some shape, 0 here and there."""
-
-    def __init__(self, shape: Shape, seed: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        value = torch.randn(shape, generator=generator)
-        self.value = nn.Parameter(torch.where(value.abs() < 0.2, torch.zeros(()), value))
+def _numbers(shape: Shape, seed: int) -> nn.Parameter:
+    """A signed parameter, 0 here and there."""
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return nn.Parameter(_rounded(torch.where(value.abs() < 0.2, torch.zeros(()), value)))
 
 
-def _norm(channels: int, seed: int, positive: bool) -> nn.Module:
+def _norm(channels: int, seed: int, positive: bool) -> nn.BatchNorm2d:
     """A BatchNorm with signed numbers (or positive scales), a scale of 0 among them."""
     generator = torch.Generator().manual_seed(seed)
     norm = nn.BatchNorm2d(channels)
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(channels, generator=generator)
+        return _rounded(low + (high - low) * torch.rand(channels, generator=generator))
 
     with torch.no_grad():
         norm.weight.copy_(uniform(0.5, 1.5) if positive else uniform(-1.5, 1.5))
@@ -81,8 +53,7 @@ def _norm(channels: int, seed: int, positive: bool) -> nn.Module:
     return norm
 
 
-def _apply(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return layer(x)
+LAYER = "{layer}({0})"
 
 
 def _conv(draw: Draw, shape: Shape) -> Step | None:
@@ -95,83 +66,81 @@ def _conv(draw: Draw, shape: Shape) -> Step | None:
     out = draw(st.sampled_from([c for c in (channels, 4, 6) if c % groups == 0] or [channels]))
     stride, bias = draw(st.sampled_from([1, 1, 2])), draw(st.booleans())
     layer = nn.Conv2d(channels, out, kernel, stride, padding, groups=groups, bias=bias)
-    return Step(f"conv{kernel}x{kernel}_p{padding}_g{groups}_s{stride}", (), _apply, layer)
+    return Step(LAYER, (), _with_rounded(layer))
 
 
 def _transposed(draw: Draw, shape: Shape) -> Step:
     kernel = draw(st.sampled_from([1, 2, 3]))
     layer = nn.ConvTranspose2d(shape[1], shape[1], kernel, padding=kernel // 2)
-    return Step(f"transposed{kernel}", (), _apply, layer)
+    return Step(LAYER, (), _with_rounded(layer))
 
 
 def _batch_norm(draw: Draw, shape: Shape) -> Step:
     positive = draw(st.booleans())
-    layer = _norm(shape[1], draw(st.integers(0, 9999)), positive)
-    return Step(f"bn{'+' if positive else ''}", (), _apply, layer)
+    return Step(LAYER, (), _norm(shape[1], draw(st.integers(0, 9999)), positive))
+
+
+_ARITHMETIC = (
+    "{0} + {layer}",
+    "{layer} - {0}",
+    "{layer} * {0}",
+    "{0} / ({layer}.abs() + 0.5)",
+    "({0} * 1).mul_({layer})",
+    "{0}.clone().add_({layer})",
+)
 
 
 def _arithmetic(draw: Draw, shape: Shape) -> Step:
     shapes = [(), (shape[1], 1, 1), (1, shape[1], 1, 1), (shape[3],), (shape[2], 1)]
-    numbers = Numbers(draw(st.sampled_from(shapes)), draw(st.integers(0, 9999)))
-    functions: dict[str, Callable[..., torch.Tensor]] = {
-        "add": lambda m, x: x + m.value,
-        "rsub": lambda m, x: m.value - x,
-        "mul": lambda m, x: m.value * x,
-        "neg": lambda m, x: -x,
-        "div": lambda m, x: x / (m.value.abs() + 0.5),
-        "scalars": lambda m, x: (x * 2 - 1) / 3,
-        "mul_": lambda m, x: (x * 1).mul_(m.value),
-        "write": lambda m, x: x.clone().add_(m.value),
-    }
-    name = draw(st.sampled_from(list(functions)))
-    return Step(f"{name}{tuple(numbers.value.shape)}", (), functions[name], numbers)
+    numbers = _numbers(draw(st.sampled_from(shapes)), draw(st.integers(0, 9999)))
+    return Step(draw(st.sampled_from(_ARITHMETIC)), (), numbers)
 
 
-def _unary(draw: Draw, shape: Shape) -> Step | None:
-    functions: dict[str, Callable[..., torch.Tensor]] = {
-        "relu": lambda m, x: F.relu(x),
-        "relu_": lambda m, x: F.relu(x, inplace=True),
-        "write": lambda m, x: x.mul_(0.5),
-        "leaky": lambda m, x: F.leaky_relu(x, 0.1),
-        "tanh": lambda m, x: torch.tanh(x),
-        "max_pool": lambda m, x: F.max_pool2d(x, 2, 1),
-        "max_pool_padded": lambda m, x: F.max_pool2d(x, 3, 1, 1),
-        "avg_pool": lambda m, x: F.avg_pool2d(x, 2, 1),
-        "avg_pool_counting": lambda m, x: F.avg_pool2d(x, 3, 1, 1),
-        "adaptive": lambda m, x: F.adaptive_avg_pool2d(x, 2),
-        "mean": lambda m, x: x.mean((2, 3), keepdim=True),
-        "nearest": lambda m, x: F.interpolate(x, size=(4, 4)),
-        "bilinear": lambda m, x: F.interpolate(x, size=(5, 3), mode="bilinear"),
-        "zero_pad": lambda m, x: F.pad(x, (1, 0, 0, 1)),
-        "one_pad": lambda m, x: F.pad(x, (1, 0), value=1.0),
-        "replicate": lambda m, x: F.pad(x, (1, 0, 0, 1), mode="replicate"),
-        "swap_space": lambda m, x: x.transpose(2, 3),
-        "swap_channels": lambda m, x: x.transpose(1, 2),
-        "shuffle": lambda m, x: _shuffled(x, 2 - shape[1] % 2),
-        "dropout": lambda m, x: F.dropout(x, training=False),
-        "first_half": lambda m, x: x[:, : x.shape[1] // 2],
-        "second_half": lambda m, x: x.chunk(2, 1)[1],
-        "every_other": lambda m, x: x[:, ::2],
-        "overlapping": lambda m, x: x.tensor_split((3, 1, 2), 1)[2],
-        "rows": lambda m, x: x[:, :, :2],
-    }
-    name = draw(st.sampled_from(list(functions)))
-    if shape[1] < {"first_half": 2, "second_half": 2, "overlapping": 4}.get(name, 1):
-        return None
-    return Step(name, (), functions[name])
+_UNARY = (
+    "-{0}",
+    "({0} * 2 - 1) / 3",
+    "F.relu({0})",
+    "F.relu({0}, inplace=True)",
+    "{0}.mul_(0.5)",
+    "F.leaky_relu({0}, 0.1)",
+    "torch.tanh({0})",
+    "F.max_pool2d({0}, 2, 1)",
+    "F.max_pool2d({0}, 3, 1, 1)",
+    "F.avg_pool2d({0}, 2, 1)",
+    "F.avg_pool2d({0}, 3, 1, 1)",
+    "F.adaptive_avg_pool2d({0}, 2)",
+    "{0}.mean((2, 3), keepdim=True)",
+    "F.interpolate({0}, size=(4, 4))",
+    "F.interpolate({0}, size=(5, 3), mode='bilinear')",
+    "F.pad({0}, (1, 0, 0, 1))",
+    "F.pad({0}, (1, 0), value=1.0)",
+    "F.pad({0}, (1, 0, 0, 1), mode='replicate')",
+    "{0}.transpose(2, 3)",
+    "{0}.transpose(1, 2)",
+    "F.dropout({0}, training=False)",
+    "{0}[:, :, :2]",
+    "{0}[:, ::2]",
+)
+# Those that take a few channels.
+_OF_TWO = ("{0}[:, : {0}.shape[1] // 2]", "{0}.chunk(2, 1)[1]")
+_OF_FOUR = ("{0}.tensor_split((3, 1, 2), 1)[2]",)
+_SHUFFLE = "{{0}}.reshape({{0}}.shape[0], {g}, -1, *{{0}}.shape[2:]).transpose(1, 2).flatten(1, 2)"
 
 
-def _shuffled(x: torch.Tensor, groups: int) -> torch.Tensor:
-    n, c, h, w = x.shape
-    return x.reshape(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+def _unary(draw: Draw, shape: Shape) -> Step:
+    codes = [*_UNARY, _SHUFFLE.format(g=2 - shape[1] % 2)]
+    codes += _OF_TWO if shape[1] >= 2 else ()
+    codes += _OF_FOUR if shape[1] >= 4 else ()
+    return Step(draw(st.sampled_from(codes)))
 
 
-_BINARY: dict[str, Callable[..., torch.Tensor]] = {
-    "add": lambda m, x, y: x + y,
-    "sub": lambda m, x, y: torch.sub(x, y, alpha=2),
-    "mul": lambda m, x, y: x * y,
-    "iadd": lambda m, x, y: (x * 1.0).add_(y),
-}
+_BINARY = (
+    "{0} + {1}",
+    "torch.sub({0}, {1}, alpha=2)",
+    "{0} * {1}",
+    "({0} * 1.0).add_({1})",
+)
+_CAT = "torch.cat([{0}, {1}], 1)"
 _MAKERS = (_conv, _conv, _conv, _transposed, _batch_norm, _batch_norm, _arithmetic, _unary, _unary)
 
 
@@ -196,11 +165,10 @@ def networks(draw: Draw) -> tuple[Network, Shape]:
             step = draw(st.sampled_from(_MAKERS))(draw, shapes[source])
         if step is None:
             continue
-        step = Step(step.name, reads, step.run, step.layer)
+        step = Step(step.code, reads, step.layer)
         try:
-            inputs = [torch.zeros(shapes[index]) for index in reads]
             with torch.no_grad():
-                shape = tuple(step.run(step.layer, *inputs).shape)
+                shape = tuple(step.run(*(torch.zeros(shapes[index]) for index in reads)).shape)
         except RuntimeError:
             continue  # too small for that op
         if len(shape) != 4 or 0 in shape or max(shape) > 24:
@@ -214,9 +182,7 @@ def networks(draw: Draw) -> tuple[Network, Shape]:
 
 def _join(draw: Draw, one: Shape, other: Shape) -> Step | None:
     if one == other:
-        name = draw(st.sampled_from([*_BINARY, "cat"]))
-        if name != "cat":
-            return Step(name, (), _BINARY[name])
+        return Step(draw(st.sampled_from([*_BINARY, _CAT])))
     if one[0] == other[0] and one[2:] == other[2:]:
-        return Step("cat", (), lambda m, x, y: torch.cat([x, y], 1))
+        return Step(_CAT)
     return None

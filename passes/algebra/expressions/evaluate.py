@@ -133,7 +133,7 @@ class Evaluator:
             case Elementwise(op, operands):
                 return _OPERATORS[op](*(self._memo[operand] for operand in operands))
             case Permuted(operand, order):
-                return self._xp.permute_dims(self._memo[operand], order)
+                return self._in_order(self._xp.permute_dims(self._memo[operand], order))
             case Joined(operands, axis):
                 return self._xp.concat([self._memo[operand] for operand in operands], axis=axis)
             case Slice(operand, axis, start, stop):
@@ -149,3 +149,9 @@ class Evaluator:
                 array = self._xp.asarray(expression.array, device=self._device)
                 return self._xp.astype(array, self._dtype, copy=False)
         raise TypeError(f"no evaluation is defined for {type(expression).__name__}")
+
+    def _in_order(self, array: Array) -> Array:
+        """The elements in the order of the axes: a convolution lays its output out as its weight
+        is, and whoever calls it may rely on the layout.
+        """
+        return self._xp.reshape(self._xp.reshape(array, (-1,)), array.shape)
