@@ -19,6 +19,7 @@ from bnfx.passes.rules import (
     fold_affine_into_next_linear,
     lower_batch_norm,
     merge_affines,
+    merge_parallel_affines,
     merge_parallel_linear,
     merge_serial_linear,
     move_affine,
@@ -29,6 +30,7 @@ from bnfx.passes.rules.rule import Change, Rule
 FOLD, MERGE, LOWER = fold_affine_into_linear.RULE, merge_affines.RULE, lower_batch_norm.RULE
 MOVE, NEXT = move_affine.RULE, fold_affine_into_next_linear.RULE
 PARALLEL, SERIAL = merge_parallel_linear.RULE, merge_serial_linear.RULE
+BESIDE = merge_parallel_affines.RULE
 
 
 def is_norm(node: Node) -> bool:
@@ -56,11 +58,12 @@ def small(model: Model) -> Node:
 
 
 def test_rules_are_in_their_order() -> None:
-    order = (FOLD, PARALLEL, MOVE, NEXT, MERGE, SERIAL, LOWER)
+    order = (FOLD, PARALLEL, BESIDE, MOVE, NEXT, MERGE, SERIAL, LOWER)
     assert order == RULES
     assert [rule.name for rule in RULES] == [
         "fold-affine-into-linear",
         "merge-parallel-linear",
+        "merge-parallel-affines",
         "move-affine",
         "fold-affine-into-next-linear",
         "merge-affines",

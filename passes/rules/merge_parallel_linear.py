@@ -16,7 +16,7 @@ Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again" (2021), sec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bnfx.passes.algebra import BroadcastAffine, LinearOperator, Scalar, diagonal
 from bnfx.passes.crossing import Window
@@ -24,51 +24,26 @@ from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules import cost
-from bnfx.passes.rules.guards import behind_identities, original
+from bnfx.passes.rules.arms import Arm, arms_of
 from bnfx.passes.rules.rule import Change, Rule
 from bnfx.passes.values import Values
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """One summand as a function of ``source``: by ``node``, or ``None`` for the source itself.
-
-    ``last`` is the summand; it may be a copy of what ``node`` gives.
-    """
-
-    source: Node
-    node: Node | None
-    last: Node
 
 
 def match(node: Node) -> bool:
     return isinstance(node.role, Add) and _arms(node) is not None
 
 
-def _arms(node: Node) -> tuple[_Arm, _Arm] | None:
-    """Two summands over one input, at least one of them a linear operator."""
-    one, other = (tuple(_readings(value, node)) for value in node.inputs)
-    for left in one:
-        for right in other:
-            linear = any(
-                arm.node is not None and isinstance(arm.node.role, Linear) for arm in (left, right)
-            )
-            if left.source is right.source and linear:
-                return left, right
-    return None
+def _arms(node: Node) -> tuple[Arm, Arm] | None:
+    """At least one of them a linear operator."""
+    return arms_of(node, _is_branch, lambda arm: isinstance(arm.role, Linear))
 
 
-def _readings(last: Node, node: Node) -> Iterator[_Arm]:
-    value = behind_identities(last, node)
-    movable = isinstance(value.role, (Linear, Affine)) or (
-        isinstance(value.role, Move)
-        and isinstance(value.role.movement, Window)
-        and value.role.movement.convolution is not None
+def _is_branch(node: Node) -> bool:
+    return isinstance(node.role, (Linear, Affine)) or (
+        isinstance(node.role, Move)
+        and isinstance(node.role.movement, Window)
+        and node.role.movement.convolution is not None
     )
-    reader = node if value is last else next(iter(value.data_users()), node)
-    if movable and value.data_users() == [reader] and not value.pinned:
-        yield _Arm(original(value.inputs[0]), value, last)
-    yield _Arm(original(last), None, last)
 
 
 def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
@@ -105,7 +80,7 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
         yield from values.refuse_operator(merged, (linears[0].dtype,))
 
 
-def _merged(node: Node, arms: tuple[_Arm, _Arm]) -> LinearOperator:
+def _merged(node: Node, arms: tuple[Arm, Arm]) -> LinearOperator:
     assert isinstance(node.role, Add)
     left, right = (
         _operator(arm.node, node, arms).then(Scalar(factor), Scalar(0.0))
@@ -114,7 +89,7 @@ def _merged(node: Node, arms: tuple[_Arm, _Arm]) -> LinearOperator:
     return left + right
 
 
-def _operator(arm: Node | None, node: Node, arms: tuple[_Arm, _Arm]) -> LinearOperator:
+def _operator(arm: Node | None, node: Node, arms: tuple[Arm, Arm]) -> LinearOperator:
     """The linear operator that a summand is, of the kind of the one beside it.
 
     Raises:

@@ -5,6 +5,7 @@ from bnfx.passes.rules import (
     fold_affine_into_next_linear,
     lower_batch_norm,
     merge_affines,
+    merge_parallel_affines,
     merge_parallel_linear,
     merge_serial_linear,
     move_affine,
@@ -19,6 +20,7 @@ from bnfx.passes.rules.rule import Rule
 RULES: tuple[Rule, ...] = (
     fold_affine_into_linear.RULE,
     merge_parallel_linear.RULE,
+    merge_parallel_affines.RULE,
     move_affine.RULE,
     fold_affine_into_next_linear.RULE,
     merge_affines.RULE,

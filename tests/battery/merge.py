@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from battery.arithmetic import Channels
 from battery.conv import Case, Fn, seq
@@ -10,6 +12,8 @@ from torch import nn
 from bnfx import Code
 
 PARALLEL, SERIAL = ("merge-parallel-linear",), ("merge-serial-linear",)
+BESIDE = ("merge-parallel-affines",)
+FAR, READ = (Code.NO_LINEAR_BEFORE,), Code.OTHER_READERS
 SHAPE = (2, 6, 6, 6)
 Conv, Norm = nn.Conv2d, nn.BatchNorm2d
 
@@ -122,6 +126,55 @@ def _parallel() -> list[Case]:
     ]
 
 
+def _beside() -> list[Case]:
+    """Affine maps of one value, added."""
+    around = Fn(lambda m, x: (lambda y: y + m.bn(y))(m.conv(x)), conv=Conv(6, 6, 3), bn=Norm(6))
+    two = Fn(lambda m, x: torch.relu(m.a(x) + m.b(x)), a=Norm(6), b=Norm(6))
+    behind = Fn(
+        lambda m, x: (lambda y: m.a(y) - 2 * m.b(y))(torch.relu(m.conv(x))),
+        conv=Conv(6, 6, 1),
+        a=Norm(6),
+        b=Norm(6),
+    )
+    scaled = Fn(lambda m, x: m.bn(x) + m.c.v * x, bn=Norm(6), c=Channels(6, 1, 1))
+    rows = Fn(lambda m, x: m.bn(x) + m.c.v * x, bn=Norm(6), c=Channels(6, 1))
+    read = Fn(
+        lambda m, x: (lambda y: y + m.b(x) + torch.tanh(y))(m.a(x)),
+        a=Norm(6),
+        b=Norm(6),
+    )
+    written = Fn(lambda m, x: _written_between(m, x + 1), a=Norm(6), b=Norm(6))
+    in_place = Fn(lambda m, x: m.a(x).add_(m.b(x)), a=Norm(6), b=Norm(6))
+
+    def one(name: str, model: nn.Module, **known: Any) -> Case:
+        return Case(name, model, SHAPE, 0, lowered=1, rules=BESIDE, **known)
+
+    return [
+        Case("bn-beside-its-input", around, SHAPE, 1, rules=BESIDE, ops=1),
+        one("bn-beside-bn", two, codes=(*FAR, Code.NONZERO_SHIFT), merged=1, ops=3),
+        one("bn-minus-bn", behind, codes=(Code.NONZERO_SHIFT,), merged=1, ops=4),
+        one("bn-beside-a-scale", scaled, codes=FAR, ops=2),
+        one("bn-beside-bn-in-place", in_place, codes=FAR, merged=1, ops=2),
+        Case("bn-beside-rows", rows, SHAPE, 0, lowered=1, codes=(*FAR, READ), ops=4),
+        Case("bn-beside-bn-read-twice", read, SHAPE, 0, lowered=2, codes=(*FAR, READ), ops=7),
+        Case(
+            "bn-beside-bn-written",
+            written,
+            SHAPE,
+            0,
+            lowered=2,
+            codes=(READ, Code.MUTATED_IN_GRAPH, Code.AXIS_MISMATCH),
+            ops=7,
+        ),
+    ]
+
+
+def _written_between(m: nn.Module, z: torch.Tensor) -> torch.Tensor:
+    before = m.a(z)
+    z.mul_(2)
+    return before + m.b(z)
+
+
 def _accumulate(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
     out = m.a(x)
     out += m.b(x)
@@ -215,4 +268,4 @@ def _serial() -> list[Case]:
     ]
 
 
-CASES = [*_parallel(), *_serial()]
+CASES = [*_parallel(), *_beside(), *_serial()]

@@ -53,7 +53,7 @@ def _ops(network: Network, x: torch.Tensor) -> int:
 # What is more than a convolution and a ReLU: a concatenation, two permutes.
 MORE = {"split channels": 2, "permuted": 2}
 # The convolution stands at place 0, the BatchNorm at 1.
-PLACES = [("permuted", 0), ("permuted", 1), ("by hand", 1)]
+PLACES = [("permuted", 0), ("permuted", 1), ("by hand", 1), ("doubled", 1)]
 PLACES += [(name, 0) for name in REWRITES if name not in ("permuted", "by hand", "distributed")]
 
 

@@ -20,6 +20,7 @@ from bnfx.passes.report import Site
 from bnfx.passes.rules import (
     lower_batch_norm,
     merge_affines,
+    merge_parallel_affines,
     merge_parallel_linear,
     merge_serial_linear,
 )
@@ -208,6 +209,31 @@ def check_maps(case: Any) -> str:
     return outcome
 
 
+def _map_pairs() -> Iterator[Any]:
+    turns = itertools.cycle(FACTORS)
+    yield from ((*case, next(turns)) for case in _maps())
+
+
+def check_map_pair(case: Any) -> str:
+    """Two maps of one value, the first of them absent where both of its sides are."""
+    dims, axes, factors = case
+    model = Exact()
+    start = model.value(*dims)
+    shapes = [None if each is None else varying(dims, each) for each in axes]
+    one, other = (
+        BroadcastAffine(model.side(scale, 1.0), model.side(shift, 0.0))
+        for scale, shift in (shapes[:2], shapes[2:])
+    )
+    absent = axes[:2] == (None, None)
+    arm = start if absent else model.map(one, start, "one")
+    node = model.plus("sum", arm, model.map(other, start, "other"), *factors)
+    model.read(model.like("copy", Move(Identity()), node))
+    outcome = prove(model, merge_parallel_affines.RULE, node)
+    mine, theirs = set(one.axes), set(other.axes)
+    assert (outcome == "exact") == (mine <= theirs or theirs <= mine), outcome
+    return outcome
+
+
 def _norms() -> Iterator[Any]:
     return itertools.product((True, False), (True, False), range(4))
 
@@ -254,6 +280,7 @@ def check_norm(case: Any) -> str:
 def _spaces() -> Iterator[Space]:
     parallel, serial = merge_parallel_linear.RULE.name, merge_serial_linear.RULE.name
     maps, lowering = merge_affines.RULE.name, lower_batch_norm.RULE.name
+    map_pairs = merge_parallel_affines.RULE.name
     for rule, bound, cases, check, every in (
         (
             parallel,
@@ -279,6 +306,7 @@ def _spaces() -> Iterator[Space]:
         ),
         (serial, "rank 2: each 101st", lambda step: _serial(2, 101 * step, 1), check_serial, 999),
         (maps, "all axes of four sides, ranks 1 to 3", each(_maps), check_maps, 70),
+        (map_pairs, "all axes of four sides, ranks 1 to 3", each(_map_pairs), check_map_pair, 70),
         (lowering, "all small statistics, on each axis", each(_norms), check_norm, 4),
     ):
         yield Space(rule, bound, cases, check, every)

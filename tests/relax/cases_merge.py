@@ -55,6 +55,12 @@ def _gate(make: Make) -> Expr:
     return make.call("multiply", y, make.constant(8, 1, 1))
 
 
+def _around(make: Make) -> Expr:
+    """A residual connection around a BatchNorm: the convolution takes both."""
+    y = make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3)
+    return make.call("nn.relu", make.call("add", y, make.batch_norm(y, 8)))
+
+
 CASES = [
     Case("repvgg", _repvgg, folded=3),
     Case("repvgg-last", _repvgg_last, folded=3),
@@ -63,4 +69,5 @@ CASES = [
     Case("serial-linear", _serial_linear),
     Case("serial-read", _serial_read, left=3),
     Case("gate", _gate, folded=0, left=1),
+    Case("around-bn", _around),
 ]

@@ -22,6 +22,12 @@ def _repvgg(make: Make) -> Expr:
     return relay.nn.relu(relay.add(relay.add(wide, narrow), make.batch_norm(x, 8)))
 
 
+def _around(make: Make) -> Expr:
+    """A residual connection around a BatchNorm: the convolution takes both."""
+    y = make.conv(make.input(2, 4, 6, 7), 8, 4, 3, 3)
+    return relay.nn.relu(relay.add(y, make.batch_norm(y, 8)))
+
+
 def _repvgg_last(make: Make) -> Expr:
     """The same with channels last, whose merged kernel must be one that TVM builds."""
     x = make.input(2, 6, 7, 8)
@@ -143,6 +149,7 @@ def _half_overflow(make: Make) -> Expr:
 
 CASES = [
     Case("repvgg", _repvgg, folded=3),
+    Case("around-bn", _around),
     Case("repvgg-last", _repvgg_last, folded=3),
     Case("depthwise-last", _depthwise_last),
     Case("dense-pair", _dense_pair),
