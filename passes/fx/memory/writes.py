@@ -60,7 +60,8 @@ def written_values(
             own.add(node)
             continue
         flagged += written
-        sources = shares_memory_with(node, module)
+        # What is given back together does not share memory for that.
+        sources = [] if node.op == "output" else shares_memory_with(node, module)
         if node.op.startswith("call_") and (not sources or _takes_over(node, sources, own)):
             own.add(node)
         for source in sources:
@@ -88,7 +89,6 @@ def _only_overwrites(
     return (
         not others
         and node.args[:1] == (first,)
-        and node.all_input_nodes.count(first) == 1
         and list(first.users) == [node]
         and first in own
         and "out" not in node.kwargs
