@@ -1,6 +1,7 @@
 """Runs the random tests for a time, each round with a seed of its own: ``make fuzz SECONDS=600``.
 
-Hypothesis makes what fails small, and the command that shows it again is printed.
+What fails is made small by hypothesis, and printed as a program that runs by itself, or with the
+command that shows it again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +32,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=100, help="examples of each test and round")
     parser.add_argument("tests", nargs="*", default=TESTS)
     chosen = parser.parse_args()
-    began, rounds = time.monotonic(), 0
+    began, rounds, ran = time.monotonic(), 0, Counter[str]()
     while time.monotonic() - began < chosen.seconds:
         seed = random.SystemRandom().randrange(2**32)
         test = chosen.tests[rounds % len(chosen.tests)]
@@ -44,6 +46,7 @@ def main() -> int:
             text=True,
         )
         rounds += 1
+        ran[test] += 1
         last = done.stdout.strip().splitlines()[-1:]
         print(
             f"{time.monotonic() - began:6.0f} s  {test:34} seed {seed:10}  {''.join(last)}",
@@ -55,7 +58,9 @@ def main() -> int:
                 f"Again: BNFX_FUZZ={chosen.each} python -m pytest --hypothesis-seed={seed} {test}"
             )
             return 1
-    print(f"{rounds} rounds of {chosen.each}, nothing found")
+    print(f"{rounds} rounds of {chosen.each} examples a test, nothing found:")
+    for test, count in ran.items():
+        print(f"  {test:34} {count}")
     return 0
 
 
