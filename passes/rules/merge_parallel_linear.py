@@ -65,8 +65,7 @@ def _readings(last: Node, node: Node) -> Iterator[_Arm]:
         and isinstance(value.role.movement, Window)
         and value.role.movement.convolution is not None
     )
-    reader = node if value is last else next(iter(value.data_users()), node)
-    if movable and value.data_users() == [reader] and not value.pinned:
+    if movable and len(value.data_users()) == 1 and not value.pinned:
         yield _Arm(original(value.inputs[0]), value, last)
     yield _Arm(original(last), None, last)
 
