@@ -167,10 +167,9 @@ class _Ledger:
 
     def report(self, values: Values | None) -> GraphReport:
         """One verdict a site, in the order of the graph."""
-        errors: dict[Site, float] = {}
+        errors: dict[Site, float | None] = {}
         for node, sites in self.carries.items() if values is not None and values.measured else ():
-            error = _rounding(node, values)
-            errors.update((site, error) for site in sites if error is not None)
+            errors.update(dict.fromkeys(sites, _rounding(node, values)))
         verdicts = (self._verdict(site, errors.get(site)) for site in self._sites)
         return GraphReport(tuple(verdicts), rewrites=dict(self._counts))
 
@@ -193,16 +192,16 @@ def _telling(
     """The reasons that tell a user something; each code by the first rule that gave it."""
     told = {refusal.code for refusal in lifted}
     yield from lifted
-    trivial: list[Refusal] = []
+    ends: list[Refusal] = []
     for rule, refusals in reasons.items():
         passed_on = {_PASSED_ON.get(rule)} if "move-affine" in reasons else set()
         news = [refusal for refusal in refusals if refusal.code not in told | passed_on]
-        trivial += [refusal for refusal in news if refusal.code in _TRIVIAL]
+        ends += [refusal for refusal in news if refusal.code is Code.NO_LINEAR_AFTER]
         telling = [refusal for refusal in news if refusal.code not in _TRIVIAL]
         yield from telling
         told |= {refusal.code for refusal in telling}
     if not told:
-        yield from (refusal for refusal in trivial if refusal.code is Code.NO_LINEAR_AFTER)
+        yield from ends
 
 
 def _rounding(node: Node, values: Values | None) -> float | None:

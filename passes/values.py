@@ -186,7 +186,7 @@ class Values:
                 largest = [
                     largest_by_channel(v) for v in (operator.rows(sizes), operator.columns(sizes))
                 ]
-            if not all(map(all_finite, largest)):
+            if not all_finite(largest[0]):
                 yield Refusal(Code.NON_FINITE, f"the folded {name} would be NaN or infinite")
                 continue
             if dtypes[0] != self.dtype:

@@ -11,7 +11,7 @@ from neutral import Model
 
 from bnfx.passes import pipeline
 from bnfx.passes.graph import Affine, Graph, GraphError, Node, Opaque
-from bnfx.passes.pipeline import RuleError
+from bnfx.passes.pipeline import RuleError, warn_of_failure
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome, Site
 from bnfx.passes.rules import (
@@ -282,3 +282,50 @@ def test_a_node_joins_a_graph_after_its_inputs_only(model: Model) -> None:
     stranger = Node("stranger", Opaque(), [])
     with pytest.raises(GraphError, match="relu reads stranger, which is not in the graph"):
         model.add("relu", Opaque(), stranger)
+
+
+def test_a_node_that_is_gone_is_not_looked_at(model: Model) -> None:
+    """It was there when the sweep began."""
+    norm = small(model)
+    model.batch_norm("last", norm)
+    seen: list[str] = []
+
+    def take_the_next(graph: Graph, node: Node, values: Any) -> Change:
+        seen.append(node.name)
+        graph.splice_out(next(user for user in node.users if is_norm(user)))
+        node.role = Opaque()
+        return Change(Outcome.LOWERED, node)
+
+    model.run(toy(take_the_next))
+    assert seen == ["norm"]
+
+
+def test_who_asks_is_told_which_node_carries_out_what(model: Model) -> None:
+    norm = small(model)
+    conv, carried = norm.inputs[0], dict[Node, list[Site]]()
+    pipeline.run(model.graph, carried=carried)
+    assert carried == {conv: list(norm.sites)}
+
+
+def test_no_numbers_are_kept_but_those_that_are_written(model: Model) -> None:
+    norm = small(model)
+    values = model.values
+    values.stored(norm.role.map.scale, "float32")
+    pipeline.run(model.graph, [FOLD], values)
+    assert len(values._stored) == 2, "weight and bias"
+
+
+@pytest.mark.filterwarnings("ignore::bnfx.passes.report.RewriteWarning")
+@pytest.mark.parametrize("named", [True, False])
+def test_a_failure_is_told_with_the_rule_that_failed(
+    model: Model, caplog: pytest.LogCaptureFixture, named: bool
+) -> None:
+    error = RuleError(toy(boom), model.x, ValueError()) if named else ValueError()
+    caplog.set_level("INFO", "bnfx")
+    try:
+        raise error
+    except Exception as caught:
+        message = warn_of_failure(caught, "folding", "graph")
+    what = "rule toy-rule" if named else "folding"
+    assert message.startswith(f"bnfx: {what} failed and the original graph is used: ")
+    assert caplog.records[-1].exc_info, "where it failed is in the log"

@@ -127,7 +127,7 @@ class BroadcastAffine:
         rank = max(len(side.shape) for side in sides)
         scale, shift, first_scale, first_shift = (_aligned(side, rank) for side in sides)
         moved = first_shift if other.is_scale else scale * first_shift
-        return BroadcastAffine(scale * first_scale, shift if other.is_scale else moved + shift)
+        return BroadcastAffine(scale * first_scale, moved + shift)
 
     def __add__(self, other: BroadcastAffine) -> BroadcastAffine:
         """``x -> self(x) + other(x)``.

@@ -178,7 +178,7 @@ class LinearOperator(ABC):
 
     def placed(self, response: Expression) -> Expression:
         """What :meth:`response` gives, its axes in the order of the operator's output."""
-        if len(response.shape) > 1 and self.channel_axis == -1:
+        if self.channel_axis == -1:
             return permute(response, (*range(1, len(response.shape)), 0))
         return response
 

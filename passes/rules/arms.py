@@ -42,7 +42,6 @@ def arms_of(
 
 def _readings(last: Node, node: Node, takes: Callable[[Node], bool]) -> Iterator[Arm]:
     value = behind_identities(last, node)
-    reader = node if value is last else next(iter(value.data_users()), node)
-    if takes(value) and value.data_users() == [reader] and not value.pinned:
+    if takes(value) and len(value.data_users()) == 1 and not value.pinned:
         yield Arm(original(value.inputs[0]), value, last)
     yield Arm(original(last), None, last)

@@ -51,7 +51,8 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
 
 
 def _is_identity(node: Node) -> bool:
-    return isinstance(node.role, Affine) and node.role.map == BroadcastAffine.identity()
+    assert isinstance(node.role, Affine)
+    return node.role.map == BroadcastAffine.identity()
 
 
 def _refuse_identity(before: Node, node: Node) -> Iterator[Refusal]:

@@ -36,7 +36,7 @@ def _inner(node: Node) -> Node:
 def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     inner = _inner(node)
     assert isinstance(node.role, Linear) and isinstance(inner.role, Linear)
-    if len(inner.data_users()) != 1 or node.inputs[0].data_users() != [node]:
+    if len(inner.data_users()) != 1:
         yield Refusal(Code.OTHER_READERS, f"{inner.name} is read by others too")
     if inner.pinned or inner.inputs[0].pinned:
         yield Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to what {inner.name} reads")
@@ -82,7 +82,7 @@ def _border(node: Node, product: Composition) -> BroadcastAffine | None:
     """
     if not product.has_border:
         return None
-    shape = _inner(node).shape or ()
+    shape = _inner(node).shape
     spatial = [shape[axis] for axis in product.outer.spatial_axes] if shape else []
     sizes = tuple(size for size in spatial if isinstance(size, int))
     if not shape or len(sizes) < len(spatial):

@@ -192,8 +192,34 @@ def test_sizes_that_disagree_do_not_compose() -> None:
         BroadcastAffine(source(1, 3), source()) @ BroadcastAffine(source(1, 2), source())
 
 
-def test_a_map_of_more_axes_than_the_tensor_is_refused() -> None:
-    a = BroadcastAffine(source(1, 3, 1), source(1, 3, 2))
-    with pytest.raises(ValueError, match=r"a map of shape \(1, 3, 2\) on a tensor of 2 dim"):
+@pytest.mark.parametrize("more", [(2,), (1, 2)])
+def test_a_map_of_more_axes_than_the_tensor_is_refused(more: tuple[int, ...]) -> None:
+    a = BroadcastAffine(source(1, 3, 1), source(1, 3, *more))
+    with pytest.raises(ValueError, match=r"a map of shape \(1, 3, .*\) on a tensor of 2 dim"):
         a.permuted((1, 0))
+
+
+def test_what_fits_a_tensor_of_fewer_axes() -> None:
     assert BroadcastAffine(source(1, 3, 1), source(1, 3)).permuted((1, 0)).axes == (0,)
+
+
+def test_what_is_said_of_channels_is_said_of_the_tensor() -> None:
+    scale, shift = ChannelAffine(source(3), Scalar(0.0)), ChannelAffine(Scalar(1.0), source(3))
+    assert BroadcastAffine.of_channels(scale, 2).is_scale
+    assert BroadcastAffine.of_channels(shift, 2).is_shift
+
+
+def test_what_a_scale_comes_before_keeps_its_shift() -> None:
+    scale, map_ = (
+        BroadcastAffine(source(1, 3), Scalar(0.0)),
+        BroadcastAffine(source(), source(1, 3)),
+    )
+    assert (scale @ scale).is_scale
+    assert (map_ @ scale).shift == map_.shift
+
+
+def test_maps_of_parts_are_joined_along_an_axis_that_none_of_them_has() -> None:
+    two, three = (BroadcastAffine(Scalar(1.0), Scalar(number)) for number in (2.0, 3.0))
+    whole = BroadcastAffine.joined([two, three], [1, 4], 2)
+    assert whole.is_shift
+    assert whole.shift.shape == (1, 1, 5)

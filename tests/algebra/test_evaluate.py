@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -123,3 +124,47 @@ def test_a_deep_chain_of_maps_takes_linear_time() -> None:
     shift = Evaluator(lambda source: arrays[source.name], arrays["a"])(affine.shift)
     assert_array_equal(shift, [0.0, 20_000.0])
     assert time.process_time() - start < 20  # linear: 0.5 s; quadratic: several minutes
+
+
+def test_what_the_ir_computes_is_read_and_not_what_it_is_computed_from() -> None:
+    reads: list[str] = []
+
+    def read(source: Source) -> Any:
+        reads.append(source.name)
+        return np.ones(2)
+
+    computed = Source("computed", (2,), "float64", (Source("base", (2,), "float64"),))
+    Evaluator(read, np.ones(2))(computed * 2.0)
+    assert reads == ["computed"]
+
+
+def test_a_source_in_the_computing_dtype_is_not_copied() -> None:
+    x = np.ones(2)
+    assert np.shares_memory(Evaluator(lambda _: x, x)(Source("x", (2,), "float64")), x)
+
+
+def test_a_large_value_is_let_go_before_one_that_does_not_build_on_it() -> None:
+    """So that there is never room for two."""
+    a, b = (Source(name, (3, 3), "float64") for name in "ab")
+    last: list[Any] = []
+    alive: list[bool] = []
+
+    def read(source: Source) -> Any:
+        alive.extend(each() is not None for each in last)
+        return np.ones((3, 3))
+
+    evaluate = Evaluator(read, np.zeros(()), keeps=4)
+    last.append(weakref.ref(evaluate(a + b)))
+    assert_array_equal(evaluate(-(a + b + 1.0)), np.full((3, 3), -3.0))
+    assert alive == [], "it was built on, two steps away"
+    last[:] = [weakref.ref(evaluate(a * b))]
+    evaluate(b - a)
+    assert alive[-2:] == [False, False]
+
+
+def test_an_expression_that_is_not_known_is_named() -> None:
+    class Other(Expression):
+        shape = (2,)
+
+    with pytest.raises(TypeError, match="no evaluation is defined for Other"):
+        Evaluator(lambda _: pytest.fail("nothing to read"), np.zeros(()))(Other())

@@ -8,6 +8,7 @@ import pytest
 
 from bnfx.passes.algebra import Expression, Scalar, Source
 from bnfx.passes.algebra.expressions.expression import Elementwise, Ones, Reshaped, as_expression
+from bnfx.passes.algebra.expressions.rearrange import Joined, Permuted, Sum
 
 W = Source("w", (4, 3), "float32")
 V = Source("v", (3,), "float32")
@@ -115,3 +116,31 @@ def test_equality_is_structural_and_takes_linear_time() -> None:
     assert shared(3) != shared(4)
     assert shared(3).reshape(2, 1) == shared(3).reshape(2, 1)
     assert shared(3).reshape(2, 1) != shared(3).reshape(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (W * -1.0, W * -2.0),
+        (V.sqrt(), -V),
+        (Reshaped(V, (3, 1)), Reshaped(V, (1, 3))),
+        (Sum(V, (0,)), Permuted(V, (0,))),
+        (Joined((V, V), 0), Joined((V, V, V), 0)),
+    ],
+)
+def test_equal_hashes_prove_nothing(one: Expression, other: Expression) -> None:
+    """Those of -1 and -2 are equal in Python."""
+    for each in (one, other):
+        vars(each)["_hash"] = 0
+    assert one != other
+
+
+def test_what_reads_the_first_source_is_known_behind_a_number() -> None:
+    assert (2.0 * V).reads == (V, False)
+
+
+def test_a_weight_that_is_scaled_again_is_multiplied_once() -> None:
+    again = (W * V) * (V + S)
+    assert again.children == (W, V * (V + S))
+    rows = Source("rows", (4, 1), "float32")
+    assert ((W * V) * rows).children == (W * V, rows), "their product would be as large as W"

@@ -162,3 +162,19 @@ def test_reach_is_a_table_of_which_tap_meets_the_input() -> None:
     (table,) = transposed.reach((2,))
     # outputs: y[2 q + k - 1] += w[k] x[q], q in {0, 1}
     assert_array_equal(table.array, [[0, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 1, 0, 1, 0]])
+
+
+@pytest.mark.parametrize(("last", "shape"), [(False, (4, 5, 6)), (True, (5, 6, 4))])
+def test_a_border_is_placed_as_the_output_is_laid_out(last: bool, shape: Any) -> None:
+    conv = Conv(THREE, None, **{**PLAIN, "padding": ((1, 1), (1, 1))}, channels_last=last)
+    assert conv.placed(conv.response(weight(4), (5, 6))).shape == shape
+    dense = Dense(weight(4, 4), None)
+    assert dense.placed(dense.response(weight(4), None)).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("last", "channels", "spatial"), [(False, -3, (-2, -1)), (True, -1, (-3, -2))]
+)
+def test_where_the_channels_are(last: bool, channels: int, spatial: Any) -> None:
+    conv = Conv(THREE, None, **PLAIN, channels_last=last)
+    assert (conv.channel_axis, conv.spatial_axes) == (channels, spatial)

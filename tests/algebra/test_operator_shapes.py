@@ -23,9 +23,15 @@ BAD = [
     (lambda: Conv(weight(3, 2, 1), weight(2), **ONE), r"bias has shape \(2,\), .* 3 output"),
     (lambda: Conv(weight(3, 2, 1), None, **ONE, groups=2), "3 channels cannot form 2 groups"),
     (lambda: Conv(weight(3, 2, 1), None, **ONE, groups=0), "3 channels cannot form 0 groups"),
+    (lambda: Conv(weight(3, 2, 1), None, **{**ONE, "stride": (0,)}), "stride .* is not positive"),
+    (
+        lambda: Conv(weight(3, 2, 1, 1), None, (1, 1), ((0, 0), 1), (1, 1)),
+        "padding .* is not .before, after.",
+    ),
     (lambda: ConvTranspose(weight(3, 2), None, (), (), (), ()), r"not \(3, 2\)"),
     (lambda: ConvTranspose(weight(3, 2, 1), weight(3), **MORE), r"bias has shape \(3,\), .* 2 out"),
     (lambda: ConvTranspose(weight(3, 2, 1), None, **MORE, groups=2), "3 channels cannot form 2"),
+    (lambda: ConvTranspose(weight(3, 2, 1), None, **MORE, groups=0), "3 channels cannot form 0"),
 ]
 BAD += [
     (

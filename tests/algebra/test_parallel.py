@@ -130,6 +130,7 @@ FLAT = Conv(weight(4, 4, 1, 1), None, (1, 1), ((0, 0),) * 2, (1, 1))
         (POINT, TRANSPOSED, "Conv beside ConvTranspose"),
         (TRANSPOSED, TRANSPOSED, "ConvTranspose beside ConvTranspose"),
         (POINT, FLAT, "1 spatial dimensions beside 2"),
+        (POINT, replace(POINT, channels_last=True), "channels first beside channels last"),
         (CONV, replace(POINT, stride=(2,)), r"stride \(1,\) beside \(2,\)"),
         (
             CONV,

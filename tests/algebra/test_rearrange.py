@@ -11,11 +11,14 @@ from numpy.testing import assert_array_equal
 
 from bnfx.passes.algebra import Evaluator, Expression, Scalar, Source
 from bnfx.passes.algebra.expressions.building import (
+    apart,
     broadcast_to,
     concat,
     embed,
+    every,
     pad,
     size_of,
+    take,
     total,
     zeros,
 )
@@ -99,6 +102,7 @@ def test_value_and_shape_in_numpy_and_torch(expression: Expression, expected: An
         (lambda: MatMul(V, W), r"cannot multiply \(2, 4, 5\) by \(2, 3, 4\)"),
         (lambda: MatMul(W, Slice(V, 0, 0, 1)), "cannot multiply"),
         (lambda: MatMul(Source("u", (4,), "float64"), V), "cannot multiply"),
+        (lambda: MatMul(Source("u", (3,), "float64"), Slice(W, 0, 0, 1).reshape(3, 4)), "cannot"),
         (lambda: broadcast_to(W, (2, 1, 4)), r"cannot broadcast \(2, 3, 4\) to \(2, 1, 4\)"),
         (lambda: broadcast_to(W, (3, 4)), "cannot broadcast"),
     ],
@@ -143,6 +147,24 @@ def test_what_changes_nothing_is_nothing() -> None:
     assert pad(W, [(0, 0)] * 3) is W
     assert concat([W], 1) is W
     assert broadcast_to(Scalar(1.0), (2, 2)) == Ones((2, 2))
+    assert every(W, 1, 1) is apart(W, 1, 1, 0.0) is W
+
+
+def test_what_is_empty() -> None:
+    assert concat([zeros((2, 0, 4))] * 2, 1).shape == (2, 0, 4)
+    assert take(Joined((W, -W), 1), 1, 6, 6).shape == (2, 0, 4)
+    assert Table(()).shape == (0, 0)
+
+
+def test_slices_are_put_together_where_they_were_beside_one_another_alone() -> None:
+    parts = [take(W, 2, 0, 2), take(W, 2, 2, 4)]
+    assert concat(parts, 2) is W
+    assert concat(parts, 1) == Joined(tuple(parts), 1)
+    assert concat([parts[0], take(-W, 2, 2, 4)], 2) == Joined((parts[0], take(-W, 2, 2, 4)), 2)
+
+
+def test_a_slice_of_what_is_joined_along_another_axis_is_one_of_all() -> None:
+    assert take(Joined((W, -W), 0), 1, 0, 2).shape == (4, 2, 4)
 
 
 def test_sources_are_found_through_all_of_them() -> None:

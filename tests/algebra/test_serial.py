@@ -79,6 +79,7 @@ NO_TAP = "neither of the two convolutions has a kernel of one tap"
         (POINT, DENSE, "Conv after Dense"),
         (POINT, TRANSPOSED, "Conv after ConvTranspose"),
         (TRANSPOSED, POINT, "ConvTranspose after Conv"),
+        (POINT, replace(POINT, channels_last=True), "channels first after channels last"),
         (CONV, CONV, NO_TAP),
         (CONV, replace(POINT, stride=(2,)), NO_TAP),
         (CONV, replace(POINT, padding=((1, 0),)), NO_TAP),

@@ -163,6 +163,7 @@ def test_identity(random: Parameters, contiguous: bool) -> None:
     check_both(Identity(contiguous), lambda x: x, (2, 3, 3), random)
     a = random.broadcast((2, 3, 3))
     assert Identity(contiguous).back(a, (), ()) is Identity(contiguous).forward(a, (), ()) is a
+    assert Identity() == Identity(contiguous=False) != Identity(contiguous=True)
 
 
 N, C, H, W, R = 2, 2, 3, 2, 2

@@ -55,6 +55,13 @@ def test_arithmetic_of_two_steps_is_left_as_it_is(model: Model) -> None:
     assert guards.merging_pays(one, one, TWICE @ TWICE)
 
 
+def test_a_batch_norm_is_worth_a_merge_even_with_what_changes_nothing(model: Model) -> None:
+    norm = model.batch_norm("norm", model.x)
+    nothing = model.like("nothing", Affine(BroadcastAffine.identity()), norm)
+    assert guards.merging_pays(norm, nothing, norm.role.map)
+    assert not guards.merging_pays(nothing, nothing, BroadcastAffine.identity())
+
+
 @pytest.mark.parametrize(
     ("dtype", "kept"), [("float64", "float64"), ("float16", "float32"), (None, "float32")]
 )

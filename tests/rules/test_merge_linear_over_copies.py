@@ -6,7 +6,7 @@ import pytest
 from neutral import Model
 from neutral_run import check_same
 
-from bnfx.passes.crossing import Identity, Window
+from bnfx.passes.crossing import Homogeneous, Identity, Movement, Window
 from bnfx.passes.graph import Node, Opaque
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.rules import merge_parallel_linear, merge_serial_linear
@@ -40,11 +40,14 @@ def test_a_copy_of_the_input_itself_goes(model: Model) -> None:
     assert [node.name for node in model.graph] == ["x", "in", "conv", "out"]
 
 
-@pytest.mark.parametrize("by_order", [False, True])
-def test_a_pool_that_is_no_convolution_is_no_branch(model: Model, by_order: bool) -> None:
+@pytest.mark.parametrize(
+    "movement",
+    [Window((2, 3)), Window((2, 3), by_order=True), Homogeneous(), Identity(contiguous=True)],
+)
+def test_what_moves_and_is_no_convolution_is_no_branch(model: Model, movement: Movement) -> None:
     x = model.input("in", 2, 4, 6, 6)
-    pool = model.move("pool", Window((2, 3), by_order=by_order), x)
-    assert not merge_parallel_linear.match(model.plus("add", model.conv2d("conv", x, 4), pool))
+    moved = model.move("moved", movement, x)
+    assert not merge_parallel_linear.match(model.plus("add", model.conv2d("conv", x, 4), moved))
 
 
 def _chain_of_copy(model: Model) -> tuple[Node, Node]:

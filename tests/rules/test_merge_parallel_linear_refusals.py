@@ -60,6 +60,23 @@ def test_refuses_a_branch_of_unknown_dtype(model: Model) -> None:
     ]
 
 
+def test_refuses_a_sum_in_the_layout_of_one_branch(model: Model) -> None:
+    add = pair(model)
+    add.lays_out = True
+    assert model.reasons(RULE, add) == [
+        Refusal(Code.UNSUPPORTED_FORM, "the sum has the memory layout of a transposed branch")
+    ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_refuses_a_branch_in_another_stretch_of_autocast(model: Model, which: int) -> None:
+    add = pair(model)
+    add.inputs[which].region = 1
+    assert model.reasons(RULE, add) == [
+        Refusal(Code.DTYPE_CHANGE, "autocast begins or ends between the branches and their sum")
+    ]
+
+
 @pytest.mark.parametrize(
     ("second", "said"),
     [

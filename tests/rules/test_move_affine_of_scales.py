@@ -41,3 +41,18 @@ def test_one_number_is_absorbed_whatever_the_rank(model: Model) -> None:
     other.rank = other.shape = None
     codes = [r.code for r in fold_affine_into_next_linear.refuse(channels, model.values)]
     assert codes == [Code.UNKNOWN_RANK]
+
+
+def test_a_border_needs_a_rank_of_one_number_too(model: Model) -> None:
+    node = model.arithmetic("map", model.input("in", 2, 4, 4, 4), 2.0, 1.0)
+    conv = model.conv2d("conv", node, 3, 3, padding=1)
+    conv.rank = conv.shape = None
+    codes = [r.code for r in fold_affine_into_next_linear.refuse(node, model.values)]
+    assert codes == [Code.UNKNOWN_RANK]
+
+
+def test_a_scale_gives_a_convolution_no_bias(model: Model) -> None:
+    scale = model.arithmetic("scale", model.input("in", 2, 4, 4, 4), np.array([[1.0, -1, 2, 3]]))
+    conv = model.conv2d("conv", scale, 3)
+    fold_affine_into_next_linear.rewrite(model.graph, scale, model.values)
+    assert conv.role.operator.bias is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from neutral import Model
 
+from bnfx.passes import pipeline
 from bnfx.passes.crossing import Homogeneous
-from bnfx.passes.graph import Opaque
+from bnfx.passes.graph import Graph, Node, Opaque
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules import (
@@ -17,6 +20,8 @@ from bnfx.passes.rules import (
     merge_parallel_linear,
 )
 from bnfx.passes.rules.ordered import RULES
+from bnfx.passes.rules.rule import Change
+from bnfx.passes.values import Values
 
 FOLD, MERGE, LOWER = fold_affine_into_linear.RULE, merge_affines.RULE, lower_batch_norm.RULE
 PARALLEL = merge_parallel_linear.RULE
@@ -92,3 +97,21 @@ def test_rounding_is_told_of_what_was_merged_and_lowered(model: Model) -> None:
 def test_rounding_is_not_told_of_what_was_kept(model: Model) -> None:
     model.batch_norm("norm", model.x)
     assert model.refused_by().error is None
+
+
+def test_rounding_is_not_told_where_it_is_not_measured(model: Model) -> None:
+    model.batch_norm("norm", model.conv("conv", model.x))
+    values = Values(lambda source: model.arrays[source.name], np.zeros(()), measured=False)
+    (verdict,) = pipeline.run(model.graph, [FOLD], values).verdicts
+    assert (verdict.outcome, verdict.error) == (Outcome.FOLDED, None)
+
+
+def test_rounding_is_not_told_of_what_a_rule_says_is_kept(model: Model) -> None:
+    """Whatever the rule did to the node."""
+    model.batch_norm("norm", model.x)
+
+    def lower(graph: Graph, node: Node, values: Values | None) -> Change:
+        return replace(LOWER.rewrite(graph, node, values), outcome=Outcome.KEPT)
+
+    (verdict,) = model.run(replace(LOWER, rewrite=lower)).verdicts
+    assert (verdict.outcome, verdict.error) == (Outcome.KEPT, None)

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from bnfx.passes.algebra.expressions.expression import Expression, Ones, Scalar
+from bnfx.passes.algebra.expressions.expression import Expression, Ones
 from bnfx.passes.algebra.expressions.rearrange import Joined, Slice, Sum
 
 
@@ -20,7 +20,7 @@ def broadcast_to(expression: Expression, shape: Sequence[int]) -> Expression:
         return expression
     if np.broadcast_shapes(expression.shape, target) != target:
         raise ValueError(f"cannot broadcast {expression.shape} to {target}")
-    return Ones(target) if expression == Scalar(1.0) else expression * Ones(target)
+    return expression * Ones(target)
 
 
 def concat(parts: Sequence[Expression], axis: int) -> Expression:

@@ -95,7 +95,6 @@ class Evaluator:
         while stack:
             current = stack[-1]
             if current in self._memo or current in order:
-                builds_on_last = builds_on_last or current == self._last
                 stack.pop()
                 continue
             # A source is read, whatever it was computed from.
@@ -114,7 +113,7 @@ class Evaluator:
 
     def _keep(self, expression: Expression | None) -> None:
         """Keep one large value, and none besides."""
-        if self._last is not None and self._last is not expression:
+        if self._last is not None:
             self._memo.pop(self._last, None)
         self._last = expression
 

@@ -22,8 +22,7 @@ def backward(node: Node, values: Values | None) -> Route:
         return route
     for value, affine in _settled(route):
         _absorb(route, value, affine)
-    if not route.reasons:
-        route.check_numbers()
+    route.check_numbers()
     return route
 
 

@@ -8,7 +8,6 @@ takes the same share of the shift, if that adds up: for ``x + pool(x)``, half of
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -113,6 +112,6 @@ def even_share(survey: Survey) -> float | None:
                 gain = gains[sources[0]]
         gains[value] = gain
     whole = abs(gains[survey.order[0]])
-    if not sys.float_info.min <= whole <= 1 / sys.float_info.min or math.isnan(whole):
+    if not sys.float_info.min <= whole <= 1 / sys.float_info.min:  # or NaN
         return None
     return 1.0 / gains[survey.order[0]]

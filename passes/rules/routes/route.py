@@ -70,7 +70,8 @@ class Route:
         for node, role in self.roles.items():
             if isinstance(role, Affine):
                 self.block(refuse_multiply_add(node, role.map, self.values))
-            elif isinstance(role, Linear) and self.values is not None:
+            elif self.values is not None:
+                assert isinstance(role, Linear)
                 dtypes = (role.dtype, node.dtype or role.dtype)
                 self.block(self.values.refuse_operator(role.operator, dtypes))
         for node, border in self.borders.items():

@@ -28,7 +28,7 @@ class Reasons:
         if not refusals:
             return affine
         scale = affine.without_shift()
-        if affine.is_scale or any(refuse(scale)):
+        if any(refuse(scale)):
             self.stuck += refusals
         else:
             self.still += refusals
