@@ -60,7 +60,7 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     except ValueError as error:
         yield Refusal(Code.UNSUPPORTED_FORM, f"the arms have other sizes: {error}")
         return
-    if not _pays(nodes, merged):
+    if cost.steps(merged) > sum(cost.steps(_map(arm)) for arm in arms):  # the sum is one more
         yield Refusal(Code.COSTS_MORE, "one map for the arms would save nothing")
     yield from refuse_multiply_add(nodes[0], merged, values)
 
@@ -83,15 +83,6 @@ def _merged(node: Node, arms: tuple[Arm, Arm]) -> BroadcastAffine:
         for arm, factor in zip(arms, node.role.factors, strict=True)
     )
     return one + other
-
-
-def _pays(nodes: list[Node], merged: BroadcastAffine) -> bool:
-    """Arithmetic is one op a step, a BatchNorm is more, and the sum is one."""
-    if any(site.kind == "batch_norm" for each in nodes for site in each.sites):
-        return True
-    maps = [each.role.map for each in nodes if isinstance(each.role, Affine)]
-    computed = any(affine.is_computed for affine in maps)
-    return computed or cost.steps(merged) < 1 + sum(map(cost.steps, maps))
 
 
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:

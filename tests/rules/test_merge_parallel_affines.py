@@ -91,6 +91,32 @@ def test_arms_of_another_kind(model: Model, fields: dict[str, Any], code: Code) 
     assert _codes(model, total) == {code}
 
 
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [({"lays_out": True}, Code.UNSUPPORTED_FORM), ({"region": 1}, Code.DTYPE_CHANGE)],
+)
+def test_one_arm_of_another_kind(model: Model, fields: dict[str, Any], code: Code) -> None:
+    x = _x(model)
+    one, other = model.norm("one", x), model.norm("other", x, **fields)
+    assert _codes(model, model.plus("sum", one, other)) == {code}
+
+
+@pytest.mark.parametrize("wider", [0, 1])
+def test_axes_that_contain_others(model: Model, wider: int) -> None:
+    """Those of channels among those of channels and rows."""
+    x = _x(model)
+    arms = [model.norm("norm", x), model.norm("other", x)]
+    arms[wider] = model.arithmetic("wide", x, model.random.normal(size=(1, 3, 4)))
+    assert _codes(model, model.plus("sum", *arms)) == set()
+
+
+def test_sum_that_nobody_reads(model: Model) -> None:
+    x = _x(model)
+    model.plus("sum", model.norm("one", x), x)
+    model.run(RULE)
+    assert [node.name for node in model.graph] == ["x", "input", "one"]
+
+
 def test_sum_of_another_kind(model: Model) -> None:
     x = _x(model)
     total = model.plus("sum", model.norm("one", x), x)
