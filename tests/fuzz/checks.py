@@ -31,6 +31,7 @@ class Setting:
         batches: of one call after another.
         mode: ``"eval"``, ``"train"``, or ``"mixed"``: each second layer trains.
         gradients: whether they are compared, too.
+        autocast: whether the calls stand in a region of autocast to bfloat16.
     """
 
     way: str = "compile"
@@ -39,6 +40,12 @@ class Setting:
     batches: tuple[int, ...] = (2,)
     mode: str = "eval"
     gradients: bool = False
+    autocast: bool = False
+
+    @property
+    def eps(self) -> float:
+        """How coarse the numbers are that it computes with."""
+        return torch.finfo(torch.bfloat16 if self.autocast else self.dtype).eps
 
 
 @dataclass
@@ -161,7 +168,8 @@ def _seen(run: Any, owner: nn.Module | None, given: torch.Tensor, setting: Setti
     """A call; then each output is written to, which shows in what shares memory with it."""
     x = _copied(given)
     live = setting.way in LIVE
-    with torch.set_grad_enabled(setting.gradients):
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=setting.autocast)
+    with torch.set_grad_enabled(setting.gradients), autocast:
         outputs = list(run(x))
     seen = Seen([output.detach().clone() for output in outputs], [x.clone()])
     seen.strides = [output.stride() for output in outputs]
@@ -193,7 +201,6 @@ def _compare(
     if setting.way in LIVE:
         assert len(actual.others) == len(expected.others)
     largest = max((float(t.abs().max()) for t in expected.tensors if t.numel()), default=1.0)
-    eps = torch.finfo(setting.dtype).eps
     rows = zip(actual.tensors, expected.tensors, eager.tensors, strict=False)
     for index, (ours, exact, theirs) in enumerate(rows):
         assert ours.shape == exact.shape
@@ -205,5 +212,5 @@ def _compare(
             bound = min(EXACT * scale, max(TELLING * telling, NOISE * scale))
         else:
             same = float((theirs.double() - exact).abs().max()) if ours.numel() else 0.0
-            bound = 4 * same + 32 * eps * largest
+            bound = 4 * same + 32 * setting.eps * largest
         assert error <= bound, f"{index}: off by {error}, allowed {bound}"

@@ -34,12 +34,13 @@ def drawn_settings(draw: Any, ways: tuple[str, ...] = tuple(WAYS)) -> Setting:
         return draw(st.sampled_from([usual] * 2 * len(others) + list(others)))
 
     way = draw(st.sampled_from(ways))
-    live = way in LIVE
+    live, dtype = way in LIVE, mostly(torch.float64, torch.float32, torch.bfloat16)
     return Setting(
         way,
-        mostly(torch.float64, torch.float32, torch.bfloat16),
+        dtype,
         mostly("contiguous", "channels last", "strided"),
         mostly((2,), (2, 2, 2), (2, 3, 2)),
         mostly("eval", "train", "mixed") if live else "eval",
         mostly(False, True) if live else False,
+        mostly(False, True) if live and dtype == torch.float32 else False,
     )
