@@ -39,7 +39,6 @@ class DeviceContent:
     ) -> None:
         self._waits = waits
         self._asked: _Asked | None = None
-        self._differed = False
         self._alone: list[tuple[torch.Tensor, torch.Tensor]] = []
         joined: dict[torch.dtype, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         for view, were in pairs:
@@ -54,8 +53,6 @@ class DeviceContent:
 
     def is_same(self) -> bool:
         """Whether it holds what it held; without waiting, as far as is known by now."""
-        if self._differed:
-            return False
         if _is_recorded():  # for a CUDA graph, which reads the weights when it is replayed
             return True
         with torch.inference_mode(False), torch.no_grad():
@@ -66,8 +63,7 @@ class DeviceContent:
                 self._ask()
             elif asked.is_answered():
                 if asked.differs:
-                    self._differed = True  # for good, even if the write is undone
-                    return False
+                    return False  # for good, even if the write is undone: nothing more is asked
                 self._ask()
         return True
 

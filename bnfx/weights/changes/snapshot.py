@@ -144,7 +144,7 @@ class Moment:
 
     snapshot: Snapshot
     scalars: tuple[float, ...]
-    settled: bool = False
+    settled: bool
 
     def is_of(self, tensors: Sequence[torch.Tensor], scalars: tuple[float, ...]) -> bool:
         """Whether it is a moment of this very set."""
