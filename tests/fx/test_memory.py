@@ -24,6 +24,12 @@ class Own(nn.Module):
         return x
 
 
+def _patched_inside() -> nn.Module:
+    leaf = nn.Conv2d(1, 1, 1)
+    leaf._conv_forward = lambda x, *rest: x.mul_(2)  # type: ignore[method-assign]
+    return leaf
+
+
 def _patched() -> nn.Module:
     leaf = nn.ReLU()
     leaf.forward = lambda x: x.mul_(2)  # type: ignore[method-assign]
@@ -41,6 +47,7 @@ class Root(nn.Module):
     def __init__(self, run: Callable[..., Any]) -> None:
         super().__init__()
         self.own, self.patched, self.relu, self.over = Own(), _patched(), nn.ReLU(), nn.ReLU(True)
+        self.inside = _patched_inside()
         self.run = run
 
     def forward(self, x: Any, y: Any, z: Any) -> Any:
@@ -121,6 +128,7 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "leaf, in place": (lambda m, x, y, z: m.over(x), "x"),
     "leaf of nobody's": (lambda m, x, y, z: m.own(x), "x"),
     "leaf, patched": (lambda m, x, y, z: m.patched(x), "x"),
+    "leaf, patched inside": (lambda m, x, y, z: m.inside(x), "x"),
     # What is written through, or is not.
     "a view": (lambda m, x, y, z: x.view(-1).add_(1), "x"),
     "a view of a view": (lambda m, x, y, z: x[0].t().add_(1), "x"),

@@ -18,7 +18,7 @@ from torch import fx, nn
 from bnfx.passes.fx import private
 from bnfx.passes.fx.bodies.operands import Body, bodies_of
 from bnfx.passes.fx.calls.call import Call, read_call
-from bnfx.passes.fx.calls.modules import facts_of_leaf, known_class
+from bnfx.passes.fx.calls.modules import facts_of_leaf, is_patched, known_class
 from bnfx.passes.fx.facts.spelling import (
     IN_PLACE_OPERATORS,
     parameters_of,
@@ -177,7 +177,7 @@ _RULES: tuple[Callable[[fx.Node], list[fx.Node] | None], ...] = (
 
 def _is_known(leaf: nn.Module) -> bool:
     """Whether what the module runs is torch's own, or known."""
-    own = type(leaf).__module__.startswith("torch.nn.") and "forward" not in vars(leaf)
+    own = type(leaf).__module__.startswith("torch.nn.") and not is_patched(leaf)
     return own or known_class(leaf) is not None
 
 
