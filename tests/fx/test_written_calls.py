@@ -50,6 +50,7 @@ def test_permutations_by_any_name() -> None:
     assert _structure(torch.permute, X, dims=(1, 0)) == expected
     assert _structure(aten.permute.default, X, [1, 0]) == ("permute", {"dims": [1, 0]})
     assert _structure("permute", X, Y) == ("permute", {"dims": (Y,)})
+    assert _structure("permute", X) == ("permute", {"dims": ()})  # of a number
     assert _structure("permute", X, 0) == ("permute", {"dims": (0,)})
 
 
