@@ -27,7 +27,7 @@ def is_pure(node: fx.Node) -> bool:
     spelling = spelling_of(node)
     if spelling is None or not spelling.facts.pure or "out" in node.kwargs:
         return False
-    if spelling.functional is not None or (node.op == "call_function" and asks_in_place(node)):
+    if spelling.functional is not None or asks_in_place(node):
         return False
     # Weight standardisation is a BatchNorm of weights that tracks nothing; another is the user's.
     call = read_call(node)
