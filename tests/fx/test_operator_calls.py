@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import fx, nn
 
-from bnfx.passes.algebra import Conv, ConvTranspose, Dense
+from bnfx.passes.algebra import Conv, ConvTranspose, Dense, Scalar, Source
 from bnfx.passes.fx.calls.call import ALGEBRA, Call
+from bnfx.passes.fx.norm_numbers import NormCall
 from bnfx.passes.fx.parameters.sources import Sources
 from bnfx.passes.fx.roles.operators import read_affine_call, read_operator
 
@@ -68,6 +69,20 @@ def test_norms(at: int) -> None:
     affine, refusals = read_affine_call(_call(name, **given), _sources())
     assert [str(refusal.code.value) for refusal in refusals] == expected
     assert (affine is None) == bool(expected)
+
+
+def test_numbers_for_reports() -> None:
+    def read(**given: Any) -> NormCall:
+        return NormCall.read(_call("batch_norm", **{**NORM, **given}), _sources())
+
+    whole = read(weight="gamma", eps=0.5, momentum=1)
+    assert (whole.gamma, whole.variance) == tuple(
+        Source(name, (4,), "float32") for name in ("gamma", "var")
+    )
+    assert (whole.eps, whole.momentum) == (Scalar(0.5), 1)
+    plain = read(momentum=None)
+    assert (plain.gamma, plain.momentum) == (None, None)
+    assert read(momentum=X).momentum is None
 
 
 KERNEL = {"weight": "kernel"}
