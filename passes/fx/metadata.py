@@ -72,7 +72,7 @@ def _is_size(node: fx.Node) -> bool:
 
 def is_autocast(node: fx.Node) -> bool:
     """Whether autocast begins or ends here."""
-    return node.op == "call_function" and "autocast" in str(getattr(node.target, "__name__", ""))
+    return "autocast" in str(getattr(node.target, "__name__", ""))
 
 
 def reads_rank(node: fx.Node) -> bool:

@@ -43,9 +43,8 @@ def op_kind(node: fx.Node) -> str:
     facts = facts_of(node)
     if facts is not None:
         return facts.name
-    target = node.target if isinstance(node.target, str) else ""
     packet = getattr(node.target, "overloadpacket", node.target)
-    return target or str(getattr(packet, "__name__", packet))
+    return str(getattr(packet, "__name__", packet))
 
 
 def shown_kind(node: fx.Node, module: fx.GraphModule, parameters: Collection[str]) -> str:

@@ -24,6 +24,12 @@ class Own(nn.Module):
         return x
 
 
+def _patched_inside() -> nn.Module:
+    leaf = nn.Conv2d(1, 1, 1)
+    leaf._conv_forward = lambda x, *rest: x.mul_(2)  # type: ignore[method-assign]
+    return leaf
+
+
 def _patched() -> nn.Module:
     leaf = nn.ReLU()
     leaf.forward = lambda x: x.mul_(2)  # type: ignore[method-assign]
@@ -41,6 +47,7 @@ class Root(nn.Module):
     def __init__(self, run: Callable[..., Any]) -> None:
         super().__init__()
         self.own, self.patched, self.relu, self.over = Own(), _patched(), nn.ReLU(), nn.ReLU(True)
+        self.inside = _patched_inside()
         self.run = run
 
     def forward(self, x: Any, y: Any, z: Any) -> Any:
@@ -84,6 +91,10 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "function of nobody's": (lambda m, x, y, z: unknown(x, y), "xy"),
     "asked": (lambda m, x, y, z: F.relu(x, inplace=True), "x"),
     "asked by position": (lambda m, x, y, z: _function(x, F.relu, True), "x"),
+    "function, by name": (lambda m, x, y, z: torch.relu_(input=x), "x"),
+    "asked, by name": (lambda m, x, y, z: F.relu(input=x, inplace=True), "x"),
+    "of two, by name": (lambda m, x, y, z: torch.clamp_(input=x, min=y), "xy"),
+    "not asked, by name": (lambda m, x, y, z: F.relu(input=x, inplace=False), ""),
     "maybe asked": (lambda m, x, y, z: _function(x, F.relu, y), "x"),
     "not asked": (lambda m, x, y, z: F.relu(x, inplace=False), ""),
     "not asked by position": (lambda m, x, y, z: _function(x, F.relu, False), ""),
@@ -124,12 +135,14 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "leaf of nobody's": (lambda m, x, y, z: m.own(x), "x"),
     "leaf, patched": (lambda m, x, y, z: m.patched(x), "x"),
     "twice": (lambda m, x, y, z: (x.add_(1), x.t().mul_(2)), "x"),
+    "leaf, patched inside": (lambda m, x, y, z: m.inside(x), "x"),
     # What is written through, or is not.
     "a view": (lambda m, x, y, z: x.view(-1).add_(1), "x"),
     "a view of a view": (lambda m, x, y, z: x[0].t().add_(1), "x"),
     "a copy": (lambda m, x, y, z: x.clone().add_(1), ""),
     "a new value": (lambda m, x, y, z: torch.relu(x).add_(y), ""),
     "what may be a view": (lambda m, x, y, z: x.contiguous().add_(1), "x"),
+    "what was written over by name": (lambda m, x, y, z: torch.relu_(input=x).mul_(2), "x"),
     "what was asked": (lambda m, x, y, z: _function(x, F.relu, True).mul_(2), "x"),
     "what was not asked": (lambda m, x, y, z: _function(x, F.relu, False).mul_(2), ""),
     "what was written over": (lambda m, x, y, z: x.add_(y).mul_(2), "x"),
@@ -182,6 +195,7 @@ IN_PLACE: dict[str, tuple[Callable[..., Any], str]] = {
     "leaf": (lambda m, x, y, z: m.over(torch.tanh(x)), "over"),
     "augmented": (lambda m, x, y, z: _function(torch.tanh(x), operator.iadd, y), "iadd"),
     "of a view that is all": (lambda m, x, y, z: torch.tanh(x).t().mul_(y), "mul_"),
+    "by name": (lambda m, x, y, z: torch.relu_(input=torch.tanh(x)), ""),
     "the input": (lambda m, x, y, z: x.mul_(y), ""),
     "a view of the input": (lambda m, x, y, z: x.t().mul_(y), ""),
     "what is given": (lambda m, x, y, z: _two(x, lambda new: new.mul_(y)), ""),

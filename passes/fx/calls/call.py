@@ -43,6 +43,8 @@ ALGEBRA: Mapping[str, CallForm] = {
     "instance_norm": CallForm("instance_norm", INSTANCE_NORM, native=INSTANCE_NORM_OF_ATEN),
     "native_batch_norm": CallForm("native_batch_norm", NATIVE_BATCH_NORM),
 }
+# What torch's functions also call an argument.
+_NUMPY = {"axis": "dim", "keepdims": "keepdim"}
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,10 @@ def bind_arguments(node: fx.Node, signature: Signature) -> dict[str, Any] | Refu
     if len(node.args) > len(names):
         return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.name} has {len(node.args)} arguments")
     given = dict(zip(names, node.args, strict=False))
-    for name, value in node.kwargs.items():
+    for written, value in node.kwargs.items():
+        name = _NUMPY.get(written, written)
         if name not in signature or name in given:
-            return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.name} has an argument {name!r}")
+            return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.name} has an argument {written!r}")
         given[name] = value
     arguments = {name: given.get(name, default) for name, default in signature.items()}
     for name, value in arguments.items():

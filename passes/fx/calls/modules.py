@@ -65,9 +65,13 @@ def known_class(module: nn.Module) -> type[nn.Module] | None:
                 getattr(type(module), name, None) is getattr(known, name, None)
                 for name in _BEHAVIOUR
             )
-            own = not any(name in vars(module) for name in _BEHAVIOUR)
-            return known if same and own else None
+            return known if same and not is_patched(module) else None
     return None
+
+
+def is_patched(module: nn.Module) -> bool:
+    """Whether the module itself, and not its class, says what it does."""
+    return any(name in vars(module) for name in _BEHAVIOUR)
 
 
 @functools.cache
@@ -78,7 +82,7 @@ def _classes() -> tuple[type[nn.Module], ...]:
 
 def facts_of_leaf(leaf: nn.Module) -> Facts | None:
     """What is known of a call of the module, if nothing else runs with it."""
-    if has_hooks(leaf) or "forward" in vars(leaf):
+    if has_hooks(leaf) or is_patched(leaf):
         return None
     kind = known_class(leaf)
     return named("batch_norm") if kind in _registered else facts_of_class(kind or type(leaf))
@@ -104,8 +108,8 @@ def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
         else:
             arguments[name] = None
     facts = named("batch_norm") if known in _registered else facts_of_class(known)
-    form = ALGEBRA[facts.name] if facts is not None else None
-    assert form is not None
+    assert facts is not None
+    form = ALGEBRA[facts.name]
     if form.kind == "batch_norm":
         training = module.training or module.running_mean is None
         arguments |= {"training": training, "eps": module.eps, "momentum": module.momentum}

@@ -148,7 +148,7 @@ def read_structure(node: fx.Node, module: nn.Module) -> Call | None:
         return None
     if form.signature is None:
         return _of_shape(node, form)
-    if form.kind == "permute" and node.op == "call_method" and not node.kwargs:
+    if form.kind == "permute" and not node.kwargs:
         dims = node.args[1:]
         flat = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
         return Call("permute", 0, {"input": node.args[0], "dims": flat})

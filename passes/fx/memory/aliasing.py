@@ -18,7 +18,7 @@ from torch import fx, nn
 from bnfx.passes.fx import private
 from bnfx.passes.fx.bodies.operands import Body, bodies_of
 from bnfx.passes.fx.calls.call import Call, read_call
-from bnfx.passes.fx.calls.modules import facts_of_leaf, known_class
+from bnfx.passes.fx.calls.modules import facts_of_leaf, is_patched, known_class
 from bnfx.passes.fx.facts.spelling import (
     IN_PLACE_OPERATORS,
     parameters_of,
@@ -156,7 +156,7 @@ def _renormalising(node: fx.Node) -> list[fx.Node] | None:
 def _in_place(node: fx.Node) -> list[fx.Node] | None:
     """Augmented assignments, and functions of torch's whose name or argument says so."""
     writes = node.target is operator.setitem or _overwrites(node) or asks_in_place(node)
-    return _nodes(node.args[:1]) if writes and _is_torch(node.target) else None
+    return _first(node) if writes and _is_torch(node.target) else None
 
 
 def _unknown(node: fx.Node) -> list[fx.Node]:
@@ -177,7 +177,7 @@ _RULES: tuple[Callable[[fx.Node], list[fx.Node] | None], ...] = (
 
 def _is_known(leaf: nn.Module) -> bool:
     """Whether what the module runs is torch's own, or known."""
-    own = type(leaf).__module__.startswith("torch.nn.") and "forward" not in vars(leaf)
+    own = type(leaf).__module__.startswith("torch.nn.") and not is_patched(leaf)
     return own or known_class(leaf) is not None
 
 
@@ -217,7 +217,12 @@ def shares_memory_with(node: fx.Node, module: nn.Module) -> list[fx.Node]:
     """The inputs whose memory the node's value may lie in."""
     if is_fresh(node, module):
         return []
-    return _nodes(node.args[:1]) if _overwrites(node) else node.all_input_nodes
+    return _first(node) if _overwrites(node) else node.all_input_nodes
+
+
+def _first(node: fx.Node) -> list[fx.Node]:
+    """What is written over: the first argument; any of them, where they are passed by name."""
+    return _nodes(node.args[:1]) if node.args else node.all_input_nodes
 
 
 def _overwrites(node: fx.Node) -> bool:

@@ -27,7 +27,7 @@ def is_pure(node: fx.Node) -> bool:
     spelling = spelling_of(node)
     if spelling is None or not spelling.facts.pure or "out" in node.kwargs:
         return False
-    if spelling.functional is not None or (node.op == "call_function" and asks_in_place(node)):
+    if spelling.functional is not None or asks_in_place(node):
         return False
     # Weight standardisation is a BatchNorm of weights that tracks nothing; another is the user's.
     call = read_call(node)
@@ -94,27 +94,33 @@ class ComputedConstants:
 
     def value(self, node: fx.Node) -> Any:
         """What the graph would compute, computed once."""
-        order: list[fx.Node] = []
         stack = [node]
-        while stack:
-            current = stack.pop()
-            if current in self._nodes and current not in self._values:
-                order.append(current)
-                stack.extend(current.all_input_nodes)
         with torch.no_grad(), private.without_autocast():
-            for current in reversed(order):
-                if current in self._values:
+            while stack:
+                current = stack[-1]
+                ahead = [each for each in current.all_input_nodes if self._is_ahead(each)]
+                if ahead:
+                    stack += ahead
                     continue
-                args = fx.node.map_arg(current.args, self._read)
-                kwargs = dict(fx.node.map_arg(current.kwargs, self._read))
-                target: Any = functional_form(current) or current.target
-                if "inplace" in kwargs:
-                    kwargs["inplace"] = False
-                if current.op == "call_method":
-                    target = getattr(args[0], target)
-                    args = args[1:]
-                self._values[current] = target(*args, **kwargs)
+                stack.pop()
+                if current not in self._values:
+                    self._values[current] = self._computed(current)
         return self._values[node]
+
+    def _is_ahead(self, node: fx.Node) -> bool:
+        return node in self._nodes and node not in self._values
+
+    def _computed(self, node: fx.Node) -> Any:
+        """Of a node whose inputs are known."""
+        args = fx.node.map_arg(node.args, self._read)
+        kwargs = dict(fx.node.map_arg(node.kwargs, self._read))
+        target: Any = functional_form(node) or node.target
+        if "inplace" in kwargs:
+            kwargs["inplace"] = False
+        if node.op == "call_method":
+            target = getattr(args[0], target)
+            args = args[1:]
+        return target(*args, **kwargs)
 
     def _read(self, node: fx.Node) -> Any:
         return self._values[node] if node in self._nodes else self._leaf(node)

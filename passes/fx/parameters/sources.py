@@ -129,10 +129,6 @@ class Sources:
         """An operand of arithmetic, if it is a parameter or computed from parameters alone."""
         if not isinstance(argument, fx.Node):
             return None
-        if argument not in self.constants and (
-            argument.op not in ("placeholder", "get_attr") or self._leaf(argument) is None
-        ):
-            return None
         source = self.resolve(argument, "operand")
         return source if isinstance(source, Source) else None
 

@@ -41,7 +41,7 @@ def read_arithmetic(
     if rest or not _is_number(alpha) or node.dtype not in FLOATS:
         return None
     if op == "neg":
-        (data,) = fx_node.args[:1] or (None,)
+        (data,) = fx_node.args
         return read_affine(nodes(data), node, NEGATION) if isinstance(data, fx.Node) else None
     if len(fx_node.args) != 2:
         return None

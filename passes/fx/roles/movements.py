@@ -96,7 +96,8 @@ def _avg_pool(call: Call, before: Dims, after: Dims) -> Movement | None:
     kernel = numbers(arguments["kernel_size"], spatial)
     stride = numbers(arguments["stride"] or arguments["kernel_size"], spatial)
     padding = numbers(arguments["padding"], spatial)
-    if kernel is None or stride is None or padding is None or arguments["ceil_mode"] not in (0, 1):
+    flags = arguments["ceil_mode"], arguments["count_include_pad"]
+    if kernel is None or stride is None or padding is None or any(f not in (0, 1) for f in flags):
         return None
     if arguments.get("divisor_override") is not None:
         return None

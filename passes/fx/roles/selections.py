@@ -10,7 +10,7 @@ from bnfx.passes.fx.calls.call import Call
 
 def axis_of(dim: Any, rank: int) -> int:
     """An axis counted from the front."""
-    return int(dim) % rank if rank else 0
+    return int(dim) % rank
 
 
 def numbers(value: Any, count: int) -> tuple[int, ...] | None:
@@ -23,7 +23,7 @@ def numbers(value: Any, count: int) -> tuple[int, ...] | None:
 
 def narrow(call: Call, before: Dims, after: Dims) -> Movement | None:
     place = numbers(tuple(call.arguments[name] for name in ("dim", "start", "length")), 1)
-    if place is None:
+    if place is None or not before:
         return None
     axis = axis_of(place[0], len(before))
     size = before[axis]
@@ -53,6 +53,8 @@ def getitem(call: Call, before: Dims, after: Dims) -> Movement | None:
     index = call.arguments["index"]
     parts = list(index) if isinstance(index, tuple) else [index]
     if not all(part is None or part is Ellipsis or type(part) in (int, slice) for part in parts):
+        return None
+    if parts.count(Ellipsis) > 1:  # torch gives the others axes that there are not
         return None
     named = sum(part is not None and part is not Ellipsis for part in parts)
     if Ellipsis not in parts:

@@ -32,7 +32,7 @@ def is_split(node: fx.Node) -> bool:
 
 def split_part(node: fx.Node) -> SplitPart | None:
     """What ``split(x, ...)[i]`` selects, where sizes are known and fixed."""
-    if node.op != "call_function" or node.target is not operator.getitem:
+    if node.target is not operator.getitem:
         return None
     parts, index = node.args
     if not isinstance(parts, fx.Node) or not isinstance(index, int):
@@ -41,7 +41,8 @@ def split_part(node: fx.Node) -> SplitPart | None:
         return None
     position = _SPLITS[op]
     source = parts.args[0] if parts.args else None
-    axis = parts.args[position] if position < len(parts.args) else parts.kwargs.get("dim", 0)
+    named = parts.kwargs.get("dim", parts.kwargs.get("axis", 0))  # torch takes NumPy's name, too
+    axis = parts.args[position] if position < len(parts.args) else named
     values = parts.meta.get("example_value", parts.meta.get("val"))
     if not isinstance(source, fx.Node) or not isinstance(values, (tuple, list)):
         return None
