@@ -134,6 +134,11 @@ def _traps() -> list[Case]:
         conv=nn.Conv2d(6, 6, 1),
         c=Channels(6, 1, 1),
     )
+    thrice = Fn(
+        lambda m, x: (lambda y: y * m.c.v + y.tanh())(m.conv(x)),
+        conv=nn.Conv2d(6, 6, 1),
+        c=Channels(6, 1, 1),
+    )
     relay = Fn(lambda m, x: (lambda y: (y + F.relu(y)) * -1)(m.conv(x)), conv=nn.Conv2d(6, 6, 1))
     openvino = Fn(
         lambda m, x: m.conv(x * m.c.v), conv=nn.Conv2d(6, 6, 3, padding=1), c=Channels(1, 6, 3, 3)
@@ -152,7 +157,8 @@ def _traps() -> list[Case]:
         Case("w-mul-conv", before(lambda y, v: y * v, (6,)), SHAPE, 0, ops=2),
         Case("reciprocal", after(lambda y, v: 2 / y.clamp(min=0.5)), SHAPE, 0, ops=3),
         Case("grown-by-broadcast", grown, SHAPE, 0, ops=3),
-        Case("conv-mul-and-raw", twice, SHAPE, 0, ops=3),
+        Case("conv-mul-and-raw", twice, SHAPE, 0, rules=("merge-parallel-affines",), ops=1),
+        Case("conv-mul-and-tanh", thrice, SHAPE, 0, ops=4),
     ]
 
 
