@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 import torch
+import torch.nn.functional as F
 from direct_models import count_direct
 from rebuilds import join_builds
 from torch import nn
@@ -58,12 +59,38 @@ def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return model(x)
 
 
+def margin(model: Net, x: torch.Tensor) -> float:
+    """How far the nearest ReLU, or choice of a maximum, is from being switched, relatively."""
+    model = copy.deepcopy(model)  # in training, statistics are written
+    with torch.no_grad():
+        before = model.norm(model.conv(model.pre(x)))
+        pooled = model.second(F.relu(before))
+    two = pooled.unfold(2, 2, 1).unfold(3, 2, 1).flatten(4).topk(2).values
+    nearest = before.abs().min() / before.abs().max()
+    return float(min(nearest, (two[..., 0] - two[..., 1]).min() / pooled.abs().max()))
+
+
+def check_gradients(model: Net, twin: Net, bound: float, where: str) -> None:
+    ours, theirs = ([p.grad for p in owner.parameters()] for owner in (model, twin))
+    # Some gradients are zero but for rounding: a bias before a BatchNorm in training. What is
+    # summed up there is of the size of the largest, so its rounding is what they are allowed.
+    largest = max(float(grad.abs().max()) for grad in theirs)
+    noise = 100 * torch.finfo(theirs[0].dtype).eps * largest
+    for mine, other in zip(ours, theirs, strict=True):
+        own = float(other.abs().max())
+        torch.testing.assert_close(mine, other, rtol=0, atol=bound * own + noise, msg=where)
+
+
 def check(compiled: Any, model: Net, gradients: bool, where: str) -> None:
-    """One call, against the eager model; in training, statistics count too."""
+    """One call, against the eager model; in training, statistics count too.
+
+    Gradients jump where rounding switches a unit: there, eager float32 may be as wrong as any.
+    """
     dtype = model.head.weight.dtype
     bound = 1e-10 if dtype == torch.float64 else 1e-4
     x = torch.randn(3, 2, 7, 7, dtype=dtype)
     twin = copy.deepcopy(model)
+    switched = dtype == torch.float32 and margin(twin, x) < 1e-5
     with torch.set_grad_enabled(gradients):
         actual, expected = compiled(model, x), twin(x)
     pairs = [(actual, expected), *zip(model.buffers(), twin.buffers(), strict=True)]
@@ -71,14 +98,8 @@ def check(compiled: Any, model: Net, gradients: bool, where: str) -> None:
         factors = torch.randn_like(expected)
         for out in (actual, expected):
             (out.square() * factors).sum().backward()
-        ours, theirs = ([p.grad for p in owner.parameters()] for owner in (model, twin))
-        # Some gradients are zero but for rounding: a bias before a BatchNorm in training. What is
-        # summed up there is of the size of the largest, so its rounding is what they are allowed.
-        largest = max(float(grad.abs().max()) for grad in theirs)
-        noise = 100 * torch.finfo(dtype).eps * largest
-        for mine, other in zip(ours, theirs, strict=True):
-            own = float(other.abs().max())
-            torch.testing.assert_close(mine, other, rtol=0, atol=bound * own + noise, msg=where)
+        if not switched:
+            check_gradients(model, twin, bound, where)
         model.zero_grad()
     for mine, other in pairs:
         mine, other = mine.detach(), other.detach()
