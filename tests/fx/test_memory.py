@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.passes.fx.memory.aliasing import mutated_leaves
-from bnfx.passes.fx.memory.writes import Writes, written_values
+from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves
+from bnfx.passes.fx.memory.writes import Writes, functional_leaf, written_values
 
 aten = torch.ops.aten
 
@@ -253,3 +253,47 @@ def test_inputs_that_share_memory() -> None:
         return [nodes["z"]]
 
     assert {nodes["x"], nodes["z"], nodes["add_"]} == written_values(graph, root, aliases).pinned
+
+
+def test_values_of_which_nothing_is_known() -> None:
+    """As in a graph that was traced without inputs."""
+    graph, root = _traced(lambda m, x, y, z: torch.tanh(x).mul_(y))
+    found = written_values(graph, root, lambda leaves: [])
+    assert [node.name for node in found.in_place] == ["mul_"]
+
+
+def _training(leaf: nn.Module) -> nn.Module:
+    return leaf.train()
+
+
+LEAVES: dict[str, tuple[nn.Module, str]] = {
+    "convolution": (nn.Conv2d(2, 2, 1), ""),
+    "BatchNorm": (nn.BatchNorm2d(2).eval(), ""),
+    "BatchNorm that trains": (_training(nn.BatchNorm2d(2)), "running_mean running_var num"),
+    "table": (nn.Embedding(3, 2), ""),
+    "table, scaled down": (nn.Embedding(3, 2, max_norm=1.0), "weight"),
+    "of nobody's": (type("Mine", (nn.BatchNorm2d,), {"forward": Own.forward})(2).eval(), "*"),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_what_leaves_write_by_themselves(name: str) -> None:
+    leaf, expected = LEAVES[name]
+    root = nn.Module()
+    root.leaf = leaf
+    graph = fx.Graph()
+    graph.output(graph.call_module("leaf", (graph.placeholder("x"),)))
+    state = {id(t): n for n, t in [*leaf.named_parameters(), *leaf.named_buffers()]}
+    names = {state[id(tensor)] for tensor in module_writes(graph, root)}
+    full = expected.replace("num", "num_batches_tracked")
+    assert names == (set(state.values()) if expected == "*" else set(full.split()))
+
+
+def test_functions_of_leaves_that_write() -> None:
+    """With the other arguments of the module; ``None`` where none is known."""
+    assert functional_leaf(nn.ReLU(True)) == (F.relu, {})
+    assert functional_leaf(nn.LeakyReLU(0.2, True)) == (F.leaky_relu, {"negative_slope": 0.2})
+    bounds = {"min_val": -2.0, "max_val": 3.0}
+    assert functional_leaf(nn.Hardtanh(-2.0, 3.0, inplace=True)) == (F.hardtanh, bounds)
+    for leaf in (nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Identity(), Own(), nn.Softmax(1)):
+        assert functional_leaf(leaf) is None
