@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from bnfx.passes.fx.lift import lift
 from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves
 from bnfx.passes.fx.memory.writes import Writes, functional_leaf, written_values
 
@@ -47,6 +48,7 @@ class Root(nn.Module):
     def __init__(self, run: Callable[..., Any]) -> None:
         super().__init__()
         self.own, self.patched, self.relu, self.over = Own(), _patched(), nn.ReLU(), nn.ReLU(True)
+        self.tanh = nn.Tanh()  # which has no such flag
         self.inside = _patched_inside()
         self.run = run
 
@@ -131,6 +133,7 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "table, by name": (lambda m, x, y, z: F.embedding(x, weight=y, max_norm=1.0), "y"),
     "bag": (lambda m, x, y, z: F.embedding_bag(x, y, z, 1.0), "y"),
     "leaf": (lambda m, x, y, z: m.relu(x), ""),
+    "leaf without a flag": (lambda m, x, y, z: m.tanh(x), ""),
     "leaf, in place": (lambda m, x, y, z: m.over(x), "x"),
     "leaf of nobody's": (lambda m, x, y, z: m.own(x), "x"),
     "leaf, patched": (lambda m, x, y, z: m.patched(x), "x"),
@@ -149,6 +152,7 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "what was written out": (lambda m, x, y, z: torch.add(x, 1, out=y).mul_(2), "xy"),
     "a leaf's value": (lambda m, x, y, z: m.over(x).mul_(2), "x"),
     "a leaf's new value": (lambda m, x, y, z: m.relu(x).mul_(2), ""),
+    "its new value": (lambda m, x, y, z: m.tanh(x).mul_(2), ""),
     "half of a list": (lambda m, x, y, z: x.chunk(2)[0].mul_(2), "x"),
     "two ways": (lambda m, x, y, z: torch.where(x, y, z).add_(1), ""),
 }
@@ -297,3 +301,14 @@ def test_functions_of_leaves_that_write() -> None:
     assert functional_leaf(nn.Hardtanh(-2.0, 3.0, inplace=True)) == (F.hardtanh, bounds)
     for leaf in (nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Identity(), Own(), nn.Softmax(1)):
         assert functional_leaf(leaf) is None
+
+
+def test_ops_that_write_to_what_others_see_are_opaque() -> None:
+    """A map would cross the op, and the write be lost; one that nobody sees is a function."""
+    run = lambda m, x, y, z: (F.relu(x, inplace=True), torch.tanh(y).neg_())  # noqa: E731
+    graph, root = _traced(run)
+    for node in graph.nodes:
+        node.meta["val"] = torch.empty(4, 4)
+    lifted = lift(fx.GraphModule(root, graph), {}, {}, {})
+    roles = {node.name: type(node.role).__name__ for node in lifted.graph}
+    assert (roles["relu"], roles["neg"]) == ("Opaque", "Affine")
