@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[2]
 TESTS = (
     "tests/fuzz/test_fuzz.py",
     "tests/fuzz/test_equivalents.py",
-    "tests/weights/test_random.py",
     "tests/relax/test_random.py",
     "tests/relax/test_equivalents.py",
     "tests/fuzz/test_files.py",
+    "tests/weights/test_random.py",
 )
 
 
@@ -37,7 +37,11 @@ def main() -> int:
         seed = random.SystemRandom().randrange(2**32)
         test = chosen.tests[rounds % len(chosen.tests)]
         options = ["-q", "-x", "-m", "heavy or not heavy", f"--hypothesis-seed={seed}", test]
-        amounts = {"BNFX_FUZZ": str(chosen.each), "BNFX_FUZZ_FILES": str(chosen.each)}
+        amounts = {
+            "BNFX_FUZZ": str(chosen.each),
+            "BNFX_FUZZ_FILES": str(chosen.each),
+            "BNFX_FUZZ_FIRST": str(seed),
+        }
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options],
             cwd=ROOT,
@@ -54,9 +58,8 @@ def main() -> int:
         )
         if done.returncode:
             print(done.stdout)
-            print(
-                f"Again: BNFX_FUZZ={chosen.each} python -m pytest --hypothesis-seed={seed} {test}"
-            )
+            variables = " ".join(f"{name}={value}" for name, value in amounts.items())
+            print(f"Again: {variables} python -m pytest {' '.join(options)}")
             return 1
     print(f"{rounds} rounds of {chosen.each} examples a test, nothing found:")
     for test, count in ran.items():

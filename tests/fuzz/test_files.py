@@ -12,6 +12,7 @@ from typing import Any
 
 from archives.hostile import CODE, Entries, entries_of, write_good, zipped
 from archives.test_hostile import watched
+from seeds import FIRST
 
 COUNT = int(os.environ.get("BNFX_FUZZ_FILES", "60"))
 LEAVES: list[Any] = [
@@ -93,7 +94,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     write_good(tmp_path)
     names = []
     for number in range(COUNT):
-        chance = random.Random(number)
+        chance = random.Random(FIRST + number)
         suffix = chance.choice([".pt2", ".pt2", ".pt", ".safetensors"])
         data = (tmp_path / f"good{suffix}").read_bytes()
         inside = suffix != ".safetensors" and chance.random() < 0.7

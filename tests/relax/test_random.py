@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
+from seeds import FIRST, FUZZ
 from tvm_random.relax_writer import random_module, run
 
 from bnfx.tvm.relax import FoldBatchNorm
 
-COUNT = int(os.environ.get("BNFX_FUZZ", "100"))
+COUNT = FUZZ or 100
 
 
 @pytest.mark.parametrize("block", range(4))
 def test_folded_is_unfolded(block: int) -> None:
     folded = 0
-    for seed in range(block, COUNT, 4):
+    for seed in range(FIRST + block, FIRST + COUNT, 4):
         module, shape, norms = random_module(seed)
         x = np.random.default_rng(seed).normal(size=shape)
         fold = FoldBatchNorm()

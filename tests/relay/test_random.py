@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import tvm
 from graphs import TARGET, relative, run_vm
+from seeds import FIRST, FUZZ
 from tvm import relay
 from tvm_random.relay_writer import random_module, run
 
 from bnfx.tvm.relay import FoldBatchNorm
 
-COUNT = int(os.environ.get("BNFX_FUZZ", "40"))
+COUNT = FUZZ or 40
 
 
 def test_folded_is_unfolded() -> None:
     folded = 0
-    for seed in range(COUNT):
+    for seed in range(FIRST, FIRST + COUNT):
         module, shape, norms = random_module(seed)
         x = np.random.default_rng(seed).normal(size=shape)
         fold = FoldBatchNorm()

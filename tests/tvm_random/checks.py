@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from seeds import FIRST, FUZZ
 
 from tvm_random.equivalents import LINEAR, NORM, SHAPES, left
 
-COUNT = int(os.environ.get("BNFX_FUZZ", "8"))
+COUNT = FUZZ or 8
 SOME = [(linear, norm) for linear in LINEAR for norm in NORM if "plain" in (linear, norm)]
 OTHERS = [(linear, norm) for linear in LINEAR for norm in NORM if "plain" not in (linear, norm)]
 
@@ -18,7 +18,7 @@ OTHERS = [(linear, norm) for linear in LINEAR for norm in NORM if "plain" not in
 def check_networks(ir: Any, fold_batch_norm: Callable[[], Any]) -> None:
     """Random networks of ``ir``, the module of a writer, and the same in another writing."""
     folded = 0
-    for seed in range(COUNT):
+    for seed in range(FIRST, FIRST + COUNT):
         module, shape, _ = ir.random_module(seed)
         other, _, _ = ir.random_module(seed, ir.Equivalent(seed, other=seed))
         x = np.random.default_rng(seed).normal(size=shape)

@@ -1,15 +1,13 @@
 """Random sequences of writes, moves and flips: after each, the answer is the eager model's.
 
 Sequences of 7 steps: 20 in each mode with the inner compiler ``eager``, and 4 in each with
-Inductor, where packed and frozen bodies are real; five times as many with ``BNFX_FUZZ`` in the
-environment. The fast suite runs the first few. Every sequence has two instances that share one
-graph.
+Inductor, where packed and frozen bodies are real; others with ``BNFX_FUZZ`` in the environment. The
+fast suite runs the first few. Every sequence has two instances that share one graph.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import pkgutil
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from direct_models import count_direct
 from rebuilds import join_builds
+from seeds import FIRST, FUZZ
 from torch import nn
 from writes import CHEAP, DEAR, Broadcast, Net, Step, mend, unfit
 
@@ -31,16 +30,17 @@ from bnfx.inner.auto import choices, trial
 from bnfx.weights import freezing
 
 STEPS = 7
-MORE = 5 if os.environ.get("BNFX_FUZZ") else 1
 SEEDS = [
     range(2),
     pytest.param(range(2, 5), marks=pytest.mark.slow),
-    pytest.param(range(5, 20 * MORE), marks=pytest.mark.heavy),
+    pytest.param(range(5, 20), marks=pytest.mark.heavy),
 ]
 INDUCTOR_SEEDS = [
     range(1000, 1001),
-    pytest.param(range(1001, 1000 + 4 * MORE), marks=pytest.mark.heavy),
+    pytest.param(range(1001, 1004), marks=pytest.mark.heavy),
 ]
+if FUZZ:
+    SEEDS, INDUCTOR_SEEDS = [range(FIRST, FIRST + FUZZ // 10)], [range(FIRST, FIRST + 1)]
 
 
 @pytest.fixture(scope="module")
