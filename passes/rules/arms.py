@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bnfx.passes.graph import Node
+from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.rules.guards import behind_identities, original
 
 
@@ -21,9 +22,30 @@ class Arm:
     last: Node
 
 
+Arms = tuple[Arm, Arm]
+
+
+def nodes_of(arms: Arms) -> list[Node]:
+    """What they are made by; the source itself is made by nothing."""
+    return [arm.node for arm in arms if arm.node is not None]
+
+
+def refuse_arms(arms: Arms, node: Node) -> Iterator[Refusal]:
+    """Reasons why ``node``, their sum, cannot be computed from the source in one step, whatever
+    they are.
+    """
+    source = arms[0].source
+    if source.pinned:
+        yield Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to {source.name}")
+    if any(each.region != node.region for each in nodes_of(arms)):
+        yield Refusal(
+            Code.DTYPE_CHANGE, "autocast begins or ends between the branches and their sum"
+        )
+
+
 def arms_of(
     node: Node, takes: Callable[[Node], bool], needs: Callable[[Node], bool]
-) -> tuple[Arm, Arm] | None:
+) -> Arms | None:
     """Two summands over one input.
 
     Args:

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnfx.passes.algebra import BroadcastAffine, Scalar
-from bnfx.passes.crossing import Identity
-from bnfx.passes.graph import Add, Affine, Graph, Move, Node
+from bnfx.passes.graph import Add, Affine, Graph, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules import cost
-from bnfx.passes.rules.arms import Arm, arms_of
-from bnfx.passes.rules.guards import refuse_multiply_add, take_out
+from bnfx.passes.rules.arms import Arm, Arms, arms_of, nodes_of, refuse_arms
+from bnfx.passes.rules.guards import refuse_multiply_add
 from bnfx.passes.rules.rule import Change, Rule
 from bnfx.passes.values import Values
 
@@ -29,7 +28,7 @@ def match(node: Node) -> bool:
     return isinstance(node.role, Add) and _arms(node) is not None
 
 
-def _arms(node: Node) -> tuple[Arm, Arm] | None:
+def _arms(node: Node) -> Arms | None:
     return arms_of(node, _is_affine, _is_affine)
 
 
@@ -40,16 +39,13 @@ def _is_affine(node: Node) -> bool:
 def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     arms = _arms(node)
     assert arms is not None
-    source, nodes = arms[0].source, _nodes(arms)
-    if source.pinned:
-        yield Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to {source.name}")
-    dtypes = {each.dtype for each in (source, *nodes, node)}
+    nodes = nodes_of(arms)
+    yield from refuse_arms(arms, node)
+    dtypes = {each.dtype for each in (arms[0].source, *nodes, node)}
     if len(dtypes) > 1:
         yield Refusal(Code.DTYPE_CHANGE, f"the arms compute in {sorted(map(str, dtypes))}")
     if any(each.lays_out for each in (*nodes, node)):
         yield Refusal(Code.UNSUPPORTED_FORM, "an arm or the sum lays its output out anew")
-    if any(each.region != node.region for each in nodes):
-        yield Refusal(Code.DTYPE_CHANGE, "autocast begins or ends between the arms and their sum")
     one, other = (set(_map(arm).axes) for arm in arms)
     if not (one <= other or other <= one):
         yield Refusal(
@@ -65,10 +61,6 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     yield from refuse_multiply_add(nodes[0], merged, values)
 
 
-def _nodes(arms: tuple[Arm, Arm]) -> list[Node]:
-    return [arm.node for arm in arms if arm.node is not None]
-
-
 def _map(arm: Arm) -> BroadcastAffine:
     if arm.node is None:
         return BroadcastAffine.identity()
@@ -76,7 +68,7 @@ def _map(arm: Arm) -> BroadcastAffine:
     return arm.node.role.map
 
 
-def _merged(node: Node, arms: tuple[Arm, Arm]) -> BroadcastAffine:
+def _merged(node: Node, arms: Arms) -> BroadcastAffine:
     assert isinstance(node.role, Add)
     one, other = (
         BroadcastAffine(Scalar(factor), Scalar(0.0)) @ _map(arm)
@@ -89,12 +81,11 @@ def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     """The first arm carries out the sum."""
     arms = _arms(node)
     assert arms is not None
-    survivor, *others = _nodes(arms)
+    survivor, *others = nodes_of(arms)
     survivor.role = Affine(_merged(node, arms), lowered=True)
     graph.rewire(survivor, [arms[0].source])
-    node.role = Move(Identity())
     graph.rewire(node, [survivor])
-    take_out(graph, node)
+    graph.splice_out(node)
     for arm in arms:
         if arm.last is not survivor:
             graph.drop_unread(arm.last)

@@ -24,7 +24,7 @@ from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules import cost
-from bnfx.passes.rules.arms import Arm, arms_of
+from bnfx.passes.rules.arms import Arms, arms_of, nodes_of, refuse_arms
 from bnfx.passes.rules.rule import Change, Rule
 from bnfx.passes.values import Values
 
@@ -33,7 +33,7 @@ def match(node: Node) -> bool:
     return isinstance(node.role, Add) and _arms(node) is not None
 
 
-def _arms(node: Node) -> tuple[Arm, Arm] | None:
+def _arms(node: Node) -> Arms | None:
     """At least one of them a linear operator."""
     return arms_of(node, _is_branch, lambda arm: isinstance(arm.role, Linear))
 
@@ -49,9 +49,8 @@ def _is_branch(node: Node) -> bool:
 def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
     arms = _arms(node)
     assert arms is not None
-    if arms[0].source.pinned:
-        yield Refusal(Code.MUTATED_IN_GRAPH, f"the graph may write to {arms[0].source.name}")
-    nodes = [arm.node for arm in arms if arm.node is not None]
+    nodes = nodes_of(arms)
+    yield from refuse_arms(arms, node)
     linears = [n.role for n in nodes if isinstance(n.role, Linear)]
     if any(role.hides_padding for role in linears):
         yield Refusal(Code.UNSUPPORTED_FORM, "a branch pads its input by other than zeros")
@@ -61,10 +60,6 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
         return
     if node.lays_out:
         yield Refusal(Code.UNSUPPORTED_FORM, "the sum has the memory layout of a transposed branch")
-    if any(n.region != node.region for n in nodes):
-        yield Refusal(
-            Code.DTYPE_CHANGE, "autocast begins or ends between the branches and their sum"
-        )
     try:
         merged = _merged(node, arms)
     except ValueError as error:
@@ -80,7 +75,7 @@ def refuse(node: Node, values: Values | None) -> Iterator[Refusal]:
         yield from values.refuse_operator(merged, (linears[0].dtype,))
 
 
-def _merged(node: Node, arms: tuple[Arm, Arm]) -> LinearOperator:
+def _merged(node: Node, arms: Arms) -> LinearOperator:
     assert isinstance(node.role, Add)
     left, right = (
         _operator(arm.node, node, arms).then(Scalar(factor), Scalar(0.0))
@@ -89,7 +84,7 @@ def _merged(node: Node, arms: tuple[Arm, Arm]) -> LinearOperator:
     return left + right
 
 
-def _operator(arm: Node | None, node: Node, arms: tuple[Arm, Arm]) -> LinearOperator:
+def _operator(arm: Node | None, node: Node, arms: Arms) -> LinearOperator:
     """The linear operator that a summand is, of the kind of the one beside it.
 
     Raises:
@@ -102,9 +97,7 @@ def _operator(arm: Node | None, node: Node, arms: tuple[Arm, Arm]) -> LinearOper
         pooling = arm.role.movement.convolution
         assert pooling is not None
         return pooling
-    model = next(
-        a.node.role.operator for a in arms if a.node is not None and isinstance(a.node.role, Linear)
-    )
+    model = next(n.role.operator for n in nodes_of(arms) if isinstance(n.role, Linear))
     affine = BroadcastAffine.identity()
     if arm is not None:
         assert isinstance(arm.role, Affine)
@@ -118,7 +111,7 @@ def _operator(arm: Node | None, node: Node, arms: tuple[Arm, Arm]) -> LinearOper
 def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     arms = _arms(node)
     assert arms is not None
-    nodes = [arm.node for arm in arms if arm.node is not None]
+    nodes = nodes_of(arms)
     linear = next(n for n in nodes if isinstance(n.role, Linear))
     assert isinstance(linear.role, Linear)
     node.role = replace(linear.role, operator=_merged(node, arms))

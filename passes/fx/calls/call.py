@@ -47,6 +47,11 @@ ALGEBRA: Mapping[str, CallForm] = {
 _NUMPY = {"axis": "dim", "keepdims": "keepdim"}
 
 
+def named_by_torch(name: str) -> str:
+    """Torch's own name of an argument that was passed by NumPy's."""
+    return _NUMPY.get(name, name)
+
+
 @dataclass(frozen=True)
 class Call:
     """A known call.
@@ -101,7 +106,7 @@ def bind_arguments(node: fx.Node, signature: Signature) -> dict[str, Any] | Refu
         return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.name} has {len(node.args)} arguments")
     given = dict(zip(names, node.args, strict=False))
     for written, value in node.kwargs.items():
-        name = _NUMPY.get(written, written)
+        name = named_by_torch(written)
         if name not in signature or name in given:
             return Refusal(Code.UNKNOWN_ARGUMENT, f"{node.name} has an argument {written!r}")
         given[name] = value

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from bnfx.passes.crossing import Select
+from bnfx.passes.fx.calls.call import named_by_torch
 from bnfx.passes.fx.facts.spelling import facts_of
 from bnfx.passes.fx.metadata import value_of
 from bnfx.passes.lifting import slices
@@ -41,8 +42,8 @@ def split_part(node: fx.Node) -> SplitPart | None:
         return None
     position = _SPLITS[op]
     source = parts.args[0] if parts.args else None
-    named = parts.kwargs.get("dim", parts.kwargs.get("axis", 0))  # torch takes NumPy's name, too
-    axis = parts.args[position] if position < len(parts.args) else named
+    named = {named_by_torch(name): value for name, value in parts.kwargs.items()}
+    axis = parts.args[position] if position < len(parts.args) else named.get("dim", 0)
     values = parts.meta.get("example_value", parts.meta.get("val"))
     if not isinstance(source, fx.Node) or not isinstance(values, (tuple, list)):
         return None
