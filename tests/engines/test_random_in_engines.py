@@ -6,27 +6,19 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 
 import pytest
 import torch
+from fuzz.drawn import examples
 from fuzz.network import Network
 from fuzz.programs import Shape, networks
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from support import relative
 
 import bnfx
 from bnfx.bench.on_engines.exact import ROUNDING, allowed_error
 from bnfx.errors import InnerWarning
-
-_SETTINGS = settings(
-    deadline=None,
-    derandomize="BNFX_FUZZ" not in os.environ,
-    database=None,
-    max_examples=int(os.environ.get("BNFX_FUZZ", "4")),
-    suppress_health_check=list(HealthCheck),
-)
 
 
 @pytest.mark.slow
@@ -36,7 +28,7 @@ def test_answers_are_eagers(inner: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("BNFX_NATIVE", "1")
     compared = 0
 
-    @_SETTINGS
+    @examples(4)
     @given(networks())
     def check(case: tuple[Network, Shape]) -> None:
         nonlocal compared

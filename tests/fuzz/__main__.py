@@ -32,10 +32,10 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=100, help="examples of each test and round")
     parser.add_argument("tests", nargs="*", default=TESTS)
     chosen = parser.parse_args()
-    began, rounds, ran = time.monotonic(), 0, Counter[str]()
+    began, ran = time.monotonic(), Counter[str]()
     while time.monotonic() - began < chosen.seconds:
         seed = random.SystemRandom().randrange(2**32)
-        test = chosen.tests[rounds % len(chosen.tests)]
+        test = chosen.tests[ran.total() % len(chosen.tests)]
         options = ["-q", "-x", "-m", "heavy or not heavy", f"--hypothesis-seed={seed}", test]
         amounts = {
             "BNFX_FUZZ": str(chosen.each),
@@ -49,7 +49,6 @@ def main() -> int:
             capture_output=True,
             text=True,
         )
-        rounds += 1
         ran[test] += 1
         last = done.stdout.strip().splitlines()[-1:]
         print(
@@ -61,7 +60,7 @@ def main() -> int:
             variables = " ".join(f"{name}={value}" for name, value in amounts.items())
             print(f"Again: {variables} python -m pytest {' '.join(options)}")
             return 1
-    print(f"{rounds} rounds of {chosen.each} examples a test, nothing found:")
+    print(f"{ran.total()} rounds of {chosen.each} examples a test, nothing found:")
     for test, count in ran.items():
         print(f"  {test:34} {count}")
     return 0

@@ -123,7 +123,8 @@ def check(network: nn.Module, shape: tuple[int, ...], setting: Setting, seed: in
         x = _laid_out(torch.randn(full, generator=generator).to(setting.dtype), setting)
         another = torch.randn(full, generator=generator, dtype=torch.float64)
         try:
-            elsewhere = _seen(copy.deepcopy(exact), copy.deepcopy(exact), another, setting)
+            twin = copy.deepcopy(exact)  # calls write statistics
+            elsewhere = _seen(twin, twin, another, setting)
             expected = _seen(exact, exact, x.double(), setting)
             eager = _seen(plain, plain, x, setting)
         except RuntimeError:
@@ -136,8 +137,7 @@ def check(network: nn.Module, shape: tuple[int, ...], setting: Setting, seed: in
             warnings.simplefilter("error", bnfx.RewriteWarning)
             if run is None:
                 run = WAYS[setting.way](tried, x, setting)
-            owner = tried if setting.way in LIVE else None
-            actual = _seen(run, owner, x, setting)
+            actual = _seen(run, tried, x, setting)
         _compare(actual, expected, eager, changes, setting)
     return True
 
@@ -164,25 +164,25 @@ def _copied(x: torch.Tensor) -> torch.Tensor:
     return other.copy_(x)
 
 
-def _seen(run: Any, owner: nn.Module | None, given: torch.Tensor, setting: Setting) -> Seen:
-    """A call; then each output is written to, which shows in what shares memory with it."""
+def _seen(run: Any, owner: nn.Module, given: torch.Tensor, setting: Setting) -> Seen:
+    """A call of what was made of ``owner``; then each output is written to, which shows in what
+    shares memory with it.
+    """
     x = _copied(given)
-    live = setting.way in LIVE
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=setting.autocast)
     with torch.set_grad_enabled(setting.gradients), autocast:
         outputs = list(run(x))
     seen = Seen([output.detach().clone() for output in outputs], [x.clone()])
     seen.strides = [output.stride() for output in outputs]
-    if setting.gradients and live and owner is not None:
+    if setting.way not in LIVE:
+        return seen
+    if setting.gradients:
         loss = sum((output * output).sum() for output in outputs)
         wanted = [p for p in owner.parameters() if p.requires_grad]
         if isinstance(loss, torch.Tensor) and loss.requires_grad and wanted:
             grads = torch.autograd.grad(loss, wanted, allow_unused=True)
             seen.others += [g if g is not None else torch.zeros(()) for g in grads]
-    if live and owner is not None:
-        seen.others += [buffer.clone() for buffer in owner.buffers()]
-    if not live:
-        return seen
+    seen.others += [buffer.clone() for buffer in owner.buffers()]
     for index, output in enumerate(outputs):
         try:
             output.detach().add_(index + 1)
@@ -206,10 +206,9 @@ def _compare(
         # Not promised: a map that went back across a slice leaves a view of the whole.
         assert all(one == other or not _is_dense(one, out) for one, other, out in pairs), "strides"
     assert actual.refused == eager.refused, "elements that share memory"
-    if setting.way in LIVE:
-        assert len(actual.others) == len(expected.others)
     largest = max((float(t.abs().max()) for t in expected.tensors if t.numel()), default=1.0)
-    rows = zip(actual.tensors, expected.tensors, eager.tensors, strict=False)
+    assert len(actual.others) == len(expected.others)
+    rows = zip(actual.tensors, expected.tensors, eager.tensors, strict=True)
     for index, (ours, exact, theirs) in enumerate(rows):
         assert ours.shape == exact.shape
         assert ours.dtype == theirs.dtype

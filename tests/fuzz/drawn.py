@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from fuzz.checks import LIVE, WAYS, Setting
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from seeds import FUZZ
 
 
 def examples(usual: int) -> settings:
     """So many, or those that ``BNFX_FUZZ`` names, which are others each time."""
     return settings(
         deadline=None,
-        derandomize="BNFX_FUZZ" not in os.environ,
+        derandomize=not FUZZ,
         database=None,
-        max_examples=int(os.environ.get("BNFX_FUZZ", usual)),
+        max_examples=FUZZ or usual,
         suppress_health_check=[
             HealthCheck.too_slow,
             HealthCheck.data_too_large,

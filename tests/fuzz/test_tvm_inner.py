@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 from fuzz.tvm_graphs import Program, drawn, inputs_of
+from seeds import FUZZ
 
 from bnfx.errors import InnerWarning
 
 pytest.importorskip("tvm")
 
-COUNT = min(int(os.environ.get("BNFX_FUZZ", "30")), 500)
+COUNT = min(FUZZ or 30, 500)
 GROUP = 10
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fx.nodes import call_node
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
@@ -22,6 +24,7 @@ from bnfx.passes.refusals import Refusal
 
 aten = torch.ops.aten
 GRAPH = fx.Graph()
+_node = functools.partial(call_node, GRAPH)
 X, W, V, N = (GRAPH.placeholder(name) for name in "xwvn")
 
 
@@ -39,11 +42,6 @@ class Calls(TorchFunctionMode):
     def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen.append(call)
         return call(*args, **(kwargs or {}))
-
-
-def _node(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    op = "call_method" if isinstance(target, str) else "call_function"
-    return GRAPH.create_node(op, target, args, kwargs)
 
 
 PURE: list[tuple[fx.Node, bool]] = [

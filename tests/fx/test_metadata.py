@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from fx.nodes import call_node
 from torch import fx, nn
 
 from bnfx.passes.fx.lowering.marks import Mark, inherit, mark, mark_of
@@ -28,12 +30,8 @@ from bnfx.passes.fx.sites import affine_sites, names_batch_norm, nested_sites
 
 aten = torch.ops.aten
 GRAPH = fx.Graph()
+_node = functools.partial(call_node, GRAPH)
 X, Y = GRAPH.placeholder("x"), GRAPH.placeholder("y")
-
-
-def _node(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    op = "call_method" if isinstance(target, str) else "call_function"
-    return GRAPH.create_node(op, target, args, kwargs)
 
 
 def _told(target: Any, *args: Any, value: Any = None, **meta: Any) -> fx.Node:

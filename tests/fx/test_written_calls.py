@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fx.nodes import call_node
 from torch import fx, nn
 
 from bnfx.passes.fx.calls.call import Call, read_call
@@ -17,12 +19,8 @@ from bnfx.passes.refusals import Refusal
 
 aten = torch.ops.aten
 GRAPH = fx.Graph()
+_node = functools.partial(call_node, GRAPH)
 X, Y = GRAPH.placeholder("x"), GRAPH.placeholder("y")
-
-
-def _node(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    op = "call_method" if isinstance(target, str) else "call_function"
-    return GRAPH.create_node(op, target, args, kwargs)
 
 
 def _structure(target: Any, *args: Any, **kwargs: Any) -> tuple[str, dict[str, Any]] | None:

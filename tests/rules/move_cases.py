@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neutral import Model
+from neutral_run import check_same
 
 from bnfx.passes.crossing import Movement, Window
 from bnfx.passes.graph import Node, Opaque
@@ -52,6 +53,23 @@ def every_reason(
     )
     assert told == [*found[0], *found[1]]
     return found[0], found[1]
+
+
+def finish(model: Model, node: Node) -> Node:
+    """``node``, which something reads."""
+    model.like("out", Opaque(), node)
+    return node
+
+
+def codes_back(model: Model, node: Node) -> list[Code]:
+    """Why the way back is blocked."""
+    return [refusal.code for refusal in backward(node, model.values).refusals]
+
+
+def moved(model: Model) -> None:
+    """Everything is as before, and the map is gone."""
+    assert check_same(model, RULE).rewrites == {"move-affine": 1}
+    assert model.counts()["Affine"] == 0
 
 
 def reasons(model: Model, node: Node, numbers: bool = True) -> tuple[Refusal, Refusal]:
