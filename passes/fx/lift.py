@@ -12,8 +12,8 @@ from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import BATCH_NORM_RANK, read_module
 from bnfx.passes.fx.calls.structure import read_structure, squeezes
+from bnfx.passes.fx.layouts import note_layouts
 from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves
-from bnfx.passes.fx.memory.strides import is_dense, must_lay_out
 from bnfx.passes.fx.memory.writes import Writes, writes_itself, written_values
 from bnfx.passes.fx.metadata import (
     dims_of,
@@ -34,7 +34,7 @@ from bnfx.passes.fx.roles.movements import read_movement
 from bnfx.passes.fx.roles.operators import read_affine_call, read_operator
 from bnfx.passes.fx.roles.splits import is_split, split_part
 from bnfx.passes.fx.sites import affine_sites, batch_norm_site, names_batch_norm, nested_sites
-from bnfx.passes.graph import Add, Affine, Graph, Linear, Move, Node, Opaque
+from bnfx.passes.graph import Affine, Graph, Linear, Move, Node, Opaque
 from bnfx.passes.lifting.lifted import LiftedGraph
 from bnfx.passes.refusals import Code, Refusal
 
@@ -90,6 +90,7 @@ def lift(
             node.op = shown_kind(fx_node, module, parameters)
             _give_role(node, module, sources, nodes, writes, norms)
         nodes[fx_node] = graph.append(node)
+    note_layouts(graph, nodes, module, norms)
     roles = {node: node.role for node in graph}
     return Lifted(
         graph, nodes, roles, sources.tensors, sources.constants, writes.in_place, norms, sources
@@ -155,7 +156,6 @@ def _give_algebra(
         affine, node.refusals = read_affine_call(call, sources)
         if affine is not None:
             node.role = Affine(BroadcastAffine.of_channels(affine, axis=1))
-            node.lays_out = must_lay_out(fx_node, call.arguments["input"], module)
     else:
         linear, node.refusals = read_operator(call, sources)
         if linear is not None:
@@ -179,10 +179,6 @@ def _give_structure(
         node.inputs = arithmetic.inputs
         if isinstance(node.role, Affine):
             node.sites = affine_sites(fx_node, node.name)
-            node.lays_out = must_lay_out(fx_node, node.inputs[0].origin, module, True)
-        elif isinstance(node.role, Add):
-            value = value_of(fx_node)
-            node.lays_out = value is not None and not is_dense(value)
         return
     if is_split(fx_node):
         node.role = Opaque(reads_data=not all(map(split_part, fx_node.users)))

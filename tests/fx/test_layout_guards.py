@@ -23,7 +23,9 @@ TURNED_PART = PART.transpose(2, 3)
 
 
 def _missed(value: Any, *readers: Any, keeps: bool = False) -> bool:
-    """Whether readers, one behind the other, miss the layout of a node that reads ``value``."""
+    """Whether readers, one behind the other, miss the layout of a node that reads ``value``; those
+    that negate may vanish.
+    """
     graph = fx.Graph()
     source = graph.placeholder("x")
     if value is not None:
@@ -40,7 +42,7 @@ def _missed(value: Any, *readers: Any, keeps: bool = False) -> bool:
             last = graph.call_function(reader, (last,))
     root = nn.Module()
     root.leaf = nn.ReLU()
-    return must_lay_out(node, source, root, keeps)
+    return must_lay_out(node, source, root, lambda user: user.target is torch.neg, keeps)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,10 @@ def _missed(value: Any, *readers: Any, keeps: bool = False) -> bool:
         # What is made anew from a part lies in order.
         (PART, (torch.relu, "view"), False, False),
         (PART, (torch.relu, "output"), False, False),
+        (PART, (torch.neg, torch.relu, "output"), False, False),
+        # But not by what is taken out itself.
+        (PART, (torch.neg, "output"), False, True),
+        (PART, (torch.neg, torch.neg, "view"), True, True),
         (PART, ("view",), False, True),
         (PART, ("reshape", "view"), False, True),
         (TURNED, ("of_nobodys",), False, False),

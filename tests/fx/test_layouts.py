@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,3 +49,60 @@ def test_folded_into_one(kernels: tuple[int, int]) -> None:
     net, x = _net(2, *kernels)
     with torch.no_grad():
         _check(net, bnfx.fold(net, x, keep="graph"), x)
+
+
+Function = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+# Of a convolution's output: what closes the gaps of a part, and what becomes of it.
+OF_PARTS: dict[str, tuple[Function, int]] = {
+    "one step": (lambda norm, y: y[:, :, :2] * 2, 3),
+    "steps that become one": (lambda norm, y: (y[:, :, :2] * 2 - 1) / 3, 3),
+    "a step that is a BatchNorm": (lambda norm, y: norm(y[:, :, :2]) * 2, 3),
+    "BatchNorms": (lambda norm, y: norm(norm(y[:, :, :2])), 3),
+    "a view": (lambda norm, y: ((y[:, :, :2] * 2 - 1) / 3).view(-1), 4),
+    "each second row": (lambda norm, y: (y[:, :, ::2] * 2 - 1) / 3, 3),
+    "a channel": (lambda norm, y: (y[:, 1] * 2 - 1) / 3, 3),
+    "one that is turned": (lambda norm, y: (y[:, :, :2].transpose(2, 3) * 2 - 1) / 3, 4),
+    "one that is repeated": (lambda norm, y: (y[:, :, :1].expand(-1, -1, 7, -1) - 1) / 3, 5),
+    "a sum of maps": (lambda norm, y: y[:, :, :2] * 2 + y[:, :, :2], 5),
+    "of one that is copied": (lambda norm, y: _twice(y[:, :, :2]), 6),
+    "a ReLU, which closes them itself": (lambda norm, y: torch.relu(norm(y[:, :, :2]) * 2), 3),
+    "a BatchNorm of one that is turned": (lambda norm, y: norm(y.transpose(2, 3)), 3),
+    "all of it": (lambda norm, y: (y.transpose(0, 1) * 2 - 1) / 3, 2),
+}
+
+
+def _twice(y: torch.Tensor) -> torch.Tensor:
+    return y.clone() * 2 + y.clone()
+
+
+class _Part(nn.Module):
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.conv, self.norm, self.function = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            function,
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self.norm, self.conv(x))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("case", OF_PARTS)
+def test_parts_have_no_gaps(case: str, layout: torch.memory_format) -> None:
+    torch._dynamo.reset()
+    function, left = OF_PARTS[case]
+    net = randomise(_Part(function)).eval().double()
+    x = torch.randn(2, 3, 6, 5, dtype=torch.float64).to(memory_format=layout)
+    capture = Capture()
+    with torch.no_grad():
+        try:
+            net(x)
+        except RuntimeError:  # a view of channels last
+            return
+        _check(net, torch.compile(net, backend="bnfx", options=capture.options), x)
+        _check(net, bnfx.fold(net, x, keep="graph"), x)
+    if layout is torch.contiguous_format:
+        assert count_ops(capture.graphs[0]) == left

@@ -88,6 +88,7 @@ def write_multiply_add(
     scale: Any,
     shift: Any,
     slots: Slots,
+    is_norm: bool,
 ) -> fx.Node:
     """``data * scale + shift``, in the dtype and layout of ``fx_node``, for which it stands.
 
@@ -98,6 +99,7 @@ def write_multiply_add(
         data: what it reads.
         scale, shift: nodes or numbers; ``None`` for one that is not there.
         slots: what they come from.
+        is_norm: ``fx_node`` is a BatchNorm.
     """
 
     def place(written: fx.Node) -> fx.Node:
@@ -118,14 +120,16 @@ def write_multiply_add(
         result = place(graph.call_method("type_as", (result, data)))
     elif stored - {node.dtype}:
         result = place(graph.call_method("to", (result, getattr(torch, node.dtype or ""))))
-    if node.lays_out:
+    if node.lays_out and (is_norm or result is data):
         # BatchNorm lays its output out anew; a multiply-add keeps the layout of a transpose.
-        result = place(lay_out(graph, result, fx_node))
+        result = place(lay_out(graph, result, fx_node, is_norm))
     return result
 
 
-def lay_out(graph: fx.Graph, data: fx.Node, fx_node: fx.Node) -> fx.Node:
-    """``data`` in the layout that ``fx_node`` gave its output."""
+def lay_out(graph: fx.Graph, data: fx.Node, fx_node: fx.Node, is_norm: bool) -> fx.Node:
+    """``data`` in the layout that ``fx_node``, a BatchNorm or arithmetic, gave its output."""
+    if not is_norm:
+        return graph.call_function(torch.mul, (data, 1))  # lays it out as any arithmetic would
     layout = layout_of(fx_node)
     kwargs: dict[str, Any] = {} if layout is None else {"memory_format": layout}
     return graph.call_method("contiguous", (data,), kwargs)

@@ -148,7 +148,8 @@ class _GraphWriter:
     def _write_contiguous(self, fx_node: fx.Node, node: Node) -> fx.Node:
         """What is left of an op that laid its output out anew."""
         assert isinstance(node.role, Move) and node.role.movement == Identity(contiguous=True)
-        written = lay_out(self.graph, self.written[node.inputs[0]], fx_node)
+        is_norm = node in self.lifted.norms
+        written = lay_out(self.graph, self.written[node.inputs[0]], fx_node, is_norm)
         written.meta = copy.copy(fx_node.meta)
         return written
 
@@ -205,9 +206,9 @@ class _GraphWriter:
 
     def _write_affine(self, fx_node: fx.Node, node: Node, slots: Slots) -> fx.Node:
         data = self.written[node.inputs[0]]
-        return write_multiply_add(
-            self.graph, fx_node, node, data, self._read(slots.weight), self._read(slots.bias), slots
-        )
+        scale, shift = self._read(slots.weight), self._read(slots.bias)
+        is_norm = node in self.lifted.norms
+        return write_multiply_add(self.graph, fx_node, node, data, scale, shift, slots, is_norm)
 
     def _erase_dead(self) -> None:
         """Drop reads of old weights, and what was computed from them, that nobody needs now."""

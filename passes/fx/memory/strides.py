@@ -1,6 +1,8 @@
-"""Memory layout: where a BatchNorm lays its output out anew, and somebody would miss that."""
+"""Memory layout: where an op lays its output out anew, and somebody would miss that."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import fx, nn
@@ -15,13 +17,24 @@ _MANY = 64  # more readers than that are not followed: somebody looks
 
 
 def must_lay_out(
-    node: fx.Node, source: fx.Node, module: nn.Module, keeps_strides: bool = False
+    node: fx.Node,
+    source: fx.Node,
+    module: nn.Module,
+    may_vanish: Callable[[fx.Node], bool],
+    keeps_strides: bool = False,
 ) -> bool:
     """Whether readers of ``node`` rely on its layout, which is not that of ``source``.
 
-    BatchNorm gives a contiguous (or channels-last) output whatever it gets, arithmetic keeps the
-    strides of what fills its memory. A view of the output, or a caller who is handed it, may rely
-    on that.
+    BatchNorm gives a contiguous (or channels-last) output whatever it gets. Arithmetic keeps the
+    strides of what fills its memory, and closes the gaps of what does not. A view of the output,
+    or a caller who is handed it, may rely on that.
+
+    Args:
+        node: is to become ``source`` itself, scaled elsewhere.
+        source: what it reads.
+        module: owns the graph.
+        may_vanish: whether a reader may become what it reads, in turn.
+        keeps_strides: the op is arithmetic.
     """
     value = value_of(source)
     if value is None or is_dense(value):
@@ -35,7 +48,7 @@ def must_lay_out(
     while stack:
         current = stack.pop()
         for user in current.users:
-            fresh = ordered and not shares_memory_with(user, module)
+            fresh = ordered and not shares_memory_with(user, module) and not may_vanish(user)
             if user in seen or (fresh and user.op != "output"):
                 continue
             seen.add(user)
