@@ -198,6 +198,8 @@ def _give_structure(
     inputs = list(data) if isinstance(data, (list, tuple)) else [data]
     if not inputs or not all(isinstance(source, fx.Node) for source in inputs):
         return
+    if _stops_gradients(fx_node, inputs):
+        return
     before = [nodes[source] for source in inputs]
     if any((source.dtype, source.rank) != (node.dtype, before[0].rank) for source in before):
         return
@@ -210,6 +212,17 @@ def _give_structure(
     if role is not None:
         node.role, node.inputs = role, before
         node.shape_inputs = [nodes[source] for source in others]
+
+
+def _stops_gradients(fx_node: fx.Node, inputs: Collection[fx.Node]) -> bool:
+    """Whether gradients end here, so that a map on one side has other gradients on the other."""
+    value = value_of(fx_node)
+    sources = map(value_of, inputs)
+    return (
+        value is not None
+        and not value.requires_grad
+        and any(source is not None and source.requires_grad for source in sources)
+    )
 
 
 def _read(fx_node: fx.Node, module: fx.GraphModule) -> Call | Refusal | None:

@@ -168,9 +168,10 @@ class _GraphWriter:
         while value.data_users() == [reader] and not value.pinned:
             if not isinstance(value.role, (Move, Opaque)):
                 return True
-            sources = shares_memory_with(value.origin, self.module)
-            if not sources:
-                return bool(value.origin.op.startswith("call_"))
+            if not self.lifted.is_rewritten(value):  # else it lays out what may lie so by now
+                sources = shares_memory_with(value.origin, self.module)
+                if not sources:
+                    return bool(value.origin.op.startswith("call_"))
             if len(value.inputs) != 1:
                 return False
             value, reader = value.inputs[0], value
