@@ -1,4 +1,4 @@
-"""The single nodes that are written: operators, multiply-adds, functions for what wrote in place."""
+"""Single nodes that are written: operators, multiply-adds, functions for what wrote in place."""
 
 from __future__ import annotations
 
@@ -79,8 +79,15 @@ def test_transposed_operators() -> None:
         weight, data, bias = _random(4, 3, *sizes), _random(2, 4, *(5, 4, 3)[:spatial]), _random(6)
         stride, dilation = (2,) * spatial, (1, 2, 1)[:spatial]
         padding, more = (1, 0, 1)[:spatial], (1, 0, 1)[:spatial]
+        tuple((side, side) for side in padding)
         operator = ConvTranspose(
-            _weight(*weight.shape), None, stride, _pads(*zip(padding, padding)), more, dilation, 2
+            _weight(*weight.shape),
+            None,
+            stride,
+            _pads(*zip(padding, padding, strict=True)),
+            more,
+            dilation,
+            2,
         )
         graph = fx.Graph()
         x, w, b = (graph.placeholder(each) for each in "xwb")
@@ -233,12 +240,16 @@ def test_a_leaf_with_room() -> None:
     weight = Slot("a.weight", Source("w", (3, 2, 1), "float32"), "float32", True, True)
     bias = Slot("a.bias", Source("b", (3,), "float32"), "float64", True)
     clone: Any = with_room(leaf, Slots(weight, bias))
-    assert clone.weight.requires_grad and not clone.bias.requires_grad
+    assert clone.weight.requires_grad
+    assert not clone.bias.requires_grad
     assert (clone.weight.shape, clone.bias.dtype) == ((3, 2, 1), torch.float64)
-    assert leaf.bias is None and clone.weight is not leaf.weight
+    assert leaf.bias is None
+    assert clone.weight is not leaf.weight
     kept = leaf.weight.detach()
     del leaf.weight
     leaf.register_buffer("weight", kept)
     clone = with_room(leaf, Slots(weight, None))
     assert [name for name, _ in clone.named_buffers()] == ["weight"]
-    assert not clone.weight.requires_grad and clone.weight is not kept and clone.bias is None
+    assert not clone.weight.requires_grad
+    assert clone.weight is not kept
+    assert clone.bias is None

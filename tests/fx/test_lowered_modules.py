@@ -8,62 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support import randomise, relative
+from fx.traced_nets import X, folded, traced
+from support import relative
 from torch import fx, nn
 
 from bnfx.passes.algebra import Source
-from bnfx.passes.fx.lowering.bind import empty_slot, fill, keep_note
+from bnfx.passes.fx.lowering.bind import empty_slot, keep_note
 from bnfx.passes.fx.lowering.slots import Slot, unused
-from bnfx.passes.fx.rewrite import Rewritten, rewrite
-from bnfx.passes.report import Outcome, RewriteWarning
-
-X = torch.randn(2, 4, 6, 5, dtype=torch.float64)
-
-
-class Net(nn.Module):
-    def __init__(self, run: Callable[..., Any]) -> None:
-        super().__init__()
-        self.conv, self.other = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
-        self.bn, self.bn2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-        self.holder = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Tanh())  # a leaf, and so is its part
-        self.scale = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
-        self.run = run
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.run(self, x)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return True
-
-
-class _Noted(fx.Interpreter):
-    """Notes each value where a tracer that knows shapes would."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor):
-            n.meta["val"] = value
-        return value
-
-
-def traced(run: Callable[..., Any], **more: Any) -> tuple[Net, fx.GraphModule]:
-    net = randomise(Net(run)).double().eval()
-    for name, value in more.items():
-        setattr(net, name, value)
-    module = fx.GraphModule(net, _Tracer().trace(net))
-    with torch.no_grad():
-        _Noted(module).run(X.clone())
-    return net, module
-
-
-def folded(module: fx.GraphModule) -> Rewritten:
-    rewritten = rewrite(module, {}, form="attributes")
-    weights = rewritten.evaluate() or []
-    pairs = zip(rewritten.slots, weights, strict=True)
-    fill(rewritten.module, {slot.name: weight for slot, weight in pairs})
-    return rewritten
 
 
 def twice(n: Any, x: Any) -> Any:
@@ -80,6 +31,12 @@ def part_twice(n: Any, x: Any) -> Any:
 
 def function(n: Any, x: Any) -> Any:
     return n.bn(F.conv2d(x, n.other.weight))
+
+
+def _holding() -> nn.Module:
+    conv = nn.Conv2d(4, 4, 1).double().eval()
+    conv.child = nn.Tanh()
+    return conv
 
 
 # What runs, what the model has besides, and the paths of what is called or stored.
@@ -115,6 +72,16 @@ PATHS: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
         "holder holder_0 holder_0_1",
     ),
     "part of what is not": (lambda n, x: n.bn(n.holder[0](x)), {}, "holder.0"),
+    "part of a part": (
+        lambda n, x: n.held.child(n.bn(n.held(x))),
+        {"held": _holding()},
+        "held held.child",
+    ),
+    "the name of a method": (
+        lambda n, x: n.bn(n.tanh(x)).tanh(),
+        {"tanh": nn.Conv2d(4, 4, 1).double().eval()},
+        "tanh",
+    ),
     "a function": (function, {}, "conv2d_bias conv2d_weight"),
     "a function, such a name": (
         lambda n, x: n.conv2d_bias(n.conv2d_weight(function(n, x))),
@@ -172,7 +139,7 @@ def opaque(n: Any, x: Any) -> Any:
 
 
 def two_sources(n: Any, x: Any) -> Any:
-    pair = torch.broadcast_tensors(x, x.tanh())
+    pair = torch.broadcast_tensors(x.tanh(), x)
     return n.conv(torch.relu_(pair[1] * n.scale))
 
 
@@ -217,17 +184,12 @@ def test_a_laid_out_input_that_lies_so_later() -> None:
     assert torch.equal(x, X)
 
 
-def _calls(module: fx.GraphModule) -> str:
-    names = [getattr(node.target, "__name__", node.target) for node in module.graph.nodes]
-    return " ".join(map(str, names))
-
-
 def test_what_a_module_keeps() -> None:
     _, module = traced(lambda n, x: {"y": n.bn(n.conv(x))})
     module.meta["note"] = 1
     names: dict[str, str] = {}
     module._param_name_to_source = names  # type: ignore[assignment]
-    x, conv, *_ = module.graph.nodes
+    x, *_ = module.graph.nodes
     x._dynamo_source, x.meta["grapharg"] = "told", 1
     result = folded(module).module
     y = next(iter(result.graph.nodes))
@@ -236,7 +198,8 @@ def test_what_a_module_keeps() -> None:
     assert result._param_name_to_source is names
     assert type(result).__name__ == type(module).__name__
     assert type(result(X)) is dict
-    assert result.conv.weight.requires_grad and result.conv is not module.conv
+    assert result.conv.weight.requires_grad
+    assert result.conv is not module.conv
     module.train()
     module.conv.weight.requires_grad_(False)
     module.conv.bias.requires_grad_(False)
@@ -245,7 +208,8 @@ def test_what_a_module_keeps() -> None:
     module.bn.eval()
     result = folded(module).module
     assert result.training
-    assert not result.conv.weight.requires_grad and not result.conv.bias.requires_grad
+    assert not result.conv.weight.requires_grad
+    assert not result.conv.bias.requires_grad
 
 
 def test_notes_that_there_are() -> None:
@@ -256,7 +220,8 @@ def test_notes_that_there_are() -> None:
     old.note = 2
     keep_note(old, new, "note")
     keep_note(old, new, "missing")
-    assert new.note == 2 and not hasattr(new, "missing")
+    assert new.note == 2
+    assert not hasattr(new, "missing")
 
 
 def test_slots_that_are_empty() -> None:
@@ -265,96 +230,3 @@ def test_slots_that_are_empty() -> None:
         room = empty_slot(slot)
         assert (room.shape, room.dtype) == ((2, 3), torch.float64)
         assert isinstance(room, nn.Parameter) == room.requires_grad == is_parameter
-
-
-def parameters(module: fx.GraphModule) -> dict[str, torch.Tensor]:
-    """Takes what the graph reads in as inputs, in front of its own."""
-    found: dict[str, torch.Tensor] = {}
-    first = next(iter(module.graph.nodes))
-    for node in module.graph.find_nodes(op="get_attr"):
-        with module.graph.inserting_before(first):
-            taken = module.graph.placeholder(f"p_{node.name}")
-        value: Any = module
-        for each in str(node.target).split("."):
-            value = getattr(value, each)
-        found[taken.name] = taken.meta["val"] = value
-        node.replace_all_uses_with(taken)
-        module.graph.erase_node(node)
-    module.recompile()
-    return found
-
-
-def weights_computed(n: Any, x: Any) -> Any:
-    y = F.conv2d(x, torch.mul(torch.exp(n.other.weight), 2), n.other.bias)
-    more = (n.bn.running_mean, n.bn.running_var, n.bn.weight, n.bn.bias)
-    return F.batch_norm(y, *more, False, 0.1, 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("form", "expected"),
-    [
-        ("attributes", "x conv2d_weight conv2d_bias conv2d output"),
-        ("placeholders", "{inputs} x conv2d_weight conv2d_bias conv2d output"),
-        ("traced", None),
-    ],
-)
-def test_what_was_read_for_old_weights_goes(form: Any, expected: str | None) -> None:
-    net, module = traced(weights_computed)
-    tensors = {} if form == "attributes" else parameters(module)
-    rewritten = rewrite(module, tensors, form=form)
-    weights = rewritten.evaluate() if form != "traced" else []
-    result, inputs = rewritten.module, " ".join(tensors)
-    if expected is not None:
-        assert _calls(result) == expected.format(inputs=inputs)
-    else:
-        assert _calls(result).count("exp") == 1
-    assert weights is not None
-    if form == "attributes":
-        fill(result, {s.name: w for s, w in zip(rewritten.slots, weights, strict=True)})
-        weights = []
-    with torch.no_grad():
-        assert relative(result(*tensors.values(), X, *weights), net(X)) < 1e-13
-
-
-def test_what_was_not_read_before_stays() -> None:
-    _, module = traced(lambda n, x: n.bn(n.conv(x)))
-    graph = module.graph
-    with graph.inserting_before(next(iter(graph.nodes)).next):
-        graph.get_attr("bn.weight")
-        graph.call_method("item", (graph.get_attr("bn.num_batches_tracked"),))
-    result = folded(module).module
-    assert _calls(result) == "x bn.weight bn.num_batches_tracked item conv output"
-
-
-def test_a_rank_that_is_read() -> None:
-    net, module = traced(lambda n, x: n.bn(n.conv(x)) * n.conv(x).dim() + n.other(x).dim())
-    result = folded(module).module
-    with torch.no_grad():
-        assert relative(result(X), net(X)) < 1e-13
-
-
-@pytest.mark.parametrize("form", ["placeholders", "traced"])
-def test_a_layer_whose_weights_are_inputs_is_called_as_a_function(form: Any) -> None:
-    """A graph that an op runs is written so, whoever made it."""
-    net, module = traced(lambda n, x: n.bn2(n.other(n.bn(n.conv(x)).tanh())))
-    rewritten = rewrite(module, {}, form=form)
-    weights = (rewritten.evaluate() or []) if form == "placeholders" else []
-    assert "conv conv2d" not in _calls(rewritten.module)
-    assert rewritten.report.count(Outcome.FOLDED) == 2
-    with torch.no_grad():
-        assert relative(rewritten.module(X, *weights), net(X)) < 1e-13
-    conv = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect").double().eval()
-    _, module = traced(lambda n, x: n.bn(n.conv(x)), conv=conv)
-    with pytest.warns(RewriteWarning, match="no function pads as conv does"):
-        assert rewrite(module, {}, form=form).module is module
-    assert folded(module).report.count(Outcome.FOLDED) == 1
-
-
-def test_a_graph_without_inputs() -> None:
-    _, module = traced(lambda n, x: n.bn(F.conv2d(n.scale[None], n.conv.weight)))
-    placeholder, scale, *_ = module.graph.nodes
-    module.graph.erase_node(placeholder)
-    module.recompile()
-    rewritten = rewrite(module, {}, form="placeholders")
-    if rewritten.slots:
-        assert rewritten.module(*rewritten.evaluate()).shape == (1, 4, 1, 1)
