@@ -33,7 +33,7 @@ class _Tracer(fx.Tracer):
         return True
 
 
-class _Noted(fx.Interpreter):
+class Noted(fx.Interpreter):
     """Notes each value where a tracer that knows shapes would."""
 
     def run_node(self, n: fx.Node) -> Any:
@@ -49,7 +49,7 @@ def traced(run: Callable[..., Any], **more: Any) -> tuple[Net, fx.GraphModule]:
         setattr(net, name, value)
     module = fx.GraphModule(net, _Tracer().trace(net))
     with torch.no_grad():
-        _Noted(module).run(X.clone())
+        Noted(module).run(X.clone())
     return net, module
 
 
