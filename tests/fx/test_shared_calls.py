@@ -92,6 +92,13 @@ def written_ahead(m: Any, x: Any, y: Any, p: Any, q: Any) -> Any:
     return a, bn(torch.mul(t, p))
 
 
+def attribute_written(m: Any, x: Any, y: Any, p: Any, q: Any) -> Any:
+    """Each access to an attribute is a node of its own."""
+    a = bn(x)
+    x.tracer.create_proxy("call_method", "add_", (m.w, 1), {})
+    return a, bn(torch.mul(y, m.w))
+
+
 def third_apart(m: Any, x: Any, y: Any, p: Any, q: Any) -> Any:
     a = bn(x)
     b = bn(torch.relu(a))
@@ -108,6 +115,7 @@ CASES: dict[str, tuple[Run, str]] = {
     "several, in order": (chain, "0+1+2 tanh relu exp add"),
     "joins the last": (third_apart, "0 1+2"),
     "an attribute": (reading(lambda m, x, y, p, q: torch.add(y, m.w)), "0+1 w add"),
+    "an attribute that is written": (attribute_written, "0 1"),
     "random": (reading(lambda m, x, y, p, q: F.dropout(y)), "0 1"),
     "written over": (reading(lambda m, x, y, p, q: y.mul_(2)), "0 1"),
     "of nobody's": (reading(lambda m, x, y, p, q: unknown(y)), "0 1"),
