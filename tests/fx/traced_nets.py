@@ -38,7 +38,7 @@ class Noted(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, (torch.Tensor, tuple)):
             n.meta["val"] = value
         return value
 
