@@ -3,99 +3,24 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from fx.traced_nets import Noted, X
+from fx.body_graphs import Body, Outer, graph_of, norm, ops, plain, weights, writing
+from fx.traced_nets import X
 from support import relative
 from torch import fx, nn
-from torch._higher_order_ops import invoke_subgraph as _invoke  # noqa: F401  (registers it)
-from torch._higher_order_ops import map as _map  # noqa: F401
-from torch._higher_order_ops import scan as _scan  # noqa: F401
-from torch._higher_order_ops import while_loop as _while  # noqa: F401
 
-from bnfx.passes.fx.bodies.operands import bodies_of, run_instead
 from bnfx.passes.fx.lowering.bind import fill
 from bnfx.passes.fx.rewrite import Rewritten, rewrite
+from bnfx.passes.refusals import Code
 from bnfx.passes.report import Outcome
 
-ops = torch.ops.higher_order
-NAMES = ("w", "mean", "var", "gamma", "beta")
-Body = Callable[..., tuple[Any, ...]]
 
-
-def weights(seed: int = 0) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.rand(4, generator=generator, dtype=torch.float64) + 0.5 for _ in NAMES[1:]]
-    weight = torch.randn(4, 4, 1, 1, generator=generator, dtype=torch.float64)
-    return dict(zip(NAMES, (weight, *drawn), strict=True))
-
-
-def norm(x: Any, w: Any, mean: Any, var: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
-    return (F.batch_norm(F.conv2d(x, w), mean, var, gamma, beta, False, 0.1, 1e-5),)
-
-
-def plain(x: Any, w: Any, mean: Any, var: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
-    return (F.conv2d(x, w).tanh(),)
-
-
-def writing(x: Any, w: Any, mean: Any, var: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
-    mean.add_(1)
-    return norm(x, w, mean, var, gamma, beta)
-
-
-def _graph(body: Body) -> fx.GraphModule:
-    module = fx.symbolic_trace(body)
-    Noted(module).run(X, *(value.clone() for value in weights().values()))
-    return module
-
-
-class _Outer:
-    """A graph that runs ``bodies``; its weights are inputs or attributes."""
-
-    def __init__(self, bodies: dict[str, fx.GraphModule], sets: int, as_inputs: bool) -> None:
-        self.root = nn.Module()
-        for name, body in bodies.items():
-            setattr(self.root, name, body)
-        self.graph = fx.Graph()
-        self.tensors: dict[str, torch.Tensor] = {}
-        self.sets: list[list[fx.Node]] = []
-        self.x = self.graph.placeholder("x")
-        self.x.meta["val"] = X
-        for at in range(sets):
-            self.sets.append([])
-            for name, value in weights(at).items():
-                if as_inputs:
-                    node = self.graph.placeholder(f"{name}{at}")
-                    self.tensors[node.name] = value
-                else:
-                    self.root.register_buffer(f"{name}{at}", value)
-                    node = self.graph.get_attr(f"{name}{at}")
-                self.sets[-1].append(node)
-
-    def run(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """The first output of an op, whose bodies are named in ``args`` by ``"self.NAME"``."""
-        node = self.graph.call_function(target, self._named(args), kwargs)
-        return self.graph.call_function(operator.getitem, (node, 0))
-
-    def _named(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        prefix = "self."
-        return tuple(
-            self.graph.get_attr(each.removeprefix(prefix))
-            if isinstance(each, str) and each.startswith(prefix)
-            else each
-            for each in args
-        )
-
-    def module(self, *outputs: fx.Node) -> fx.GraphModule:
-        self.graph.output(outputs)
-        return fx.GraphModule(self.root, self.graph)
-
-
-def _same(module: fx.GraphModule, outer: _Outer, form: Any) -> Rewritten:
+def _same(module: fx.GraphModule, outer: Outer, form: Any) -> Rewritten:
     """Rewritten, and what it gives is what ``module`` gives."""
     result = rewrite(module, outer.tensors, form=form)
     more: list[torch.Tensor] = []
@@ -123,8 +48,8 @@ def _inputs(module: fx.GraphModule, name: str) -> str:
     return " ".join(node.name for node in body.graph.find_nodes(op="placeholder"))
 
 
-def _branches(yes: Body, no: Body, as_inputs: bool) -> tuple[_Outer, fx.GraphModule]:
-    outer = _Outer({"yes": _graph(yes), "no": _graph(no)}, 1, as_inputs)
+def _branches(yes: Body, no: Body, as_inputs: bool) -> tuple[Outer, fx.GraphModule]:
+    outer = Outer({"yes": graph_of(yes), "no": graph_of(no)}, 1, as_inputs)
     total = outer.graph.call_function(torch.sum, (outer.x,))
     test = outer.graph.call_function(operator.gt, (total, 0))
     given = (outer.x, *outer.sets[0])
@@ -169,11 +94,11 @@ def test_what_a_body_writes_to(form: Any) -> None:
     assert report.count(Outcome.FOLDED) == 0
 
 
-def _regions(second: Body, form: Any, sets: int = 2) -> tuple[_Outer, fx.GraphModule]:
+def _regions(second: Body, form: Any, sets: int = 2) -> tuple[Outer, fx.GraphModule]:
     """One body with weights of its own, or two that are alike, each run with other weights."""
-    first = _graph(norm)
-    bodies = {"one": first, "other": first if second is norm else _graph(second)}
-    outer = _Outer(bodies, sets, form != "attributes")
+    first = graph_of(norm)
+    bodies = {"one": first, "other": first if second is norm else graph_of(second)}
+    outer = Outer(bodies, sets, form != "attributes")
     a = outer.run(ops.invoke_subgraph, "self.one", "one", outer.x, *outer.sets[0])
     b = outer.run(ops.invoke_subgraph, "self.other", "other", outer.x, *outer.sets[-1])
     return outer, outer.module(a, b)
@@ -185,10 +110,8 @@ def test_bodies_stay_shared(form: Any) -> None:
     result = _same(module, outer, form)
     assert result.report.count(Outcome.FOLDED) == 2
     first, second = _calls(result.module, ops.invoke_subgraph)
-    assert [str(call.args[0].target) for call in (first, second)] == [  # type: ignore[union-attr]
-        "one_folded",
-        "other_folded",
-    ] or first.args[0].target == second.args[0].target  # type: ignore[union-attr]
+    assert first.args[0].target == "one_folded"  # type: ignore[union-attr]
+    assert second.args[0].target == "one_folded"  # type: ignore[union-attr]
     assert [call.args[1] for call in (first, second)] == [
         str(call.args[0].target)
         for call in (first, second)  # type: ignore[union-attr]
@@ -206,85 +129,89 @@ def test_one_of_several_that_has_nothing_to_fold() -> None:
     assert result.module.get_submodule("other") is module.get_submodule("other")
 
 
-class _Patched:
-    __name__ = "cond"
+def owning(seed: int, folds: bool = True) -> fx.GraphModule:
+    """A body that has weights of its own, and no inputs."""
 
-    def __call__(self, *args: Any) -> Any:
-        return args
-
-
-# An op, its arguments (bodies: a has two inputs, b one; n is no graph), and what is found.
-READ: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
-    "cond": (ops.cond, ("x", "self.a", "self.a", ("x", 1)), {}, "1a0+2 2a0+2"),
-    "cond, of three": (ops.cond, ("x", "self.a", "self.a"), {}, ""),
-    "cond, of nobody's": (_Patched(), ("x", "self.a", "self.a", ("x", 1)), {}, ""),
-    "cond, others": (ops.cond, ("x", "self.a", "self.b", ("x", 1)), {}, ""),
-    "cond, no name": (ops.cond, ("x", "x", "self.a", ("x", 1)), {}, ""),
-    "cond, a number": (ops.cond, ("x", 1, "self.a", ("x", 1)), {}, ""),
-    "cond, missing": (ops.cond, ("x", "self.m", "self.a", ("x", 1)), {}, ""),
-    "cond, no graph": (ops.cond, ("x", "self.n", "self.a", ("x", 1)), {}, ""),
-    "loop": (ops.while_loop, ("self.a", "self.a", ("x",), (1,)), {}, "0a1+2 1a1+2"),
-    "loop, all carried": (ops.while_loop, ("self.a", "self.a", ("x", 1), ()), {}, "0a2+2 1a2+2"),
-    "map": (ops.map_impl, ("self.a", ("x",), (1,)), {}, "0a1+2"),
-    "map, of four": (ops.map_impl, ("self.a", ("x",), (1,), ()), {}, ""),
-    "scan": (ops.scan, ("self.a", ("x",), (1,), ()), {}, "0a2+2"),
-    "region": (ops.invoke_subgraph, ("self.a", "id", "x", 1), {}, "0a0+2"),
-    "region, of one": (ops.invoke_subgraph, ("self.b", "id", "x"), {}, "0b0+1"),
-    "wrap": (ops.wrap, ("self.a", "x", 1), {}, "0a0+2"),
-    "checkpoint": (ops.tag_activation_checkpoint, ("self.a", "x", 1), {"use": True}, "0a0+2"),
-    "given by name": (ops.tag_activation_checkpoint, ("self.b", "x"), {"more": "x"}, ""),
-    "mutated": (ops.wrap, ("self.b", "x"), {"mutated_arg_indices": "0"}, ""),
-    "not mutated": (ops.wrap, ("self.b", "x"), {"mutated_arg_indices": ""}, "0b0+1"),
-    "another op": (ops.flex_attention, ("self.b", "x"), {}, ""),
-}
+    root = nn.Module()
+    for name, value in weights(seed).items():
+        root.register_buffer(name, value)
+    graph = fx.Graph()
+    made = graph.call_function(torch.ones, ((1, 4, 2, 3),), {"dtype": torch.float64})
+    made.meta["val"] = torch.ones(1, 4, 2, 3, dtype=torch.float64)
+    given = [graph.get_attr(name) for name in weights()]
+    y = graph.call_function(F.conv2d, (made, given[0]))
+    if folds:
+        y.meta["val"] = made.meta["val"]
+        y = graph.call_function(F.batch_norm, (y, *given[1:], False, 0.1, 1e-5))
+    y.meta["val"] = made.meta["val"]
+    graph.output((y,))
+    return fx.GraphModule(root, graph)
 
 
-def _node(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[fx.Node, nn.Module]:
-    outer = _Outer({}, 0, True)
-    for name, count in (("a", 2), ("b", 1)):
-        body = fx.Graph()
-        inputs = [body.placeholder(f"i{at}") for at in range(count)]
-        body.output(tuple(inputs))
-        setattr(outer.root, name, fx.GraphModule({}, body))
-    outer.root.n = nn.ReLU()
-
-    def given(value: Any) -> Any:
-        return outer.x if value == "x" else value
-
-    args = tuple(
-        tuple(map(given, each)) if isinstance(each, tuple) else given(each) for each in args
-    )
-    names = {name: given(value) for name, value in kwargs.items()}
-    return outer.graph.call_function(target, outer._named(args), names), outer.root
+@pytest.mark.parametrize("form", FORMS)
+def test_bodies_that_own_their_weights(form: Any) -> None:
+    """They run with others' operands, too."""
+    for second in (True, False):
+        outer = Outer({"yes": owning(0), "no": owning(1, second)}, 0, form != "attributes")
+        total = outer.graph.call_function(torch.sum, (outer.x,))
+        test = outer.graph.call_function(operator.gt, (total, 0))
+        module = outer.module(outer.run(ops.cond, test, "self.yes", "self.no", ()))
+        result = _same(module, outer, form)
+        assert result.report.count(Outcome.FOLDED) == 1 + second
 
 
-@pytest.mark.parametrize("name", READ)
-def test_which_bodies_there_are(name: str) -> None:
-    target, args, kwargs, expected = READ[name]
-    found = bodies_of(*_node(target, args, kwargs))
-    shown = (f"{b.at}{b.path}{b.varying}+{len(b.operands)}" for b in found)
-    assert " ".join(shown) == expected
-    for body in found:
-        assert [operand for _, operand in body.pairs()] == list(body.operands)
+def test_bodies_may_be_left_alone() -> None:
+    outer, module = _branches(norm, norm, True)
+    result = rewrite(module, outer.tensors, form="placeholders", bodies=False)
+    assert result.module is module
+    codes = {r.code for v in result.report.verdicts for r in v.refusals}
+    assert codes == {Code.NESTED_GRAPH}
 
 
-@pytest.mark.parametrize(
-    ("name", "dropped", "expected"),
-    [
-        ("cond", (), "x, m, a_1, (x, 1, 7)"),
-        ("cond", (0,), "x, m, a_1, (1, 7)"),
-        ("loop", (1,), "a, m, (x,), (7,)"),
-        ("loop", (), "a, m, (x,), (1, 7)"),
-        ("map", (0, 1), "a, (x,), (7,)"),
-        ("region", (1,), "a, 'a', x, 7"),
-        ("wrap", (0,), "a, 1, 7"),
-    ],
-)
-def test_other_bodies_are_run(name: str, dropped: tuple[int, ...], expected: str) -> None:
-    target, args, kwargs, found = READ[name]
-    node, _ = _node(target, args, kwargs)
-    at = 1 if "1a" in found else 0
-    new = node.args[0] if at == 0 else node.graph.get_attr("m")
-    assert isinstance(new, fx.Node)
-    run_instead(node, {at: new}, dropped, [7])
-    assert str(node.args) == f"({expected})"
+def test_an_operand_that_was_not_read_stays() -> None:
+    outer, module = _branches(plain, lambda x, w, *rest: (F.conv2d(x, w) + rest[0].sum(),), True)
+    assert rewrite(module, outer.tensors, form="placeholders").module is module
+
+    def reads_few(x: Any, w: Any, mean: Any, var: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
+        return (F.batch_norm(F.conv2d(x, w), mean, var, None, None, False, 0.1, 1e-5),)
+
+    outer, module = _branches(reads_few, reads_few, True)
+    result = _same(module, outer, "placeholders")
+    (call,) = _calls(result.module, ops.cond)
+    taken = [node.name for node in call.args[3]]  # type: ignore[union-attr, arg-type]
+    assert taken[:3] == ["x", "gamma0", "beta0"]
+
+
+@pytest.mark.parametrize("is_method", [True, False])
+def test_bodies_that_run_twice_are_named_by_what_they_are_given(is_method: bool) -> None:
+    outer, module = _regions(norm, "placeholders")
+    for at, given in enumerate(outer.sets):
+        for node, owner in zip(given, ("conv", *["bn"] * 4), strict=True):
+            path = f"L['self']._modules['b{at}']._modules['{owner}']._parameters['w']"
+            name = (lambda path=path: path) if is_method else path
+            node._dynamo_source = SimpleNamespace(name=name)
+    report = rewrite(module, outer.tensors, form="placeholders").report
+    told = [(verdict.site.name, verdict.target) for verdict in report.verdicts]
+    assert told == [("batch_norm", "conv2d"), ("b1.bn", "b1.conv")]
+    for node in outer.sets[1]:
+        node._dynamo_source = SimpleNamespace(name="L['x']")
+    report = rewrite(module, outer.tensors, form="placeholders").report
+    told = [(verdict.site.name, verdict.target) for verdict in report.verdicts]
+    (second,) = (each for each in module.graph.nodes if each.name == "invoke_subgraph_1")
+    assert told[1] == (f"batch_norm ({second.name})", f"conv2d ({second.name})")
+
+
+def test_verdicts_are_in_the_order_in_which_graphs_run() -> None:
+    outer = Outer({"yes": graph_of(norm), "no": graph_of(plain)}, 2, True)
+    first = outer.run(ops.invoke_subgraph, "self.yes", "id", outer.x, *outer.sets[0])
+    first.meta["val"] = X
+    again = outer.graph.call_function(F.conv2d, (first, outer.sets[1][0]))
+    again.meta["val"] = X
+    own = outer.graph.call_function(F.batch_norm, (again, *outer.sets[1][1:], False, 0.1, 1e-5))
+    own.meta["val"] = X
+    second = outer.run(ops.invoke_subgraph, "self.yes", "id", own, *outer.sets[0])
+    result = _same(outer.module(second), outer, "placeholders")
+    names = [verdict.site.name for verdict in result.report.verdicts]
+    assert names == ["batch_norm", own.name, "batch_norm (invoke_subgraph_1)"]
+    assert result.report.count(Outcome.FOLDED) == 3
+    assert result.report.rewrites == {"fold-affine-into-linear": 3}

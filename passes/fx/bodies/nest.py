@@ -117,8 +117,6 @@ def _lift_body(
     given: dict[str, Source] = {}
     tensors: dict[str, torch.Tensor] = {}
     for placeholder, operand in body.pairs()[body.varying :]:
-        if not isinstance(operand, fx.Node):
-            continue
         source: Any = lifted.sources.resolve(operand, "operand")
         if isinstance(source, Source):
             tensors[placeholder.name] = lifted.tensors[source.name]
