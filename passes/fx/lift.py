@@ -131,7 +131,7 @@ def _give_role(
         _give_algebra(node, call, module, sources, nodes)
         if node.sites and isinstance(node.role, Affine):
             norms[node] = NormCall.read(call, sources)
-    elif fx_node.op != "call_module" and names_batch_norm(fx_node, module):
+    elif names_batch_norm(fx_node, module):
         node.sites = (batch_norm_site(fx_node, node.name),)
         why = f"{fx_node.target} is no form of BatchNorm that is read"
         node.refusals = (Refusal(Code.UNSUPPORTED_FORM, why),)

@@ -95,8 +95,23 @@ def written_ahead(m: Any, x: Any, y: Any, p: Any, q: Any) -> Any:
 def attribute_written(m: Any, x: Any, y: Any, p: Any, q: Any) -> Any:
     """Each access to an attribute is a node of its own."""
     a = bn(x)
-    x.tracer.create_proxy("call_method", "add_", (m.w, 1), {})
+    again = x.tracer.create_proxy("get_attr", "w", (), {})
+    x.tracer.create_proxy("call_method", "add_", (again, 1), {})
     return a, bn(torch.mul(y, m.w))
+
+
+def read_and_written(m: Any, x: Any, y: Any, p: Any, q: Any) -> Any:
+    a = bn(x, p, q)
+    t = torch.relu(torch.tanh(m.w))
+    s = torch.exp(t)
+    t.mul_(2)
+    return a, bn(torch.mul(y, s))
+
+
+def written_by_the_third(m: Any, x: Any, y: Any, p: Any, q: Any) -> Any:
+    a = bn(x)
+    b = bn(torch.mul(y, p))
+    return a, b, bn(y, p, q)
 
 
 def third_apart(m: Any, x: Any, y: Any, p: Any, q: Any) -> Any:
@@ -116,6 +131,13 @@ CASES: dict[str, tuple[Run, str]] = {
     "joins the last": (third_apart, "0 1+2"),
     "an attribute": (reading(lambda m, x, y, p, q: torch.add(y, m.w)), "0+1 w add"),
     "an attribute that is written": (attribute_written, "0 1"),
+    "read, then written": (read_and_written, "0+1 w tanh relu exp mul"),
+    "read ahead of the third": (written_by_the_third, "0+1+2 mul"),
+    "a new value, written over": (reading(lambda m, x, y, p, q: torch.relu(y).mul_(2)), "0 1"),
+    "a method of nobody's": (
+        reading(lambda m, x, y, p, q: x.tracer.create_proxy("call_method", "of_nobodys", (y,), {})),
+        "0 1",
+    ),
     "random": (reading(lambda m, x, y, p, q: F.dropout(y)), "0 1"),
     "written over": (reading(lambda m, x, y, p, q: y.mul_(2)), "0 1"),
     "of nobody's": (reading(lambda m, x, y, p, q: unknown(y)), "0 1"),

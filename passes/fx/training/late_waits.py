@@ -90,7 +90,7 @@ def _postponed(node: fx.Node, reduction: fx.Node) -> bool:
         # What is written to must not be read later than it was.
         if _writes(each):
             return False
-        if each.all_input_nodes and not set(moving).isdisjoint(each.all_input_nodes):
+        if not set(moving).isdisjoint(each.all_input_nodes):
             if each is reduction:
                 return False
             moving.append(each)
