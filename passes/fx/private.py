@@ -92,7 +92,7 @@ def without_autocast() -> Iterator[None]:
 
 def switches_gradients(node: fx.Node) -> bool:
     """Whether the node switches gradients on or off."""
-    return node.op == "call_function" and getattr(node.target, "__name__", "") in _SWITCHES
+    return getattr(node.target, "__name__", "") in _SWITCHES
 
 
 def switches_gradients_on(node: fx.Node) -> bool:

@@ -215,3 +215,15 @@ def test_verdicts_are_in_the_order_in_which_graphs_run() -> None:
     assert names == ["batch_norm", own.name, "batch_norm (invoke_subgraph_1)"]
     assert result.report.count(Outcome.FOLDED) == 3
     assert result.report.rewrites == {"fold-affine-into-linear": 3}
+
+
+def test_what_must_hold_of_numbers_in_a_body() -> None:
+    def scaled(x: Any, w: Any, mean: Any, var: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
+        return (F.conv2d(torch.relu(torch.mul(x, gamma[:, None, None])), w),)
+
+    outer, module = _branches(scaled, plain, True)
+    recipe = _same(module, outer, "placeholders").recipe
+    assert recipe is not None
+    assert len(recipe.slots) == 1
+    assert recipe.fill(outer.tensors) is not None
+    assert recipe.fill({**outer.tensors, "gamma0": -outer.tensors["gamma0"]}) is None

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fx.traced_nets import parameters, traced
+from fx.traced_nets import X, parameters, traced
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from bnfx.passes.algebra import Source
 from bnfx.passes.fx import private
@@ -114,14 +115,16 @@ def test_inputs_that_are_described(fake: bool) -> None:
         graph.placeholder(name)
     graph.output(None)
     module = fx.GraphModule({}, graph)
-    mode = FakeTensorMode()
+    mode = FakeTensorMode(shape_env=ShapeEnv())
     examples = [mode.from_tensor(torch.ones(2)) if fake else torch.ones(2)]
     weights = [torch.ones(3), torch.ones(3, 4)]
 
     def told() -> list[Any]:
         nodes = module.graph.find_nodes(op="placeholder")[1:]
         assert [node._dynamo_source for node in nodes] == [None, None]
-        return [node.meta.pop("example_value") for node in nodes]
+        found = [node.meta.pop("example_value") for node in nodes]
+        assert all(isinstance(size, int) for each in found for size in each.shape)
+        return found
 
     describe_tables(module, weights, examples)
     assert all(isinstance(each, private.FakeTensor) == fake for each in told())
@@ -183,12 +186,17 @@ def test_what_a_rewrite_gives() -> None:
     assert last is not None
     assert len(last) == 2
     assert not any(each.requires_grad or each.is_inference() for each in last)
+    assert result.recipe is not None
+    assert len(result.report.details.norms) == 1
     plain = rewrite_captured(module, inputs, measured=False)
+    with torch.inference_mode():
+        assert not any(each.is_inference() for each in plain.evaluate() or ())
     assert [v.error for v in plain.report.verdicts] == [None]
     assert plain.report.details is None
     calculated = rewrite_traced(module, inputs, RULES)
     assert calculated.last_inputs() == calculated.tables == ()
     assert calculated.recipe is None
+    assert rewrite_traced(module, inputs, ()).module is module
     nothing = rewrite_captured(module, inputs, rules=())
     assert nothing.module is module
     assert (nothing.slots, nothing.recipe, nothing.sources) == ((), None, ())
@@ -204,15 +212,42 @@ def test_parameters_without_numbers() -> None:
         }
         assert make_values(tensors) is None
         assert [is_meta(each) for each in tensors.values()] == [not fake] * 5
-        result = rewrite(module, tensors, form="placeholders")
+        result = rewrite(module, tensors, form="placeholders", detailed=True)
         assert len(result.slots) == 2
         assert (result.values, result.recipe, result.evaluate()) == (None, None, None)
         assert result.last_inputs() is None
     assert not is_meta(torch.ones(1))
+    assert not is_meta(mode.from_tensor(torch.ones(1, device="meta")))
     assert make_values({}) is None
     one = {"a": torch.ones(1), "b": torch.ones(1).to("meta")}
     assert make_values(one) is None
     assert make_values({"a": torch.ones(1)}) is not None
+
+
+def test_signs_are_of_numbers_that_stay() -> None:
+    """A graph that computes its weights at each call runs with any; a recipe tells for which."""
+    _, module = traced(lambda n, x: F.conv2d(torch.relu(torch.mul(x, n.scale)), n.conv.weight))
+    inputs = GraphInputs({}, parameters(module), {}, {})
+    assert rewrite_traced(module, inputs, RULES).slots == ()
+    result = rewrite_captured(module, inputs)
+    assert result.recipe is not None
+    assert len(result.slots) == 1
+    assert result.recipe.fill(inputs.parameters) is not None
+    with torch.no_grad():
+        inputs.parameters["p_scale"].neg_()
+    assert result.recipe.fill(inputs.parameters) is None
+
+
+def test_an_input_that_is_written_may_be_a_parameter() -> None:
+    module, inputs = _net()
+    (x,) = (node for node in module.graph.nodes if node.name == "x")
+    with module.graph.inserting_after(x):
+        module.graph.call_method("add_", (x, 1))
+    mean = inputs.parameters["p_bn_running_mean"]
+    for other, codes in ((mean.view(2, 2), {Code.MUTATED_IN_GRAPH}), (X.clone(), set())):
+        told = GraphInputs({}, inputs.parameters, {}, {"x": other})
+        (verdict,) = rewrite_captured(module, told).report.verdicts
+        assert {refusal.code for refusal in verdict.refusals} == codes
 
 
 def test_the_dtype_that_is_computed_in() -> None:
