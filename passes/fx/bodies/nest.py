@@ -145,7 +145,7 @@ def _rename(node: fx.Node, body: Body, nest: Nest) -> None:
             each.sites = tuple(replace(site, name=name) for site in each.sites)
 
 
-def _owner(operand: object) -> str | None:
-    """The path of the module that owns a parameter of Dynamo's graph."""
+def _owner(operand: object) -> str:
+    """The path of the module that owns a parameter of Dynamo's graph, or ``""``."""
     source = getattr(getattr(operand, "_dynamo_source", None), "name", "")
-    return ".".join(_SUBMODULE.findall(source() if callable(source) else source)) or None
+    return ".".join(_SUBMODULE.findall(source() if callable(source) else source))
