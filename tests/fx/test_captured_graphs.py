@@ -77,6 +77,7 @@ def test_what_inputs_are(meta: dict[str, Any], value: Any, kind: str) -> None:
 SWITCHES: dict[str, tuple[list[tuple[Any, Any]], bool, bool]] = {
     "none": ([], False, False),
     "off": ([(torch._C._set_grad_enabled, False)], True, False),
+    "off, by its class": ([(torch.set_grad_enabled, False)], True, False),
     "on": ([(torch._C._set_grad_enabled, True)], True, True),
     "on, then off": ([(torch.set_grad_enabled, True), (torch.set_grad_enabled, False)], True, True),
     "inference": ([(torch.autograd.grad_mode._enter_inference_mode, True)], True, False),

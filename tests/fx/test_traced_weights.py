@@ -86,6 +86,7 @@ def test_expressions_are_written(name: str) -> None:
     assert (got.shape, got.dtype, rounded.dtype) == (want.shape, torch.float64, torch.float32)
     assert np.allclose(got.numpy(), want, rtol=1e-14)
     assert torch.equal(rounded, got.float())
+    assert (nodes["s"].target == "to") == (name == "source")  # once, if at all
 
 
 class Odd(Expression):

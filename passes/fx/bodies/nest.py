@@ -76,7 +76,7 @@ def lift_nest(
     scalars: Mapping[str, torch.Tensor],
     others: Mapping[str, torch.Tensor],
     apart: bool,
-    bodies: bool = True,
+    bodies: bool,
 ) -> Nest:
     """Lift ``module`` and what it runs.
 
