@@ -123,6 +123,12 @@ def test_constants_are_where_the_weights_are(value: Expression) -> None:
     assert [node.kwargs["device"].type for node in made] == ["meta"]
 
 
+def test_constants_of_a_graph_without_weights() -> None:
+    graph, lifted = _start({})
+    nodes, _ = trace_slots(graph, [Slot("o", Ones((2,)), "float64")], lifted, torch.float64)
+    assert nodes["o"].kwargs["device"].type == "cpu"
+
+
 def computed(n: Any, x: Any) -> Any:
     """A weight that the graph computes from others, by way of several, one of them twice."""
     root = torch.exp(n.other.weight)
