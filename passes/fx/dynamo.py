@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from bnfx.passes.fx import private
+from bnfx.passes.fx.bodies.operands import bodies_of
 from bnfx.passes.fx.lowering.slots import Slot
 
 
@@ -71,8 +72,7 @@ def without_gradients(module: fx.GraphModule, example_inputs: Sequence[Any]) -> 
     )
     if not wanted:
         return True
-    switches = filter(private.switches_gradients, module.graph.nodes)
-    switched_on = any(node.args[:1] != (False,) for node in switches)
+    switched_on = any(map(private.switches_gradients_on, _nodes_run(module)))
     return not torch.is_grad_enabled() and not switched_on
 
 
@@ -90,7 +90,15 @@ def describe_tables(
 
 def switches_gradients(module: fx.GraphModule) -> bool:
     """Whether the graph switches gradients on or off in its middle."""
-    return any(map(private.switches_gradients, module.graph.nodes))
+    return any(map(private.switches_gradients, _nodes_run(module)))
+
+
+def _nodes_run(module: fx.GraphModule) -> Iterator[fx.Node]:
+    """The nodes of the graph, and of those in it that are rewritten, too."""
+    for node in module.graph.nodes:
+        yield node
+        for body in bodies_of(node, module):
+            yield from _nodes_run(body.module)
 
 
 def describe_slots(

@@ -132,7 +132,7 @@ def _give_role(
         _give_algebra(node, call, module, sources, nodes)
         if node.sites and isinstance(node.role, Affine):
             norms[node] = NormCall.read(call, sources)
-    elif fx_node.op != "call_module" and names_batch_norm(fx_node, module):
+    elif names_batch_norm(fx_node, module):
         node.sites = (batch_norm_site(fx_node, node.name),)
         why = f"{fx_node.target} is no form of BatchNorm that is read"
         node.refusals = (Refusal(Code.UNSUPPORTED_FORM, why),)
@@ -194,6 +194,8 @@ def _give_structure(
     inputs = list(data) if isinstance(data, (list, tuple)) else [data]
     if not inputs or not all(isinstance(source, fx.Node) for source in inputs):
         return
+    if _stops_gradients(fx_node, inputs):
+        return
     before = [nodes[source] for source in inputs]
     if any((source.dtype, source.rank) != (node.dtype, before[0].rank) for source in before):
         return
@@ -206,6 +208,17 @@ def _give_structure(
     if role is not None:
         node.role, node.inputs = role, before
         node.shape_inputs = [nodes[source] for source in others]
+
+
+def _stops_gradients(fx_node: fx.Node, inputs: Collection[fx.Node]) -> bool:
+    """Whether gradients end here, so that a map on one side has other gradients on the other."""
+    value = value_of(fx_node)
+    sources = map(value_of, inputs)
+    return (
+        value is not None
+        and not value.requires_grad
+        and any(source is not None and source.requires_grad for source in sources)
+    )
 
 
 def _read(fx_node: fx.Node, module: fx.GraphModule) -> Call | Refusal | None:

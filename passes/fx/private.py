@@ -45,6 +45,9 @@ _is_dense = find("torch._prims_common:is_non_overlapping_and_dense_or_false")
 _StorageWeakRef = find("torch.multiprocessing.reductions:StorageWeakRef")
 _DisableAutocast = find("torch._C:_DisableAutocast")
 
+# What switches gradients, and the argument that switches them off.
+_SWITCHES = {"_set_grad_enabled": False, "set_grad_enabled": False, "_enter_inference_mode": True}
+
 
 def schema_of(target: object) -> Any | None:
     """An overload's schema; ``None`` for anything else, and where overloads do not have one."""
@@ -89,7 +92,12 @@ def without_autocast() -> Iterator[None]:
 
 def switches_gradients(node: fx.Node) -> bool:
     """Whether the node switches gradients on or off."""
-    return node.op == "call_function" and getattr(node.target, "__name__", "") in (
-        "_set_grad_enabled",
-        "set_grad_enabled",
-    )
+    return getattr(node.target, "__name__", "") in _SWITCHES
+
+
+def switches_gradients_on(node: fx.Node) -> bool:
+    """Whether it may switch them on; that a mode ends is told where it begins."""
+    if not switches_gradients(node):
+        return False
+    off = _SWITCHES[node.target.__name__]  # type: ignore[union-attr]
+    return node.args[:1] != (off,)

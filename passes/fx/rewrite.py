@@ -118,7 +118,7 @@ def rewrite(
         dtype = getattr(torch, computing_dtype(tensors))
         lowered = lower_nest(nest, form, dtype)
         if apart and lowered.slots:
-            device = next(iter(tensors.values())).device
+            device = max(tensors.values(), key=torch.Tensor.dim).device  # numbers are on the host
             tables = tuple(
                 torch.asarray(table.array, dtype=dtype, device=device) for table in lowered.tables
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import pytest
@@ -97,3 +98,45 @@ def test_what_moves(function: Callable[..., object], moved: int, expected: list[
     ):
         present = [value is not None for value in node.meta["val"]]
         assert present == list(node.args[-1])
+
+
+@pytest.mark.parametrize(
+    ("reduce", "moved"), [(ops.all_reduce.default, 1), (ops.all_reduce_.default, 0)]
+)
+def test_what_is_reduced_in_place_is_not_read_later(reduce: object, moved: int) -> None:
+    graph = fx.Graph()
+    a, s = graph.placeholder("a"), graph.placeholder("s")
+    product = graph.call_function(aten.mm.default, (a, s))
+    total = graph.call_function(reduce, (s, "sum", "0"))  # type: ignore[arg-type]
+    graph.output((product, graph.call_function(ops.wait_tensor.default, (total,))))
+    assert overlap(graph) == moved
+
+
+def test_without_the_values_of_gradients() -> None:
+    module = traced(conv)
+    for node in module.graph.nodes:
+        node.meta.pop("val", None)
+    assert overlap(module.graph) == 1
+    assert order(module) == [INPUT, "all", REST, "wait"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ([True, False, False], [[True, False, False]]),
+        ([False, True, True], [[False, True, True]]),
+        ([True, False, True], [INPUT, [False, False, True]]),
+        ([True, True, False], [INPUT, [False, True, False]]),
+    ],
+)
+def test_which_gradients_are_split(mask: list[bool], expected: list[list[bool]]) -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    node = graph.call_function(aten.convolution_backward.default, (x, x, mask))
+    parts = [graph.call_function(operator.getitem, (node, at)) for at in range(3) if mask[at]]
+    total = graph.call_function(ops.all_reduce.default, (x, "sum", "0"))
+    graph.call_function(torch.relu, (total,))  # the wait for it is elsewhere
+    graph.output(tuple(parts))
+    assert overlap(graph) == 0
+    found = graph.find_nodes(op="call_function", target=aten.convolution_backward.default)
+    assert [list(each.args[-1]) for each in found] == expected

@@ -14,7 +14,6 @@ from torch import fx
 
 from bnfx.passes.fx.bodies.nest import Nest
 from bnfx.passes.fx.bodies.operands import Body
-from bnfx.passes.fx.lowering.bind import bind
 from bnfx.passes.fx.lowering.lower import lower
 from bnfx.passes.fx.lowering.slots import FoldedCall, Lowered, WeightsAs, names_in, unused
 
@@ -62,9 +61,9 @@ def _call(
     counts = [len(_extras(each, form)) for _, each in lowered]
     bodies: dict[Body, fx.GraphModule] = {}
     for position, (body, each) in enumerate(lowered):
-        module = each.module if each.slots else bind(body.module, {})
-        _take_more(module, sum(counts[:position]), counts[position], sum(counts[position + 1 :]))
-        bodies[body] = module
+        before, after = sum(counts[:position]), sum(counts[position + 1 :])
+        _take_more(each.module, before, counts[position], after)
+        bodies[body] = each.module
     dropped = _dropped(bodies)
     for module in bodies.values():
         placeholders = module.graph.find_nodes(op="placeholder")

@@ -76,7 +76,7 @@ def lift_nest(
     scalars: Mapping[str, torch.Tensor],
     others: Mapping[str, torch.Tensor],
     apart: bool,
-    bodies: bool = True,
+    bodies: bool,
 ) -> Nest:
     """Lift ``module`` and what it runs.
 
@@ -117,8 +117,6 @@ def _lift_body(
     given: dict[str, Source] = {}
     tensors: dict[str, torch.Tensor] = {}
     for placeholder, operand in body.pairs()[body.varying :]:
-        if not isinstance(operand, fx.Node):
-            continue
         source: Any = lifted.sources.resolve(operand, "operand")
         if isinstance(source, Source):
             tensors[placeholder.name] = lifted.tensors[source.name]
@@ -147,7 +145,7 @@ def _rename(node: fx.Node, body: Body, nest: Nest) -> None:
             each.sites = tuple(replace(site, name=name) for site in each.sites)
 
 
-def _owner(operand: object) -> str | None:
-    """The path of the module that owns a parameter of Dynamo's graph."""
+def _owner(operand: object) -> str:
+    """The path of the module that owns a parameter of Dynamo's graph, or ``""``."""
     source = getattr(getattr(operand, "_dynamo_source", None), "name", "")
-    return ".".join(_SUBMODULE.findall(source() if callable(source) else source)) or None
+    return ".".join(_SUBMODULE.findall(source() if callable(source) else source))

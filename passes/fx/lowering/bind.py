@@ -87,5 +87,9 @@ def with_room(module: nn.Module, slots: Slots) -> nn.Module:
     for store in ("_parameters", "_buffers", "_modules"):
         setattr(clone, store, dict(getattr(module, store)))
     for slot in slots.all():
-        clone.register_parameter(slot.name.rpartition(".")[2], empty_slot(slot))  # type: ignore[arg-type]
+        name, room = slot.name.rpartition(".")[2], empty_slot(slot)
+        if name in clone._buffers:  # of a layer that is not to be trained
+            clone._buffers[name] = room.detach()
+        else:
+            clone.register_parameter(name, room)  # type: ignore[arg-type]
     return clone

@@ -75,7 +75,7 @@ def write_again(
         position = call.order.index(name)
         if position < len(args):
             args[position] = value
-        elif value is not None:
+        elif value is not None or name in kwargs:
             kwargs[name] = value
     return graph.create_node("call_function", fx_node.target, tuple(args), kwargs)
 

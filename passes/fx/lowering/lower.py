@@ -127,15 +127,21 @@ class _GraphWriter:
         slots = self.slots[node]
         if isinstance(node.role, Affine):
             written = self._write_affine(fx_node, node, slots)
-        elif self.lifted.keeps_call(node):
+        elif self.lifted.keeps_call(node) and not self._lacks_room(fx_node):
             written = self._write_linear(fx_node, node, slots)
         else:
             assert isinstance(node.role, Linear)
+            if node.role.hides_padding:
+                raise ValueError(f"no function pads as {fx_node.target} does")
             data = self.written[node.inputs[0]]
             weight, bias = self._read(slots.weight), self._read(slots.bias)
             written = write_operator(self.graph, node.role.operator, data, weight, bias)
         inherit(written, fx_node, is_border=self.lifted.is_border(node))
         return written
+
+    def _lacks_room(self, fx_node: fx.Node) -> bool:
+        """Whether the call is one of a module, which takes no weights as inputs."""
+        return fx_node.op == "call_module" and self.form != "attributes"
 
     def _run_folded(self, written: fx.Node, call: FoldedCall) -> None:
         """Make a node run the new bodies."""
@@ -169,9 +175,10 @@ class _GraphWriter:
         while value.data_users() == [reader] and not value.pinned:
             if not isinstance(value.role, (Move, Opaque)):
                 return True
-            sources = shares_memory_with(value.origin, self.module)
-            if not sources:
-                return bool(value.origin.op.startswith("call_"))
+            if not self.lifted.is_rewritten(value):  # else it lays out what may lie so by now
+                sources = shares_memory_with(value.origin, self.module)
+                if not sources:
+                    return bool(value.origin.op.startswith("call_"))
             if len(value.inputs) != 1:
                 return False
             value, reader = value.inputs[0], value

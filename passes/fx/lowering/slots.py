@@ -98,11 +98,12 @@ def slots_of(
             path survives where no other call needs the old module.
     """
     taken = names_in(module) | {slot.name for call in calls for slot in call.slots}
-    kept = {
+    whole = {
         str(fx_node.target)
         for fx_node, node in lifted.nodes.items()
         if fx_node.op == "call_module" and not lifted.is_rewritten(node)
     }
+    kept = set(whole)
     # A module whose weight is read as data, too, keeps its path and its weight.
     kept |= {
         str(fx_node.target).rpartition(".")[0]
@@ -114,8 +115,9 @@ def slots_of(
         if not lifted.is_rewritten(node) or not isinstance(node.role, (Linear, Affine)):
             continue
         if by_module and lifted.keeps_call(node) and node.origin.op == "call_module":
-            path = _unused_path(str(node.origin.target), kept, module)
+            path = _unused_path(str(node.origin.target), kept, whole, module)
             kept.add(path)
+            taken.add(path)
             weight, bias = f"{path}.weight", f"{path}.bias"
         else:
             first, second = (
@@ -124,6 +126,7 @@ def slots_of(
             weight = unused(f"{node.origin.name}_{first}", taken)
             bias = unused(f"{node.origin.name}_{second}", taken)
             taken |= {weight, bias}
+            kept |= {weight, bias}
         found[node] = _slots(node, weight, bias, lifted)
     return found
 
@@ -184,12 +187,20 @@ def unused(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _unused_path(path: str, kept: set[str], module: fx.GraphModule) -> str:
-    """The module's own path, or one beside it where neither a module nor a tensor stands."""
-    candidate, count = path, 0
-    while candidate in kept or (count and _exists(module, candidate)):
+def _unused_path(path: str, kept: set[str], whole: set[str], module: fx.GraphModule) -> str:
+    """The module's own path, or one beside it where neither a module nor a tensor stands.
+
+    Args:
+        path: its own.
+        kept: what stands where it stood, or is new.
+        whole: modules that are kept with all that they hold: a part of one stands elsewhere.
+    """
+    is_part = any(path.startswith(f"{owner}.") for owner in whole)
+    wanted = path.replace(".", "_") if is_part else path
+    candidate, count = wanted, 0
+    while candidate in kept or (candidate != path and _exists(module, candidate)):
         count += 1
-        candidate = f"{path}_{count}"
+        candidate = f"{wanted}_{count}"
     return candidate
 
 

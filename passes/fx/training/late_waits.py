@@ -88,9 +88,9 @@ def _postponed(node: fx.Node, reduction: fx.Node) -> bool:
     moving = [node]
     for each in _between(node, wait):
         # What is written to must not be read later than it was.
-        if _writes(each) and each is not reduction:
+        if _writes(each):
             return False
-        if each.all_input_nodes and not set(moving).isdisjoint(each.all_input_nodes):
+        if not set(moving).isdisjoint(each.all_input_nodes):
             if each is reduction:
                 return False
             moving.append(each)

@@ -130,7 +130,9 @@ def _memory(
         if node.op == "placeholder":
             if node not in parameters:
                 found.add("an input")
-        elif node.op != "get_attr":
+        elif node.op == "get_attr":
+            found.add(node.target)  # each access is a node of its own
+        else:
             stack.extend(shares_memory_with(node, module))
     return found
 
