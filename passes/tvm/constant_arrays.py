@@ -28,8 +28,8 @@ def _elementwise(function: Callable[..., Array]) -> Computation:
     return Computation(lambda value, shape, dtype, *operands: function(*operands))
 
 
-def _reshape(value: Value, shape: Any, dtype: str, operand: Array) -> Array | None:
-    return operand.reshape(shape) if math.prod(shape) == operand.size else None
+def _reshape(value: Value, shape: Any, dtype: str, operand: Array) -> Array:
+    return operand.reshape(shape)
 
 
 def _cast(value: Value, shape: Any, dtype: str, operand: Array) -> Array | None:
@@ -99,7 +99,7 @@ class Constants:
         while stack:
             current = stack[-1]
             pending = [child for child in self._read(current) or () if child not in self._values]
-            if pending and current not in self._values:
+            if pending:
                 stack.extend(pending)
                 continue
             stack.pop()
