@@ -29,7 +29,7 @@ def _elementwise(function: Callable[..., Array]) -> Computation:
 
 
 def _reshape(value: Value, shape: Any, dtype: str, operand: Array) -> Array:
-    return operand.reshape(shape)
+    return np.reshape(operand, shape)
 
 
 def _cast(value: Value, shape: Any, dtype: str, operand: Array) -> Array | None:
@@ -109,7 +109,7 @@ class Constants:
 
     def literal(self, value: Value) -> Array | None:
         """The numbers if a constant in the place of the computation would take no more memory."""
-        if value not in self._stored or value.form is ValueForm.CONSTANT:
+        if value.form is ValueForm.CONSTANT:
             return None
         array = self.value(value)
         return array if array is not None and array.size <= self._stored[value] else None

@@ -25,7 +25,7 @@ def is_first_part_alone(value: Value, flow: Dataflow) -> bool:
         for reader in whole.readers:
             (wholes if reader.form is ValueForm.COPY else parts).append(reader)
     firsts = all(reader.form is ValueForm.PART and reader.index == 0 for reader in parts)
-    return firsts and flow.stand_together(parts)
+    return firsts and bool(parts) and flow.stand_together(parts)
 
 
 def release(

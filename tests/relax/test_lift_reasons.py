@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tvm
@@ -17,6 +19,7 @@ from relax.lifted import (
     part,
     read_by,
     shown,
+    split,
     unknown,
     write,
 )
@@ -24,7 +27,9 @@ from relax.lifted import (
 from bnfx.passes.relax.compat import TensorType, name_of
 from bnfx.passes.relax.expressions import Bindings
 from bnfx.passes.relax.tables import RELAX
+from bnfx.passes.tvm.dataflow import ValueForm
 from bnfx.passes.tvm.lift import lift
+from bnfx.passes.tvm.tuples import is_first_part_alone
 
 ANY_RANK = TensorType(dtype="float64", ndim=-1)
 REASONS: dict[str, tuple[Build, list[str]]] = {
@@ -101,13 +106,30 @@ def test_a_sum_beside_the_result() -> None:
         write(make, bias(make, y))
         return y
 
+    def parts(make: Make) -> Expr:
+        whole = split(2)(make)
+        for index in range(2):
+            make.builder.match_cast(make.emit(whole[index]), TensorType((2, 4, 6, 6), "float64"))
+        return whole
+
     assert "conv2d=Linear(x); add!@=Affine(conv2d)" in _outside(build)
+    assert "split=Opaque(conv2d)" in _outside(parts)
 
 
 def test_parts_that_stand_together() -> None:
     """Of several blocks, none may read the variable of another."""
     assert "batch_norm@=Affine(conv2d)" in _outside(lambda make: _apart(make, True))
     assert "batch_norm@=Opaque" in _outside(lambda make: _apart(make, False))
+
+
+def test_a_tuple_of_which_nobody_reads_anything() -> None:
+    """Its first part is not read alone; Relay has such, bound by ``let``."""
+    whole: Any = SimpleNamespace(form=ValueForm.CALL, op="nn.batch_norm", readers=[])
+    flow: Any = SimpleNamespace(result=None, stand_together=lambda values: True)
+    assert not is_first_part_alone(whole, flow)
+    first = SimpleNamespace(form=ValueForm.PART, index=0)
+    whole.readers.append(first)
+    assert is_first_part_alone(whole, flow)
 
 
 def test_what_nobody_needs() -> None:
