@@ -13,6 +13,7 @@ from relax.lifted import Build, lifted, write
 
 from bnfx import Code
 from bnfx.passes.algebra import Source
+from bnfx.passes.graph import Opaque
 from bnfx.passes.refusals import Refusal
 from bnfx.passes.relax.compat import constant, type_of
 from bnfx.passes.relax.expressions import Bindings
@@ -88,6 +89,7 @@ def test_numbers(name: str) -> None:
     build, expected = COMPUTED[name]
     flow, value = _found(build)
     assert value in flow.constants
+    assert isinstance(flow.nodes[value].role, Opaque)  # no map that might be folded
     found = flow.constants.value(value)
     if expected is None:
         assert found is None
