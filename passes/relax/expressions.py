@@ -172,8 +172,6 @@ def rebuilt(expr: Expr, children: list[Expr]) -> Expr:
         return relax.TupleGetItem(children[0], expr.index, expr.span)
     if isinstance(expr, relax.Var):
         return children[0]
-    if isinstance(expr, relax.If):
-        return relax.If(children[0], expr.true_branch, expr.false_branch, expr.span)
     return expr  # it reads variables by name, which keep their names
 
 

@@ -134,10 +134,8 @@ class Constants:
             self._sources[value] = Source(unique, array.shape, str(array.dtype))
         return self._sources[value]
 
-    def numbers(self) -> Values | None:
-        """The numbers behind the sources, or ``None`` if there are none."""
-        if not self._named:
-            return None
+    def numbers(self) -> Values:
+        """The numbers behind the sources; without any, those of maps like ``-x`` alone."""
         return Values(lambda source: self._named[source.name], np.zeros((), "float64"))
 
     def _read(self, value: Value) -> list[Value] | None:

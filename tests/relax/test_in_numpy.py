@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from relax.graphs import Case, inputs_of, relative
+from relax.graphs import Case, Expr, Make, count, inputs_of, pair, relative
 from relax.test_battery import BOUNDS, CASES
 from tvm_random.relax_writer import run
 
@@ -38,6 +38,22 @@ def test_folded_is_unfolded(case: Case) -> None:
     mine = _arrays(run(FoldBatchNorm()(module), *inputs))
     assert [array.shape for array in mine] == [array.shape for array in theirs]
     assert relative(mine, theirs) < BOUNDS[case.dtype]
+
+
+def test_maps_without_constants() -> None:
+    """Of numbers alone: ``-(-x)``, ``-x - x``."""
+
+    def build(make: Make) -> Expr:
+        x = make.input(2, 3)
+        one = make.call("negative", make.call("negative", x))
+        y = make.call("sigmoid", x)
+        return pair(one, make.call("subtract", make.call("negative", y), y))
+
+    module = Make(0).module(build)
+    folded = FoldBatchNorm()(module)
+    assert count(folded)["negative"] == count(folded)["subtract"] == 0
+    inputs = inputs_of(module)
+    assert relative(_arrays(run(folded, *inputs)), _arrays(run(module, *inputs))) < 1e-15
 
 
 def test_most_are_known() -> None:

@@ -58,6 +58,22 @@ def _bias_that_comes_late(make: Make) -> Expr:
     return pair(make.call("sigmoid", make.call("add", y, late)), other)
 
 
+def _only_x(make: Make) -> Expr:
+    """Maps without a constant that is stored."""
+    x = make.input(2, 8, 6, 6)
+    opposite = make.call("negative", make.call("nn.relu", x))
+    y = make.call("add", opposite, make.call("negative", opposite))
+    return make.call("subtract", make.call("negative", y), opposite)
+
+
+def _late(make: Make) -> Expr:
+    """The same where the bias takes more memory than what it is computed from."""
+    y = conv(make)
+    late = make.call("broadcast_to", make.constant(1, 1, 1), (8, 1, 1))
+    other = make.batch_norm(make.conv(make.input(2, 8, 6, 6, name="z"), 8, 8, 1, 1), 8)
+    return pair(make.call("sigmoid", make.call("add", y, late)), other)
+
+
 def _outside(make: Make) -> Expr:
     return make.call("nn.relu", make.batch_norm(conv(make), 8))
 
@@ -88,6 +104,25 @@ def _tuple_across(make: Make) -> Expr:
     with make.builder.dataflow():
         z = make.builder.emit_output(make.call("nn.relu", make.emit(whole[0])))
     return pair(y, z)
+
+
+def _kept_outside(make: Make) -> Expr:
+    """What stays, with its bias, beside what is folded."""
+    y = make.call("sin", bias(make))
+    z = make.input(2, 8, 6, 6, name="z")
+    return pair(y, make.batch_norm(make.conv(z, 8, 8, 1, 1), 8))
+
+
+def _kept_across(make: Make) -> Expr:
+    """What stays is read in its block and outside of it, each time by a variable of its own."""
+    with make.builder.dataflow():
+        whole = make.emit(make.batch_norm_call(conv(make), 8, training=True))
+        outside = make.builder.emit_output(make.emit(whole[0]))
+        inside = make.call("nn.relu", make.emit(whole[0]))
+        z = make.conv(make.input(2, 8, 6, 6, name="z"), 8, 8, 1, 1)
+        z = make.builder.emit_output(make.batch_norm(z, 8))
+        inside = make.builder.emit_output(inside)
+    return pair(outside, inside, z)
 
 
 def _written(make: Make) -> Expr:
@@ -169,6 +204,15 @@ ONE_BLOCK: dict[str, tuple[Build, str]] = {
         "[lv=conv2d(x (8,8,1,1)); lv5=add(lv (8,1,1)); lv=conv2d(z (8,8,1,1)); "
         "lv4=add(lv (1,8,1,1)); lv6=sigmoid(lv5); gv!=Tuple(lv6 lv4)] gv",
     ),
+    "maps without constants": (
+        _only_x,
+        "[lv=relu(x); lv5=multiply(lv ()); gv!=DataflowVar(lv5)] gv",
+    ),
+    "a bias that is larger, and comes late": (
+        _late,
+        "[lv=conv2d(x (8,8,1,1)); lv5=add(lv (8,1,1)); lv=conv2d(z (8,8,1,1)); "
+        "lv4=add(lv (1,8,1,1)); lv6=sigmoid(lv5); gv!=Tuple(lv6 lv4)] gv",
+    ),
 }
 BLOCKS: dict[str, tuple[Build, str]] = {
     "outside": (_outside, "(lv!=conv2d(x (8,8,1,1)); gv2!=add(lv (1,8,1,1)); gv3!=relu(gv2)) gv3"),
@@ -192,6 +236,18 @@ BLOCKS: dict[str, tuple[Build, str]] = {
         _written,
         "(lv!=conv2d(x (8,8,1,1)); gv4!=add(lv (1,8,1,1)); gv1!=exp(x); "
         "gv2!=call_inplace_packed(ExternFunc gv1)) gv4",
+    ),
+    "kept, outside": (
+        _kept_outside,
+        "(gv!=conv2d(x (8,8,1,1)); gv1!=add(gv (8,1,1)); gv2!=sin(gv1); "
+        "lv!=conv2d(z (8,8,1,1)); gv5!=add(lv (1,8,1,1))) Tuple",
+    ),
+    "kept, across": (
+        _kept_across,
+        "[lv=conv2d(x (8,8,1,1)); lv1=batch_norm(lv (8,) (8,) (8,) (8,)); "
+        "lv2=DataflowVar(lv1); lv3=TupleGetItem(lv2); lv4=TupleGetItem(lv2); "
+        "gv!=DataflowVar(lv4); lv5=relu(lv4); lv=conv2d(z (8,8,1,1)); "
+        "lv8=add(lv (1,8,1,1)); gv1!=DataflowVar(lv8); gv2!=DataflowVar(lv5)] Tuple",
     ),
 }
 
