@@ -98,8 +98,6 @@ class Bindings(dataflow.Dataflow):
 
     def must_run(self, value: dataflow.Value) -> bool:
         assert isinstance(value, Value)
-        if value.binding is None:
-            return False
         return value.is_cast or not is_pure(value.expr, self.is_dataflow(value))
 
     def stand_together(self, values: Sequence[dataflow.Value]) -> bool:

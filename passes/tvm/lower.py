@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-import numpy as np
-
-from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
+from bnfx.passes.algebra import BroadcastAffine, Expression
 from bnfx.passes.graph import Affine, Linear, Node
 from bnfx.passes.lifting.affine_arithmetic import aligned
 from bnfx.passes.rules.guards import multiply_add_dtype
@@ -78,7 +76,7 @@ class _BodyWriter:
     def _reads(self, node: Node) -> Iterator[Node]:
         for value in self._own(node):
             for arg in value.args:
-                if self._lifted.nodes[arg] is not node and self._literal(arg, value, node) is None:
+                if self._literal(arg, value, node) is None:
                     yield self._node(arg)
 
     def _node(self, value: Value) -> Node:
@@ -163,8 +161,6 @@ class _BodyWriter:
         return data
 
     def _operand(self, expression: Expression, node: Node, dtype: str) -> Expr:
-        if isinstance(expression, Scalar):
-            return self._emitter.constant(np.asarray(expression.value, dtype))
         assert node.rank is not None, "a map that varies along an axis is placed by the rank"
         return self._constant(aligned(expression, node.rank), dtype)
 

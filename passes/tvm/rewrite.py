@@ -107,8 +107,7 @@ class FunctionRewriter(ABC):
             inside = self._inside(lifted.flow, prefix)
             values = lifted.constants.numbers()
             report = self._run(lifted, values)
-            changed = report.rewrites or any(map(lifted.is_rewritten, lifted.graph))
-            if changed or any(not new.same_as(value.expr) for value, new in inside.items()):
+            if report.rewrites or any(not new.same_as(value.expr) for value, new in inside.items()):
                 scope = self.write(scope, lifted, values, inside)
         except Exception as error:
             del self.reports[place:]

@@ -55,6 +55,9 @@ def test_what_is_not_rewritten_is_the_callers() -> None:
     assert rewrite_module(module).module is module
     module = _module("main")
     assert rewrite_module(module, ()).module is module
+    x = relax.Var("x", TYPE)
+    raw = _raw(relax.op.exp(x), x)  # its values have no types
+    assert rewrite_module(raw).module is raw
 
 
 @pytest.mark.parametrize("owner", ["Primitive", "Composite", "Codegen"])

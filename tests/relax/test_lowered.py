@@ -58,6 +58,12 @@ def _bias_that_comes_late(make: Make) -> Expr:
     return pair(make.call("sigmoid", make.call("add", y, late)), other)
 
 
+def _weight(make: Make) -> Expr:
+    """One that is computed, and larger than what it is computed from."""
+    weight = make.call("broadcast_to", make.constant(8, 1, 1, 1), (8, 8, 1, 1))
+    return make.batch_norm(make.call("nn.conv2d", make.input(2, 8, 6, 6), weight), 8)
+
+
 def _only_x(make: Make) -> Expr:
     """Maps without a constant that is stored."""
     x = make.input(2, 8, 6, 6)
@@ -212,6 +218,10 @@ ONE_BLOCK: dict[str, tuple[Build, str]] = {
         _late,
         "[lv=conv2d(x (8,8,1,1)); lv5=add(lv (8,1,1)); lv=conv2d(z (8,8,1,1)); "
         "lv4=add(lv (1,8,1,1)); lv6=sigmoid(lv5); gv!=Tuple(lv6 lv4)] gv",
+    ),
+    "a weight that is computed": (
+        _weight,
+        "[lv=conv2d(x (8,8,1,1)); lv3=add(lv (1,8,1,1)); gv!=DataflowVar(lv3)] gv",
     ),
 }
 BLOCKS: dict[str, tuple[Build, str]] = {
