@@ -51,7 +51,7 @@ def _kept_across(make: Make) -> Expr:
     """What stays is read in its block and outside of it, each time by a variable of its own."""
     with make.builder.dataflow():
         whole = make.emit(make.batch_norm_call(conv(make), 8, training=True))
-        outside = make.builder.emit_output(make.emit(whole[0]))
+        outside = make.builder.emit_output(whole[0])
         inside = make.call("nn.relu", make.emit(whole[0]))
         z = make.conv(make.input(2, 8, 6, 6, name="z"), 8, 8, 1, 1)
         z = make.builder.emit_output(make.batch_norm(z, 8))
@@ -97,9 +97,9 @@ BLOCKS: dict[str, tuple[Build, str]] = {
     "kept, across": (
         _kept_across,
         "[lv=conv2d(x (8,8,1,1)); lv1=batch_norm(lv (8,) (8,) (8,) (8,)); "
-        "lv2=DataflowVar(lv1); lv3=TupleGetItem(lv2); lv4=TupleGetItem(lv2); "
-        "gv!=DataflowVar(lv4); lv5=relu(lv4); lv=conv2d(z (8,8,1,1)); "
-        "lv8=add(lv (1,8,1,1)); gv1!=DataflowVar(lv8); gv2!=DataflowVar(lv5)] Tuple",
+        "lv2=DataflowVar(lv1); gv!=TupleGetItem(lv2); lv3=TupleGetItem(lv2); "
+        "lv4=relu(gv); lv=conv2d(z (8,8,1,1)); lv7=add(lv (1,8,1,1)); "
+        "gv1!=DataflowVar(lv7); gv2!=DataflowVar(lv4)] Tuple",
     ),
 }
 
