@@ -98,8 +98,6 @@ class Bindings(dataflow.Dataflow):
 
     def must_run(self, value: dataflow.Value) -> bool:
         assert isinstance(value, Value)
-        if value.binding is None:
-            return False
         return value.is_cast or not is_pure(value.expr, self.is_dataflow(value))
 
     def stand_together(self, values: Sequence[dataflow.Value]) -> bool:
@@ -172,8 +170,6 @@ def rebuilt(expr: Expr, children: list[Expr]) -> Expr:
         return relax.TupleGetItem(children[0], expr.index, expr.span)
     if isinstance(expr, relax.Var):
         return children[0]
-    if isinstance(expr, relax.If):
-        return relax.If(children[0], expr.true_branch, expr.false_branch, expr.span)
     return expr  # it reads variables by name, which keep their names
 
 

@@ -73,7 +73,7 @@ class _RelaxRewriter(FunctionRewriter):
         return flow
 
     def write(
-        self, scope: Expr, lifted: LiftedFlow, values: Values | None, nested: Mapping[Value, Expr]
+        self, scope: Expr, lifted: LiftedFlow, values: Values, nested: Mapping[Value, Expr]
     ) -> Expr:
         assert isinstance(lifted.flow, Bindings)
         body = lower(lifted, values, nested, RelaxEmitter(lifted.flow, self._builder))

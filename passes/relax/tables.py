@@ -68,7 +68,7 @@ def _pixel_shuffle(called: Called, before: Dims, after: Dims) -> Movement | None
 def _tile(called: Called, before: Dims, after: Dims) -> Movement | None:
     repeats = numbers(called.attrs.repeats)
     changed = (axis - len(repeats) for axis, count in enumerate(repeats) if count != 1)
-    return repeated(before, after, changed) if len(repeats) <= len(before) else None
+    return repeated(before, after, changed)
 
 
 _MOVEMENTS: dict[str, MovementReader] = {

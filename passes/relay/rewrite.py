@@ -58,7 +58,7 @@ class _RelayRewriter(FunctionRewriter):
         return Expressions(scope)
 
     def write(
-        self, scope: Expr, lifted: LiftedFlow, values: Values | None, nested: Mapping[Value, Expr]
+        self, scope: Expr, lifted: LiftedFlow, values: Values, nested: Mapping[Value, Expr]
     ) -> Expr:
         body = lower(lifted, values, nested, RelayEmitter())
         # The type is inferred anew, and compared: TVM may crash where an annotation disagrees.

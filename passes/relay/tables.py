@@ -67,7 +67,7 @@ def _block(called: Called) -> tuple[int, bool]:
 def _tile(called: Called, before: Dims, after: Dims) -> Movement | None:
     repeats = numbers(called.attrs.reps)
     changed = (axis - len(repeats) for axis, count in enumerate(repeats) if count != 1)
-    return repeated(before, after, changed) if len(repeats) <= len(before) else None
+    return repeated(before, after, changed)
 
 
 _MOVEMENTS: dict[str, MovementReader] = {

@@ -28,8 +28,8 @@ def _elementwise(function: Callable[..., Array]) -> Computation:
     return Computation(lambda value, shape, dtype, *operands: function(*operands))
 
 
-def _reshape(value: Value, shape: Any, dtype: str, operand: Array) -> Array | None:
-    return operand.reshape(shape) if math.prod(shape) == operand.size else None
+def _reshape(value: Value, shape: Any, dtype: str, operand: Array) -> Array:
+    return np.reshape(operand, shape)
 
 
 def _cast(value: Value, shape: Any, dtype: str, operand: Array) -> Array | None:
@@ -99,7 +99,7 @@ class Constants:
         while stack:
             current = stack[-1]
             pending = [child for child in self._read(current) or () if child not in self._values]
-            if pending and current not in self._values:
+            if pending:
                 stack.extend(pending)
                 continue
             stack.pop()
@@ -109,7 +109,7 @@ class Constants:
 
     def literal(self, value: Value) -> Array | None:
         """The numbers if a constant in the place of the computation would take no more memory."""
-        if value not in self._stored or value.form is ValueForm.CONSTANT:
+        if value.form is ValueForm.CONSTANT:
             return None
         array = self.value(value)
         return array if array is not None and array.size <= self._stored[value] else None
@@ -134,10 +134,8 @@ class Constants:
             self._sources[value] = Source(unique, array.shape, str(array.dtype))
         return self._sources[value]
 
-    def numbers(self) -> Values | None:
-        """The numbers behind the sources, or ``None`` if there are none."""
-        if not self._named:
-            return None
+    def numbers(self) -> Values:
+        """The numbers behind the sources; without any, those of maps like ``-x`` alone."""
         return Values(lambda source: self._named[source.name], np.zeros((), "float64"))
 
     def _read(self, value: Value) -> list[Value] | None:

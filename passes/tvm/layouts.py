@@ -15,7 +15,9 @@ def channels_last(layout: str, spatial: int) -> bool:
     Raises:
         ValueError: for any other layout.
     """
-    axes = SPATIAL[spatial]
+    axes = SPATIAL.get(spatial)
+    if axes is None:  # one with blocks has more axes
+        raise ValueError(f"its data layout is {layout}, of {spatial + 2} axes")
     if layout == f"NC{axes}":
         return False
     if layout == f"N{axes}C":
@@ -49,7 +51,7 @@ def kernel_order(layout: str, wanted: str) -> tuple[int, ...]:
 
 def transform_order(source: str, target: str) -> tuple[int, ...] | None:
     """``layout_transform`` as a permutation, or ``None`` if it splits or joins axes."""
-    if not source.isalpha() or not source.isupper() or sorted(source) != sorted(target):
+    if not source.isupper() or sorted(source) != sorted(target):
         return None
     return tuple(map(source.index, target))
 

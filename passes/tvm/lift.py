@@ -89,11 +89,9 @@ class _Lifter:
         """Whether it is that of an earlier node: one part of a tuple, or a sum with a bias."""
         if not value.args or not self._as_needed(value, value.args[0]):
             return False
-        whole = value.form in (ValueForm.PART, ValueForm.COPY)
-        if whole and is_first_part_alone(value.args[0], self.flow):
+        if is_first_part_alone(value.args[0], self.flow):
             node = self.nodes[value] = self.nodes[value.args[0]]
             node.pinned |= value in self.flow.pinned
-            node.origin = value if value.form is ValueForm.PART else node.origin
             return True
         return value.op in self.dialect.biases and self._adds_bias(value)
 
@@ -105,14 +103,13 @@ class _Lifter:
         """Take a constant bias into the operator before it, where nobody else reads that."""
         for before, bias in (value.args, value.args[::-1]):
             node = self.nodes[before]
+            # What writes to it would read it.
             alone = before.readers == [value] and before is not self.flow.result
-            if not alone or self.calls.get(node) is not before or before in self.flow.pinned:
-                continue
-            if bias not in self.constants or not self._is_like(value, node):
+            if not alone or self.calls.get(node) is not before or not self._is_like(value, node):
                 continue
             role = with_bias(value, node, self.constants.source(bias, f"{node.name}.bias"))
             if role is not None:
-                node.role, node.origin = role, value
+                node.role = role
                 node.pinned |= value in self.flow.pinned
                 self.nodes[value] = node
                 return True
@@ -127,7 +124,7 @@ class _Lifter:
         """An opaque node, with what its type says."""
         inputs = [self._read(value, arg) for arg in value.args]
         kind = value.kind
-        if is_first_part_alone(value, self.flow) and hasattr(kind, "fields"):
+        if is_first_part_alone(value, self.flow):
             kind = kind.fields[0]
         return Node(
             name=self._names.of(value),
@@ -143,7 +140,7 @@ class _Lifter:
     def _read(self, value: Value, arg: Value) -> Node:
         """The node of what ``value`` reads; dead code is no reader of what is needed."""
         node = self.nodes[arg]
-        if self._as_needed(value, arg) or arg in self.constants:
+        if self._as_needed(value, arg):
             return node
         if arg not in self._once:
             known = {"rank": node.rank, "dtype": node.dtype, "shape": node.shape}
@@ -162,7 +159,7 @@ class _Lifter:
             self._give_linear(value, node)
         elif value.op in ARITHMETIC:
             self._give_arithmetic(value, node)
-        elif value.op is not None:
+        else:
             self._give_movement(value, node)
 
     def _lookup(self, node: Node) -> Callable[[Value, str], Source | Refusal]:
@@ -194,8 +191,6 @@ class _Lifter:
 
     def _give_arithmetic(self, value: Value, node: Node) -> None:
         def constant(position: int) -> Source | None:
-            if value.args[position] not in self.constants:
-                return None
             known = self.constants.source(value.args[position], f"{node.name}.operand")
             return known if isinstance(known, Source) else None
 
@@ -214,8 +209,6 @@ class _Lifter:
             node.role = Move(Identity())
 
     def _give_movement(self, value: Value, node: Node) -> None:
-        if value.op == "nn.dropout" and not is_first_part_alone(value, self.flow):
-            return
         joined = value.args[0] if value.op == self.dialect.concat else None
         if joined is not None and joined.form is not ValueForm.TUPLE:
             return

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
-import numpy as np
-
-from bnfx.passes.algebra import BroadcastAffine, Expression, Scalar
+from bnfx.passes.algebra import BroadcastAffine, Expression
 from bnfx.passes.graph import Affine, Linear, Node
 from bnfx.passes.lifting.affine_arithmetic import aligned
 from bnfx.passes.rules.guards import multiply_add_dtype
@@ -18,12 +15,12 @@ from bnfx.passes.values import Values
 
 
 def lower(
-    lifted: LiftedFlow, values: Values | None, nested: Mapping[Value, Expr], emitter: Emitter
+    lifted: LiftedFlow, values: Values, nested: Mapping[Value, Expr], emitter: Emitter
 ) -> Expr:
     """The body that the rewritten graph describes.
 
     Args:
-        values: evaluates the new weights; ``None`` if the graph has no constants.
+        values: evaluates the new weights.
         nested: what stands for each function or pair of branches inside.
         emitter: of the IR.
     """
@@ -36,7 +33,7 @@ class _BodyWriter:
     def __init__(
         self,
         lifted: LiftedFlow,
-        values: Values | None,
+        values: Values,
         nested: Mapping[Value, Expr],
         emitter: Emitter,
     ) -> None:
@@ -74,13 +71,12 @@ class _BodyWriter:
 
     def _own(self, node: Node) -> list[Value]:
         """The values that an untouched node carries out: a call, and one part of it or its bias."""
-        own = (value for value in self._stands_for[node] if self._lifted.nodes[value] is node)
-        return [value for value in own if value not in self._lifted.flow.dead]
+        return [value for value in self._stands_for[node] if self._lifted.nodes[value] is node]
 
     def _reads(self, node: Node) -> Iterator[Node]:
         for value in self._own(node):
             for arg in value.args:
-                if self._lifted.nodes[arg] is not node and self._literal(arg, value, node) is None:
+                if self._literal(arg, value, node) is None:
                     yield self._node(arg)
 
     def _node(self, value: Value) -> Node:
@@ -106,7 +102,7 @@ class _BodyWriter:
     def _literal(self, arg: Value, value: Value, node: Node) -> Expr | None:
         """A constant to be written in its place, rather than what computes it."""
         constants = self._lifted.constants
-        if value.op is None or arg not in constants or arg.form is ValueForm.CONSTANT:
+        if value.op is None:
             return None
         # A bias is written right behind its operator, where what computes it may not have run.
         is_bias = self._lifted.calls.get(node) not in (None, value)
@@ -142,7 +138,7 @@ class _BodyWriter:
             result = emitter.operator(operator, data, weight, rank)
         if operator.bias is None:
             return result
-        bias = self._number(operator.bias, role.dtype)
+        bias = self._values.stored(operator.bias, role.dtype)
         return emitter.bias(emitter.step(result, place), bias, rank + operator.channel_axis, rank)
 
     def _affine(self, node: Node, affine: BroadcastAffine, data: Expr, place: Value) -> Expr:
@@ -165,15 +161,8 @@ class _BodyWriter:
         return data
 
     def _operand(self, expression: Expression, node: Node, dtype: str) -> Expr:
-        if isinstance(expression, Scalar):
-            return self._emitter.constant(np.asarray(expression.value, dtype))
         assert node.rank is not None, "a map that varies along an axis is placed by the rank"
         return self._constant(aligned(expression, node.rank), dtype)
 
     def _constant(self, expression: Expression, dtype: str) -> Expr:
-        return self._emitter.constant(self._number(expression, dtype))
-
-    def _number(self, expression: Expression, dtype: str) -> Any:
-        if self._values is None:
-            raise AssertionError("a new weight in a graph without constants")
-        return self._values.stored(expression, dtype)
+        return self._emitter.constant(self._values.stored(expression, dtype))

@@ -74,8 +74,9 @@ def dense(weight: Source, swapped: bool) -> tuple[LinearOperator, WeightLayout]:
         raise ValueError(f"each of {weight.shape[0]} samples has a matrix of its own")
     order = (*range(front), *((front + 1, front) if swapped else (front, front + 1)))
     arranged = permute(weight, order)
-    matrix = arranged.reshape(*arranged.shape[front:]) if front else arranged
-    return Dense(matrix, None), WeightLayout(arranged.shape, order)
+    return Dense(arranged.reshape(*arranged.shape[front:]), None), WeightLayout(
+        arranged.shape, order
+    )
 
 
 def with_bias(value: Value, node: Node, bias: Source | Refusal) -> Linear | None:

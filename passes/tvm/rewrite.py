@@ -60,7 +60,7 @@ class FunctionRewriter(ABC):
 
     @abstractmethod
     def write(
-        self, scope: Expr, lifted: LiftedFlow, values: Values | None, nested: Mapping[Value, Expr]
+        self, scope: Expr, lifted: LiftedFlow, values: Values, nested: Mapping[Value, Expr]
     ) -> Expr:
         """The scope with the body that the rewritten graph describes."""
 
@@ -107,8 +107,7 @@ class FunctionRewriter(ABC):
             inside = self._inside(lifted.flow, prefix)
             values = lifted.constants.numbers()
             report = self._run(lifted, values)
-            changed = report.rewrites or any(map(lifted.is_rewritten, lifted.graph))
-            if changed or any(not new.same_as(value.expr) for value, new in inside.items()):
+            if report.rewrites or any(not new.same_as(value.expr) for value, new in inside.items()):
                 scope = self.write(scope, lifted, values, inside)
         except Exception as error:
             del self.reports[place:]
@@ -117,13 +116,12 @@ class FunctionRewriter(ABC):
         self.reports.insert(place, report)
         return scope
 
-    def _run(self, lifted: LiftedFlow, values: Values | None) -> GraphReport:
+    def _run(self, lifted: LiftedFlow, values: Values) -> GraphReport:
         """Apply the rules; the report has details if asked for."""
         if not self._detailed:
             return pipeline.run(lifted.graph, self._rules, values)
         name_ops(lifted)
-        norms = {} if values is None else norm_numbers(lifted, values)
-        return run_detailed(lifted.graph, self._rules, values, norms)
+        return run_detailed(lifted.graph, self._rules, values, norm_numbers(lifted, values))
 
     def _inside(self, flow: Dataflow, prefix: str) -> Mapping[Value, Expr]:
         """What stands for each function or pair of branches inside."""

@@ -70,7 +70,7 @@ def read_convolution(
     operator: LinearOperator
     if written.output_padding is None:
         # A depthwise kernel may be stored as (channels, multiplier) rather than (out, 1).
-        own = arranged.shape[0] == channels == written.groups and arranged.shape[1] != 1
+        own = arranged.shape[0] == channels == written.groups
         whole = math.prod(arranged.shape[:2])
         canonical = arranged.reshape(whole, 1, *arranged.shape[2:]) if own else arranged
         operator = Conv(

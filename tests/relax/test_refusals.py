@@ -121,6 +121,24 @@ def test_layouts_that_are_not_read(build: Callable[[Make], Expr]) -> None:
     assert count(folded)["nn.batch_norm"] == 0
 
 
+def _blocked_volume(make: Make, op: str) -> Expr:
+    """One of three dimensions, beside what can be folded."""
+    layout = {"layout" if "pool" in op else "data_layout": "NCDHW8c"}
+    weights = []
+    if op == "nn.conv3d":
+        weights.append(make.constant(1, 1, 1, 1, 1, 8, 8))
+        layout |= {"kernel_layout": "OIDHW8i8o", "out_layout": "NCDHW8c"}
+    y = make.call(op, make.input(1, 1, 4, 4, 4, 8), *weights, **layout)
+    return pair(y, make.batch_norm(make.conv(make.input(2, 4, 6, 7, name="z"), 8, 4, 3, 3), 8))
+
+
+@pytest.mark.parametrize("op", ["nn.conv3d", "nn.max_pool3d", "nn.avg_pool3d"])
+def test_blocks_of_volumes_do_not_keep_others(op: str) -> None:
+    report, folded = report_of(Make(0).module(lambda make: _blocked_volume(make, op)))
+    assert report.count("folded") == 1
+    assert count(folded)["nn.batch_norm"] == 0
+
+
 def test_half_precision_that_would_overflow_is_left() -> None:
     def build(make: Make) -> Expr:
         weight = constant(np.full((8, 4, 1, 1), 3e4, make.dtype))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bnfx.passes.details import NormNumbers
-from bnfx.passes.graph import Affine, Node
+from bnfx.passes.graph import Affine
 from bnfx.passes.report import Site
-from bnfx.passes.tvm.dataflow import Value, ValueForm
+from bnfx.passes.tvm.dataflow import Value
 from bnfx.passes.tvm.lift import LiftedFlow
 from bnfx.passes.values import Values
 
@@ -21,8 +21,12 @@ def norm_numbers(lifted: LiftedFlow, values: Values) -> dict[Site, NormNumbers]:
     """
     found = {}
     for node in lifted.graph:
-        call = _call(node)
-        if call is None or call.op != "nn.batch_norm" or not isinstance(node.role, Affine):
+        call = node.origin
+        if (
+            not isinstance(call, Value)
+            or call.op != "nn.batch_norm"
+            or not isinstance(node.role, Affine)
+        ):
             continue
         attrs, (_, gamma, _, _, variance) = call.attrs, call.args
         found[node.sites[0]] = NormNumbers(
@@ -33,14 +37,6 @@ def norm_numbers(lifted: LiftedFlow, values: Values) -> dict[Site, NormNumbers]:
             gamma=_flat(lifted.constants.value(gamma)) if attrs.scale else (),
         )
     return found
-
-
-def _call(node: Node) -> Value | None:
-    """What computes the node; the first part of a tuple stands for the call that makes it."""
-    value = node.origin
-    if isinstance(value, Value) and value.form is ValueForm.PART:
-        return value.args[0]
-    return value if isinstance(value, Value) else None
 
 
 def _flat(array: Any) -> tuple[float, ...]:
