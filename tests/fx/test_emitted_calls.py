@@ -132,42 +132,51 @@ def test_calls_are_written_as_they_were(
 
 
 def _multiply_add(
-    dtype: str | None, scale: Any, shift: Any, stored: str | None, lays_out: bool = False
+    dtype: str | None, scale: Any, shift: Any, stored: str | None, lays_out: str | None = None
 ) -> list[fx.Node]:
     graph = fx.Graph()
     x, s = graph.placeholder("x"), graph.placeholder("s")
     origin = graph.placeholder("o")
     origin.meta = {"stack_trace": "there", "val": 1}
     node = Node("n", Opaque(), [], dtype=dtype)
-    node.lays_out = lays_out
+    node.lays_out = lays_out is not None
     slot = None if stored is None else Slot("s", Source("w", (3,), "float32"), stored)
     operands = [s if each == "slot" else each for each in (scale, shift)]
-    write_multiply_add(graph, origin, node, x, *operands, Slots(slot, None))
+    is_norm = lays_out == "as BatchNorm"
+    write_multiply_add(graph, origin, node, x, *operands, Slots(slot, None), is_norm)
     return [each for each in graph.nodes if each.op != "placeholder"]
 
 
 @pytest.mark.parametrize(
     ("dtype", "scale", "shift", "stored", "lays_out", "expected"),
     [
-        ("float32", "slot", 1.0, "float32", False, "mul add"),
-        ("float32", "slot", None, "float32", False, "mul"),
-        ("float32", None, "slot", "float32", False, "add"),
-        ("float32", "slot", None, "float64", False, "mul to"),
-        ("float16", "slot", None, "float32", True, "mul to contiguous"),
-        (None, "slot", None, "float32", False, "mul type_as"),
-        (None, 2.0, 0.5, None, False, "mul add"),
-        ("float32", 2.0, 0.5, None, False, "mul add"),
-        ("float32", None, None, None, True, "contiguous"),
-        ("float32", None, None, None, False, ""),
+        ("float32", "slot", 1.0, "float32", None, "mul add"),
+        ("float32", "slot", None, "float32", None, "mul"),
+        ("float32", None, "slot", "float32", None, "add"),
+        ("float32", "slot", None, "float64", None, "mul to"),
+        ("float16", "slot", None, "float32", "as BatchNorm", "mul to contiguous"),
+        ("float16", "slot", None, "float32", "as arithmetic", "mul to"),
+        (None, "slot", None, "float32", None, "mul type_as"),
+        (None, 2.0, 0.5, None, None, "mul add"),
+        ("float32", 2.0, 0.5, None, None, "mul add"),
+        ("float32", None, None, None, "as BatchNorm", "contiguous"),
+        ("float32", None, None, None, "as arithmetic", "mul"),
+        ("float32", None, None, None, None, ""),
     ],
 )
 def test_multiply_adds(
-    dtype: str | None, scale: Any, shift: Any, stored: str | None, lays_out: bool, expected: str
+    dtype: str | None,
+    scale: Any,
+    shift: Any,
+    stored: str | None,
+    lays_out: str | None,
+    expected: str,
 ) -> None:
     nodes = _multiply_add(dtype, scale, shift, stored, lays_out)
     names = [str(getattr(node.target, "__name__", node.target)) for node in nodes]
     assert names == expected.split()
-    marks = [mark_of(node) for node in nodes if node.op == "call_function"]
+    steps = nodes if scale or shift else []  # what lays out is none of them
+    marks = [mark_of(node) for node in steps if node.op == "call_function"]
     assert marks == [Mark.MULTIPLY_ADD, Mark.REST][: len(marks)]
     for node in nodes:
         assert node.meta["stack_trace"] == "there"
