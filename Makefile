@@ -14,7 +14,7 @@ RELAY_FILES := $(RELAY_VENV)/onnx
 MARKS ?= not heavy and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help site figures compare demo test test-all test-main test-relay test-tvm-versions test-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay prove mutants faults clean
+.PHONY: help site figures compare demo test test-all test-main test-relay test-tvm-versions test-versions check docs docs-relay bench bench-engines bench-relay gpu soak fuzz fuzz-relay prove mutants mutants-relay faults clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -107,6 +107,9 @@ faults: $(STAMP)  ## rules, compilers, memory, disks, files, threads and ranks t
 
 mutants: $(STAMP)  ## break each guard in turn; a test must fail (docs/reliability.md)
 	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
+
+mutants-relay: $(RELAY_STAMP)  ## the same for passes/relay, whose tests need a Python of their own
+	PYTHONPATH=tests $(RELAY_BIN)/python -m mutants $(MUTANTS)
 
 fuzz: $(STAMP)  ## random networks, equivalent ones, weights, damaged files, for SECONDS (1800)
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS)

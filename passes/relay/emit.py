@@ -29,7 +29,7 @@ class RelayEmitter(Emitter):
     """Relay's expressions need no place: whoever reads them holds them."""
 
     def constant(self, array: Any) -> Expr:
-        return relay.Constant(tvm.nd.array(np.ascontiguousarray(array)))
+        return relay.Constant(tvm.nd.array(np.asarray(array, order="C")))
 
     def add(self, one: Expr, other: Expr) -> Expr:
         return relay.add(one, other)

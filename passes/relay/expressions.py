@@ -69,8 +69,11 @@ class Expressions(dataflow.Dataflow):
         self._known: dict[Expr, Value] = {}
         self.values: list[Value] = []
         self.result = self._walk(function.body)
-        for bound in list(self._bound.values()):  # what nobody reads has its verdicts too
-            self._walk(bound)
+        seen = 0  # what nobody reads has its verdicts too, and so has what it binds
+        while fresh := list(self._bound.values())[seen:]:
+            seen += len(fresh)
+            for bound in fresh:
+                self._walk(bound)
         self.pinned = frozenset[dataflow.Value]()
         self._forget_the_dead()
         for value in self.values:

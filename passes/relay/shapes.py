@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from tvm import relay
+
 from bnfx.passes.crossing import Dims
 from bnfx.passes.graph import Node
 from bnfx.passes.relay.expressions import op_name, static
@@ -20,7 +22,7 @@ from bnfx.passes.tvm.layouts import transform_order
 
 # Which axis of the first input an axis of the output is.
 Origin = Callable[[int], int | None]
-# Of an op by its attributes, the output's sizes, and the inputs, whose first has a shape.
+# Of an op by its attributes, the output's sizes, and the inputs.
 Rule = Callable[[Any, Sequence[int | None], Sequence[Node]], Origin]
 
 
@@ -39,7 +41,7 @@ def dtype_of(kind: Any) -> str | None:
 
 
 def _is_tensor(kind: Any) -> bool:
-    return hasattr(kind, "shape") and hasattr(kind, "dtype")
+    return isinstance(kind, relay.TensorType)
 
 
 class TracedSizes:
@@ -55,10 +57,8 @@ class TracedSizes:
             return sizes  # type: ignore[return-value]
         maker, inputs = _in_place_of_tuples(value, inputs)
         before = inputs[0].shape if inputs else None
-        origin: Origin = _nowhere
-        if before is not None:
-            rule = _RULES.get(op_name(maker) or "", _no_axis)
-            origin = rule(getattr(maker, "attrs", None), sizes, inputs)
+        rule = _RULES.get(op_name(maker) or "", _no_axis)
+        origin = rule(getattr(maker, "attrs", None), sizes, inputs)
         return tuple(
             self._named(dim, axis, before, origin) if size is None else size
             for axis, (dim, size) in enumerate(zip(kind.shape, sizes, strict=True))
@@ -80,7 +80,7 @@ def _in_place_of_tuples(value: Value, inputs: Sequence[Node]) -> tuple[Any, Sequ
     if whole is not None and isinstance(maker, Value):
         if value.form is ValueForm.PART and maker.op == "split":
             return maker.expr, whole.inputs
-        if value.op == "concatenate" and maker.form is ValueForm.TUPLE:
+        if maker.form is ValueForm.TUPLE:  # of the ops that are known, concatenate alone reads one
             return value.expr, whole.inputs
     return value.expr, inputs
 
@@ -113,16 +113,15 @@ def _all_but(axes: Iterator[int] | Sequence[int], rank: int) -> Origin:
 def _concatenate(attrs: Any, sizes: Sequence[int | None], inputs: Sequence[Node]) -> Origin:
     rank = len(sizes)
     shapes = [node.shape for node in inputs if node.shape is not None]
-    if len(shapes) != len(inputs) or any(len(shape) != rank for shape in shapes):
-        return _nowhere
     differ = [axis for axis in range(rank) if len({shape[axis] for shape in shapes}) != 1]
     return _all_but([int(attrs.axis), *differ], rank)
 
 
 def _batch(attrs: Any, sizes: Sequence[int | None], inputs: Sequence[Node]) -> Origin:
     """The first axis, where that is the batch."""
-    layout = getattr(attrs, "data_layout", getattr(attrs, "layout", "N"))
-    return lambda axis: 0 if axis == 0 and str(layout).startswith("N") else None
+    layouts = [getattr(attrs, name, "") for name in ("data_layout", "layout", "out_layout")]
+    first = all(str(layout or "N").startswith("N") for layout in layouts)
+    return lambda axis: 0 if axis == 0 and first else None
 
 
 def _dense(attrs: Any, sizes: Sequence[int | None], inputs: Sequence[Node]) -> Origin:
@@ -146,7 +145,7 @@ def _strided_slice(attrs: Any, sizes: Sequence[int | None], inputs: Sequence[Nod
 
 
 def _along(attrs: Any, sizes: Sequence[int | None], inputs: Sequence[Node]) -> Origin:
-    return _nowhere if attrs.axis is None else _all_but([int(attrs.axis)], len(sizes))
+    return _all_but([int(attrs.axis)], len(sizes))
 
 
 def _transpose(attrs: Any, sizes: Sequence[int | None], inputs: Sequence[Node]) -> Origin:
@@ -162,15 +161,11 @@ def _layout_transform(attrs: Any, sizes: Sequence[int | None], inputs: Sequence[
 
 def _reshape(attrs: Any, sizes: Sequence[int | None], inputs: Sequence[Node]) -> Origin:
     """The batch stays if all other sizes are fixed and their product is the same."""
-    before = inputs[0].shape
-    if before is None or not before or sizes[0] is not None or not isinstance(before[0], str):
-        return _nowhere
+    before = inputs[0].shape or ()
     rest = [size for size in before[1:] if isinstance(size, int)]
     known = [size for size in sizes[1:] if size is not None]
     fixed = len(rest) == len(before) - 1 and len(known) == len(sizes) - 1
-    if fixed and math.prod(rest) == math.prod(known) != 0:
-        return lambda axis: 0 if axis == 0 else None
-    return _nowhere
+    return _same if fixed and math.prod(rest) == math.prod(known) != 0 else _nowhere
 
 
 _ELEMENTWISE = (
@@ -214,9 +209,7 @@ def _one_shape(inputs: Sequence[Node], rank: int) -> bool:
         return False
     for other in inputs[1:]:
         sizes = other.shape
-        if sizes == first:
-            continue
-        if sizes is None or len(sizes) > rank:
+        if sizes is None:
             return False
         aligned = zip(first[rank - len(sizes) :], sizes, strict=True)
         if any(theirs not in (1, ours) for ours, theirs in aligned):

@@ -23,11 +23,13 @@ from bnfx.passes.tvm.operators import convolution, dense
 from bnfx.passes.tvm.weight_layouts import WeightLayout
 
 _RANKS = (1, 2, 3)
+# Of depth_to_space. TVM's documentation writes CDR for CRD.
+_COLUMNS_FIRST = {"DCR": False, "CRD": True, "CDR": True}
 
 
 def _pad(called: Called, before: Dims, after: Dims) -> Movement | None:
     """Its fill is an operand."""
-    fill = called.known(1) if len(called.value.args) > 1 else None
+    fill = called.known(1)
     known = None if fill is None else float(fill.reshape(()))
     return padded(map(numbers, called.attrs.pad_width), str(called.attrs.pad_mode), known)
 
@@ -38,9 +40,8 @@ def _mirror_pad(called: Called, before: Dims, after: Dims) -> Movement | None:
 
 def _strided_slice(called: Called, before: Dims, after: Dims) -> Movement | None:
     attrs = called.attrs
-    if attrs.begin is None or attrs.end is None or str(attrs.slice_mode) not in ("end", "size"):
-        return None
-    if any(step != 1 for step in numbers(attrs.strides or ())):
+    known = str(attrs.slice_mode) in ("end", "size")
+    if not known or any(step != 1 for step in numbers(attrs.strides)):
         return None
     axes = numbers(attrs.axes) if attrs.axes else range(len(attrs.begin))
     named = (axis % len(before) for axis in axes)
@@ -49,7 +50,10 @@ def _strided_slice(called: Called, before: Dims, after: Dims) -> Movement | None
 
 def _depth_to_space(called: Called, before: Dims, after: Dims) -> Movement | None:
     block, last = _block(called)
-    return depth_to_space(before, after, block, str(called.attrs.mode) == "CRD", last)
+    columns_first = _COLUMNS_FIRST.get(str(called.attrs.mode))
+    if columns_first is None:
+        return None
+    return depth_to_space(before, after, block, columns_first, last)
 
 
 def _space_to_depth(called: Called, before: Dims, after: Dims) -> Movement | None:
@@ -147,8 +151,6 @@ def _product(value: Value, source: Node, weight: Source) -> tuple[LinearOperator
         return dense(weight, swapped=False)
     if value.attrs.transpose_a:
         raise ValueError("its data operand is transposed")
-    if value.op == "nn.batch_matmul" and source.rank != 3:
-        raise ValueError(f"it multiplies a value of rank {source.rank}")
     return dense(weight, swapped=not value.attrs.transpose_b)
 
 

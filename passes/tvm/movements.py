@@ -95,13 +95,13 @@ def pool_over_all(by_order: bool) -> MovementReader:
 
 
 def reduction(by_order: bool) -> MovementReader:
-    """A mean or maximum over axes that are named, or over all but these; over all if none are."""
+    """A mean or maximum over axes that are named, or over all but these; over all by ``None``."""
 
     def read(called: Called, before: Dims, after: Dims) -> Movement:
         attrs = called.attrs
-        axes = numbers(attrs.axis or ()) or None
-        if axes is None and any(size != 1 for size in after):
-            raise ValueError("no axis is named, and not all are reduced")
+        axes = None if attrs.axis is None else numbers(attrs.axis)
+        if axes == ():  # Relay's type says that all are reduced, and its code reduces none
+            raise ValueError("its list of axes is empty")
         exclude = bool(getattr(attrs, "exclude", False))
         return reduced(len(before), axes, bool(attrs.keepdims), by_order, exclude)
 

@@ -20,14 +20,17 @@ def codes_of(module: CodeType) -> Codes:
     seen: dict[str, int] = defaultdict(int)
     found: Codes = {}
 
-    def visit(code: CodeType) -> None:
-        found[code.co_qualname, seen[code.co_qualname]] = code
-        seen[code.co_qualname] += 1
+    def visit(code: CodeType, name: str, within: str) -> None:
+        found[name, seen[name]] = code
+        seen[name] += 1
         for inner in code.co_consts:
             if isinstance(inner, CodeType):
-                visit(inner)
+                # Python 3.10, which Relay needs, has no co_qualname.
+                own = within + inner.co_name
+                local = inner.co_flags & inspect.CO_OPTIMIZED
+                visit(inner, own, f"{own}.<locals>." if local else f"{own}.")
 
-    visit(module)
+    visit(module, module.co_name, "")
     return found
 
 
@@ -85,7 +88,7 @@ def loaded(files: dict[str, str]) -> dict[str, Loaded]:
     """What is loaded of ``files``, given by path and source."""
     codes = {path: codes_of(compile(source, path, "exec")) for path, source in files.items()}
     places = {
-        path: {(code.co_qualname, code.co_firstlineno): key for key, code in found.items()}
+        path: {(code.co_name, code.co_firstlineno): key for key, code in found.items()}
         for path, found in codes.items()
     }
     functions: dict[str, dict[Key, list[FunctionType]]] = {path: {} for path in files}
@@ -96,7 +99,7 @@ def loaded(files: dict[str, str]) -> dict[str, Loaded]:
         code = each.__code__
         path = real.get(code.co_filename) or os.path.realpath(code.co_filename)
         real[code.co_filename] = path
-        key = places.get(path, {}).get((code.co_qualname, code.co_firstlineno))
+        key = places.get(path, {}).get((code.co_name, code.co_firstlineno))
         if key is not None:
             functions[path].setdefault(key, []).append(each)
     return {path: Loaded(codes[path], functions[path]) for path in files}

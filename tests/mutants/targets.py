@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+HAS_TORCH = find_spec("torch") is not None
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,12 @@ class Area:
     Args:
         sources: files and folders.
         tests: files and folders; which of them reach a guard is found out.
+        torch: whether they run where torch is; Relay's have a Python of their own, without.
     """
 
     sources: tuple[str, ...]
     tests: tuple[str, ...]
+    torch: bool = True
 
 
 AREAS: dict[str, Area] = {
@@ -48,11 +52,14 @@ AREAS: dict[str, Area] = {
         ("tests/fx", "tests/battery", "tests/test_every_refusal.py", "tests/peers"),
     ),
     "relax": Area(("passes/tvm", "passes/relax"), ("tests/relax",)),
+    "relay": Area(("passes/relay",), ("tests/relay",), torch=False),
 }
 
 
 def files(chosen: list[str]) -> dict[str, list[str]]:
     """The Python files below these paths, by area; all of them without a choice.
+
+    Areas whose tests this Python cannot run are left out.
 
     Raises:
         SystemExit: if a path is none of an area's.
@@ -60,6 +67,8 @@ def files(chosen: list[str]) -> dict[str, list[str]]:
     places = [(ROOT / path).resolve() for path in chosen or (str(ROOT),)]
     found: dict[str, list[str]] = {}
     for name, area in AREAS.items():
+        if area.torch != HAS_TORCH:
+            continue
         for source in area.sources:
             listed = sorted((ROOT / source).rglob("*.py")) or [ROOT / source]
             for path in listed:
@@ -70,5 +79,5 @@ def files(chosen: list[str]) -> dict[str, list[str]]:
         if not any(
             (ROOT / each).is_relative_to(ROOT / path) for row in found.values() for each in row
         ):
-            raise SystemExit(f"no tests are named for {path}: add it to {__name__}.AREAS")
+            raise SystemExit(f"no tests are named for {path} in this Python: see {__name__}.AREAS")
     return found

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import CodeType
 from typing import Any
 
 import pytest
 from mutants.forks import CPU_SECONDS, Ended, in_fork, limit
-from mutants.targets import ROOT
+from mutants.targets import HAS_TORCH, ROOT
 
 QUICK = ("-q", "-m", "not heavy and not slow", "-p", "no:cacheprovider")
 
@@ -32,6 +33,8 @@ class Steady:
     """
 
     def pytest_configure(self) -> None:
+        if find_spec("hypothesis") is None:  # Relay's tests do without
+            return
         from hypothesis import HealthCheck, Phase, settings
 
         phases, checks = (Phase.explicit, Phase.generate), list(HealthCheck)
@@ -102,8 +105,9 @@ def _replace(path: str, source: str) -> None:
 
 def prepare() -> None:
     """Import once what all trials need, and nothing of bnfx."""
-    for name in ("numpy", "torch", "torch._dynamo", "torch.export"):
-        importlib.import_module(name)
-    sys.modules["torch"].set_num_threads(1)
+    if HAS_TORCH:
+        for name in ("numpy", "torch", "torch._dynamo", "torch.export"):
+            importlib.import_module(name)
+        sys.modules["torch"].set_num_threads(1)
     loaded = [name for name in sys.modules if name.split(".")[0] == "bnfx"]
     assert not loaded, f"{loaded[0]} is imported already, so its mutants would not be seen"

@@ -67,6 +67,7 @@ def test_functions_of_others(owner: str) -> None:
         module = tvm.IRModule({"main": module["main"].with_attr(owner, value)})
         (report,) = rewrite_module(module).reports
         (verdict,) = report.verdicts
+        assert verdict.site.name == "batch_norm"
         codes = [refusal.code for refusal in verdict.refusals]
         assert codes == ([Code.NESTED_GRAPH] if kept else [])
     attributes = _module("main")["main"].with_attr("own", "x")

@@ -96,6 +96,7 @@ ROWS: list[Row] = [
     ("mean", {"axis": None, "keepdims": False}, X, (), Window((0, 1, 2, 3), keep=False)),
     ("mean", {"axis": None, "keepdims": True}, X, (1, 1, 1, 1), Window((0, 1, 2, 3))),
     ("mean", {"axis": [], "keepdims": True}, X, X, None),  # of nothing, in some versions
+    ("mean", {"axis": [], "keepdims": True}, X, (1, 1, 1, 1), None),
     # Resizing.
     ("image.resize2d", RESIZE, X, X, Window((2, 3))),
     ("image.resize2d", {**RESIZE, "layout": "NHWC"}, LAST, LAST, Window((1, 2))),
