@@ -108,7 +108,7 @@ class FoldedFunction(Unsaved):
             except Exception as error:
                 if form == "plain":
                     raise
-                self._programs.watched, self._programs.packs = watched, False
+                self._programs.watched = watched
                 what = "packing" if form == "packed" else "freezing"
                 why.append(f"{what} failed: {error}".splitlines()[0])
                 log.info("bnfx: %s failed", what, exc_info=True)
