@@ -16,16 +16,20 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CellType, FunctionType
 from typing import Any
 
+import torch
 from torch import nn
 
 from bnfx.direct.watched import NotDirectError, Watched, is_one, vars_of
+
+# It asks whether an attribute is not there.
+_ABSENT = "NO_HASATTR"
 
 # Guards that look at nothing but the value itself.
 _PLAIN = frozenset(
     {
         *("TYPE_MATCH", "ID_MATCH", "EQUALS_MATCH", "TRUE_MATCH", "FALSE_MATCH", "NONE_MATCH"),
         *("NOT_NONE", "LENGTH_CHECK", "DICT_LENGTH", "DICT_CONTAINS", "DICT_VERSION"),
-        *("TENSOR_MATCH", "DIMENSION_DYNAMIC_MARKING_GUARD", "NO_HASATTR"),
+        *("TENSOR_MATCH", "DIMENSION_DYNAMIC_MARKING_GUARD", _ABSENT),
     }
 )
 # Those that ask whether it is of one type, or one very object.
@@ -163,6 +167,8 @@ class _Walk:
         watched = self._watched.add(value)
         if _DISTINCT in found:
             self.own_distinct.add(id(value))
+        if _ABSENT in found and isinstance(value, torch.Tensor):
+            return False  # nobody watches the attributes that it may be given
         return not found or found <= (
             self._plain if watched else _WHICH if is_one(value) else set()
         )

@@ -67,9 +67,12 @@ class Made:
 
     def spoil(self) -> None:
         """Nothing folds any more."""
-        for name, at in self.inputs.positions.items():
-            if "running_var" in name.lower():
-                self.args[at][0] = -1.0
+        for variance in self.variances:
+            variance[0] = -1.0
+
+    @property
+    def variances(self) -> list[torch.Tensor]:
+        return variances(self.inputs, self.args)
 
     @property
     def state(self) -> Any:
@@ -77,16 +80,24 @@ class Made:
         return self.function._current(self.args)
 
 
-def made(inner: Inner, rewrite: Callable[..., Rewritten] = rewrite_captured) -> Made:
+def made(inner: Inner, spoilt: int | None = None) -> Made:
+    """Without the BatchNorm ``spoilt``, which does not fold with such numbers."""
     graph, examples = captured()
     args = [each.clone() for each in examples]
     inputs = GraphInputs.of(graph, args)
+    if spoilt is not None:
+        variances(inputs, args)[spoilt][0] = -1.0
 
     def refold(inputs: GraphInputs) -> Rewritten:
         return rewrite_captured(graph, inputs, signs=False)
 
-    function = FoldedFunction(graph, inputs, rewrite(graph, inputs), refold, inner)
+    function = FoldedFunction(graph, inputs, rewrite_captured(graph, inputs), refold, inner)
     return Made(function, graph, inputs, args)
+
+
+def variances(inputs: GraphInputs, args: Sequence[Any]) -> list[torch.Tensor]:
+    """Of the BatchNorms, in order."""
+    return [args[at] for name, at in inputs.positions.items() if "running_var" in name.lower()]
 
 
 def as_it_is(module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
