@@ -136,6 +136,7 @@ def test_without_numbers() -> None:
         assert each.is_right()
     assert each.function._without_numbers is None
     assert not layouts  # that of the examples
+    assert not each.function._programs.packs
     assert set(each.function._programs.watched) == {
         inputs.positions[name] for name in inputs.parameters
     }

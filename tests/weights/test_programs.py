@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from folding import FREEZES, PACKS, PLAIN, Made, as_it_is, captured, fail, made
+from folding import ENGINE, FREEZES, PACKS, PLAIN, Made, as_it_is, captured, fail, made
 from torch import fx, nn
 
 from bnfx.inner.base import Inner
+from bnfx.passes.algebra import Source
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.rewrite import rewrite_captured
-from bnfx.weights import programs
+from bnfx.weights import folded, programs
 from bnfx.weights.arguments import Arguments
-from bnfx.weights.body import MAX_LATE_BODIES
+from bnfx.weights.body import MAX_LATE_BODIES, Program
 from bnfx.weights.changes.snapshot import Moment, Snapshot
 from bnfx.weights.folded import MAX_PARAMETER_SETS, FoldedSets, FoldedState
 from bnfx.weights.ways import PlainBody, Way, always
@@ -159,6 +162,27 @@ def test_weights_in_the_layout_of_the_compiler() -> None:
     weights = program.fill(numbers)
     assert weights
     assert all(bool((weight == 2.0).all()) for weight in weights)
+    each.spoil()
+    assert program.fill(each.function._read(each.args)) is None
+
+
+def test_an_engine_compiles_no_late_body() -> None:
+    """It takes constants, once they have settled; till then PyTorch runs the graph."""
+    each = made(ENGINE)
+    each.compile("frozen")
+    each.variances[0].mul_(2)
+    assert each.is_right()
+    program = each.state.program
+    (body,) = program.bodies
+    assert (body.fits, body.run) == (always, program.module)
+
+
+def test_a_new_form_that_cannot_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = compiled()
+    each.variances[0][0] = -1.0
+    monkeypatch.setattr(Program, "fill", lambda self, numbers: None)
+    assert each.is_right()
+    assert each.state.program is each.function._programs.original
 
 
 def state(tensors: list[torch.Tensor], number: float = 0.0, settled: bool = True) -> FoldedState:
@@ -228,6 +252,30 @@ def test_parameters_that_cannot_be_constants() -> None:
         assert refusal(b=each) == "b is no plain tensor"
 
 
+def test_what_may_be_folded_from() -> None:
+    """What is watched, and numbers; nothing that nobody vouches for."""
+    positions = {name: at for at, name in enumerate("xwbe")}
+    arguments = Arguments(positions, {"w": 1, "b": 2}, {"e": 3}, {"x": 0}, (), "", {})
+    assert arguments.tensors("XWBE", {0, 2}) == {"b": "B", "e": "E"}
+    assert arguments.scalar_values([0, 0, 0, torch.tensor(0.5)]) == (0.5,)
+
+
+def test_what_conditions_read_is_watched() -> None:
+    """Beside what the slots are computed from; all, where that is not known."""
+
+    def source(name: str) -> Source:
+        return Source(name, (), "float64")
+
+    affine, weight, bias, sign, slot = map(source, ("a", "w", "b", "s", "slot"))
+    operators = [(SimpleNamespace(weight=weight, bias=each), None) for each in (bias, None)]
+    maps = [(SimpleNamespace(sources=lambda: [affine]), None)]
+    conditions = SimpleNamespace(affines=maps, operators=operators, nonnegative=[sign])
+    known: Any = SimpleNamespace(sources=[slot], recipe=SimpleNamespace(conditions=conditions))
+    assert {each.name for each in programs._sources(known)} == {"a", "w", "b", "s", "slot"}
+    known.recipe = None
+    assert list(programs._sources(known)) == [slot]
+
+
 def test_what_is_packed() -> None:
     """Of several elements, in a dtype that oneDNN has; and where each stands."""
     each = made(FREEZES)
@@ -237,3 +285,22 @@ def test_what_is_packed() -> None:
     graph, examples = captured()
     odd = [value[:1] if value.dim() == 1 else value.double() for value in examples]
     assert not Arguments.of(graph, GraphInputs.of(graph, odd)).floats
+
+
+@pytest.mark.parametrize(
+    ("phase", "generation", "gone"), [("stop", 2, True), ("stop", 1, False), ("start", 2, False)]
+)
+def test_after_a_whole_collection(phase: str, generation: int, gone: bool) -> None:
+    sets = FoldedSets()
+    gc.disable()
+    try:
+        sets.publish(state([torch.zeros(3)]))
+        folded._after_collection(phase, {"generation": generation})
+        assert (sets.states == ()) == gone
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("positions", [(), (1,), (2, 0)])
+def test_what_is_watched_is_picked(positions: tuple[int, ...]) -> None:
+    assert programs._picker(positions)("xyz") == tuple("xyz"[at] for at in positions)
