@@ -1,27 +1,21 @@
-"""Forms of one graph, the bodies that are compiled from them, and the sets that they serve."""
+"""Forms of one graph, and the bodies that are compiled from them."""
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from folding import ENGINE, FREEZES, PACKS, PLAIN, Made, as_it_is, captured, fail, made
-from torch import fx, nn
+from folding import ENGINE, PACKS, PLAIN, Made, as_it_is, captured, fail, made
 
 from bnfx.inner.base import Inner
 from bnfx.passes.algebra import Source
 from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.rewrite import rewrite_captured
-from bnfx.weights import folded, programs
-from bnfx.weights.arguments import Arguments
+from bnfx.weights import programs
 from bnfx.weights.body import MAX_LATE_BODIES, Program
-from bnfx.weights.changes.snapshot import Moment, Snapshot
-from bnfx.weights.folded import MAX_PARAMETER_SETS, FoldedSets, FoldedState
-from bnfx.weights.ways import PlainBody, Way, always
+from bnfx.weights.ways import PlainBody, always
 
 
 def compiled(inner: Inner = PLAIN, spoilt: int | None = None) -> Made:
@@ -185,81 +179,6 @@ def test_a_new_form_that_cannot_be_filled(monkeypatch: pytest.MonkeyPatch) -> No
     assert each.state.program is each.function._programs.original
 
 
-def state(tensors: list[torch.Tensor], number: float = 0.0, settled: bool = True) -> FoldedState:
-    way = Way(always, lambda args: args)
-    return FoldedState(Moment(Snapshot(tensors), (number,), settled), None, (way,))  # type: ignore
-
-
-def test_sets() -> None:
-    """The latest first, each once, so many, and those that are settled."""
-    sets, one, other = FoldedSets(), [torch.zeros(3)], [torch.zeros(3)]
-    first, second = state(one), state(other)
-    for each in (first, second):
-        sets.publish(each)
-    assert sets.states == (second, first)
-    assert sets.of(one, (0.0,)) is first
-    assert sets.of(other, (0.0,)) is second
-    assert sets.of(one, (1.0,)) is None
-    sets.publish(state(one, settled=False))
-    assert sets.states == (second, first)
-    newer = state(one)
-    sets.publish(newer)
-    assert sets.states == (newer, second)
-    for number in range(1, 2 * MAX_PARAMETER_SETS):
-        sets.publish(state(one, number))
-    assert len(sets.states) == MAX_PARAMETER_SETS
-    assert sets.of(one, (2.0 * MAX_PARAMETER_SETS - 1,)) is sets.states[0]
-
-
-def test_sets_that_nobody_can_call_with_are_let_go() -> None:
-    sets, kept, shared = FoldedSets(), torch.zeros(3), torch.zeros(3)
-    for tensors in ([kept], [torch.zeros(3)], [shared, kept], [shared, torch.zeros(3)]):
-        sets.publish(state(tensors))
-    del tensors
-    sets.let_go()
-    assert [len(each.moment.snapshot.tensors) for each in sets.states] == [2, 1]
-    before = sets.states
-    sets.let_go()
-    assert sets.states is before
-    del shared
-    sets.let_go()
-    assert [len(each.moment.snapshot.tensors) for each in sets.states] == [1]
-
-
-def refusal(**changed: torch.Tensor) -> str:
-    graph = fx.Graph()
-    x, w, b = (graph.placeholder(name) for name in "xwb")
-    graph.output((graph.call_function(torch.addmm, (b, x, w)),))
-    inputs = {"x": torch.ones(2, 2), "w": nn.Parameter(torch.ones(2, 2)), "b": torch.ones(2)}
-    inputs |= changed
-    parameters = {name: inputs[name] for name in "wb"}
-    positions = {name: at for at, name in enumerate("xwb")}
-    known = GraphInputs(positions, parameters, {}, {"x": inputs["x"]})
-    return Arguments.of(fx.GraphModule({}, graph), known).refusal
-
-
-class Wrapped(torch.Tensor):
-    pass
-
-
-def test_parameters_that_cannot_be_constants() -> None:
-    assert refusal() == ""
-    assert refusal(x=torch.ones(2, 2, dtype=torch.float64)) == ""
-    assert refusal(b=torch.ones(2, dtype=torch.long)) == ""
-    assert refusal(w=torch.ones(2, 2, dtype=torch.float64)) == "oneDNN has no float64"
-    odd: list[Any] = [torch.ones(2).as_subclass(Wrapped), torch.ones(2).to_sparse()]
-    for each in (*odd, torch.ones(2, dtype=torch.complex64)):
-        assert refusal(b=each) == "b is no plain tensor"
-
-
-def test_what_may_be_folded_from() -> None:
-    """What is watched, and numbers; nothing that nobody vouches for."""
-    positions = {name: at for at, name in enumerate("xwbe")}
-    arguments = Arguments(positions, {"w": 1, "b": 2}, {"e": 3}, {"x": 0}, (), "", {})
-    assert arguments.tensors("XWBE", {0, 2}) == {"b": "B", "e": "E"}
-    assert arguments.scalar_values([0, 0, 0, torch.tensor(0.5)]) == (0.5,)
-
-
 def test_what_conditions_read_is_watched() -> None:
     """Beside what the slots are computed from; all, where that is not known."""
 
@@ -274,31 +193,6 @@ def test_what_conditions_read_is_watched() -> None:
     assert {each.name for each in programs._sources(known)} == {"a", "w", "b", "s", "slot"}
     known.recipe = None
     assert list(programs._sources(known)) == [slot]
-
-
-def test_what_is_packed() -> None:
-    """Of several elements, in a dtype that oneDNN has; and where each stands."""
-    each = made(FREEZES)
-    arguments = each.function._arguments
-    assert arguments.floats == arguments.parameters
-    assert arguments.not_bound(arguments.parameters) == tuple(arguments.others.values())
-    graph, examples = captured()
-    odd = [value[:1] if value.dim() == 1 else value.double() for value in examples]
-    assert not Arguments.of(graph, GraphInputs.of(graph, odd)).floats
-
-
-@pytest.mark.parametrize(
-    ("phase", "generation", "gone"), [("stop", 2, True), ("stop", 1, False), ("start", 2, False)]
-)
-def test_after_a_whole_collection(phase: str, generation: int, gone: bool) -> None:
-    sets = FoldedSets()
-    gc.disable()
-    try:
-        sets.publish(state([torch.zeros(3)]))
-        folded._after_collection(phase, {"generation": generation})
-        assert (sets.states == ()) == gone
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize("positions", [(), (1,), (2, 0)])
