@@ -16,20 +16,16 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CellType, FunctionType
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnfx.direct.watched import NotDirectError, Watched, is_one, vars_of
-
-# It asks whether an attribute is not there.
-_ABSENT = "NO_HASATTR"
 
 # Guards that look at nothing but the value itself.
 _PLAIN = frozenset(
     {
         *("TYPE_MATCH", "ID_MATCH", "EQUALS_MATCH", "TRUE_MATCH", "FALSE_MATCH", "NONE_MATCH"),
         *("NOT_NONE", "LENGTH_CHECK", "DICT_LENGTH", "DICT_CONTAINS", "DICT_VERSION"),
-        *("TENSOR_MATCH", "DIMENSION_DYNAMIC_MARKING_GUARD", _ABSENT),
+        *("TENSOR_MATCH", "DIMENSION_DYNAMIC_MARKING_GUARD", "NO_HASATTR"),
     }
 )
 # Those that ask whether it is of one type, or one very object.
@@ -167,11 +163,9 @@ class _Walk:
         watched = self._watched.add(value)
         if _DISTINCT in found:
             self.own_distinct.add(id(value))
-        if _ABSENT in found and isinstance(value, torch.Tensor):
-            return False  # nobody watches the attributes that it may be given
-        return not found or found <= (
-            self._plain if watched else _WHICH if is_one(value) else set()
-        )
+        asks = "NO_HASATTR" in found and isinstance(value, Tensor)  # whose own nobody watches
+        plain = self._plain if watched else _WHICH if is_one(value) else set()
+        return not asks and found <= plain
 
     def keep_all(self, node: Any) -> None:
         self.kept.add(node.get_source())
