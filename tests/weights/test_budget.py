@@ -196,3 +196,11 @@ def test_without_the_lock_what_is_not_settled_is_refused(clock: Clock) -> None:
     budget._lock = patience._lock = None  # type: ignore[assignment]
     assert not budget.take(_settled())
     assert not patience.take(_settled())
+
+
+def test_a_child_of_a_parent_that_builds_nothing() -> None:
+    budget = Budget()
+    budget.forked()
+    assert budget.take(_settled())
+    budget.forked()
+    assert budget.take(_settled())
