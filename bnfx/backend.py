@@ -170,7 +170,8 @@ class _Job:
             return self.leave(refusal, inputs.parameters)
 
         def compile_() -> tuple[Callable[..., Any], str, str]:
-            return compile_traced(traced, self.example_inputs, self.inner), "traced", why
+            compiled = compile_traced(self.module, inputs, traced, self.example_inputs, self.inner)
+            return compiled, "traced", why
 
         return self._verified(inputs, traced, compile_)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CellType, FunctionType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bnfx.direct.watched import NotDirectError, Watched, is_one, vars_of
 
@@ -163,9 +163,9 @@ class _Walk:
         watched = self._watched.add(value)
         if _DISTINCT in found:
             self.own_distinct.add(id(value))
-        return not found or found <= (
-            self._plain if watched else _WHICH if is_one(value) else set()
-        )
+        asks = "NO_HASATTR" in found and isinstance(value, Tensor)  # whose own nobody watches
+        plain = self._plain if watched else _WHICH if is_one(value) else set()
+        return not asks and found <= plain
 
     def keep_all(self, node: Any) -> None:
         self.kept.add(node.get_source())

@@ -25,7 +25,7 @@ class Arguments:
     Args:
         positions: placeholder name -> position, of all.
         parameters, scalars, others: see :class:`~bnfx.passes.fx.dynamo.GraphInputs`.
-        written: of others, those that the graph may write to.
+        written: those that the graph may write to.
         refusal: why the parameters cannot be constants, if they cannot.
         floats: of parameters, those that Inductor may pack.
     """
@@ -49,7 +49,7 @@ class Arguments:
             parameters={name: at[name] for name in inputs.parameters},
             scalars={name: at[name] for name in inputs.scalars},
             others={name: at[name] for name in inputs.others},
-            written=tuple(at[name] for name in inputs.others if name in written),
+            written=tuple(at[name] for name in at if name in written),
             refusal=_refusal(module, inputs, bool(written)),
             floats={
                 name: at[name]
@@ -82,10 +82,10 @@ class Arguments:
         return tuple(at for at in range(len(self.positions)) if at not in taken)
 
     def writes_to(self, args: Sequence[Any], sources: Sequence[int]) -> bool:
-        """Whether an input that the graph writes to shares memory with one of ``sources``."""
+        """Whether an input that the graph writes to shares memory with another of ``sources``."""
         if not self.written:
             return False
-        memories = {memory(args[at]) for at in sources}
+        memories = {memory(args[at]) for at in sources if at not in self.written}
         return any(memory(args[at]) in memories for at in self.written)
 
 

@@ -57,7 +57,7 @@ class Program:
         self.module = module
         self.slots = tuple(slots)
         self.recipe = recipe
-        self.packs = packs and bool(slots)
+        self.packs = packs
         self.bodies: tuple[Body, ...] = ()
         self.weight_layout = inner.weight_layout
         self._arguments = arguments

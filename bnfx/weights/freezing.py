@@ -8,12 +8,16 @@ an engine, which takes a second or so, a share of the time, in a thread of its o
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from bnfx.inner.locks import Lock
 
 log = logging.getLogger("bnfx")
 
@@ -46,7 +50,7 @@ class Patience:
     """Bounds how often a graph is frozen again; a loop that trains and evaluates ends up live."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._frozen = 0
 
     def take(self, quiet: Quiet) -> bool:
@@ -56,13 +60,15 @@ class Patience:
         """
         if quiet.frozen or quiet.calls < QUIET_CALLS or self._frozen >= MAX_REFREEZES:
             return False  # usual, and no lock
-        with self._lock:
-            times = self._frozen
-            if quiet.frozen or times >= MAX_REFREEZES or quiet.calls < QUIET_CALLS * 4**times:
-                return False
-            quiet.frozen = True
-            self._frozen += 1
-            return True
+        return self._lock.run(lambda: self._take(quiet))
+
+    def _take(self, quiet: Quiet) -> bool:
+        times = self._frozen
+        if quiet.frozen or times >= MAX_REFREEZES or quiet.calls < QUIET_CALLS * 4**times:
+            return False
+        quiet.frozen = True
+        self._frozen += 1
+        return True
 
     def give_up(self) -> None:
         """Freezing failed, and would again."""
@@ -77,21 +83,29 @@ class Budget:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._began = time.monotonic()
         self._spent = 0.0
-        self._builds = False
+        self._builds: Quiet | None = None
+        _BUDGETS.add(self)
 
     def take(self, quiet: Quiet) -> bool:
         """Whether to build for that state now; then :meth:`build` is to follow."""
-        if quiet.frozen or quiet.calls < QUIET_CALLS or self._builds:
+        if quiet.frozen or quiet.calls < QUIET_CALLS or self._builds is not None:
             return False  # usual, and no lock
-        with self._lock:
-            allowed = SHARE * (time.monotonic() - self._began)
-            if quiet.frozen or self._builds or self._spent > allowed:
-                return False
-            quiet.frozen = self._builds = True
-            return True
+        return self._lock.run(lambda: self._take(quiet))
+
+    def _take(self, quiet: Quiet) -> bool:
+        allowed = SHARE * (time.monotonic() - self._began)
+        if quiet.frozen or self._builds is not None or self._spent > allowed:
+            return False
+        quiet.frozen, self._builds = True, quiet
+        return True
+
+    def forked(self) -> None:
+        """Called in a child: the thread that builds is gone there."""
+        if self._builds is not None:
+            self._builds.frozen, self._builds = False, None
 
     def build(self, work: Callable[[], object]) -> None:
         """Do ``work`` in a thread of its own, and count its time."""
@@ -105,11 +119,23 @@ class Budget:
                 log.warning("bnfx: building anew failed, PyTorch runs the graph: %r", error)
             finally:
                 self._spent += time.monotonic() - start
-                self._builds = False
+                self._builds = None
 
         try:
             # No daemon: an engine that is building must not lose its interpreter.
             threading.Thread(target=run, name=THREAD_NAME).start()
         except RuntimeError as error:  # no more threads, or Python is ending
-            self._builds = False
+            self._builds = None
             log.warning("bnfx: no thread to build in, PyTorch runs the graph: %r", error)
+
+
+_BUDGETS: weakref.WeakSet[Budget] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for budget in list(_BUDGETS):
+        budget.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

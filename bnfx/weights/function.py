@@ -108,7 +108,7 @@ class FoldedFunction(Unsaved):
             except Exception as error:
                 if form == "plain":
                     raise
-                self._programs.watched, self._programs.packs = watched, False
+                self._programs.watched = watched
                 what = "packing" if form == "packed" else "freezing"
                 why.append(f"{what} failed: {error}".splitlines()[0])
                 log.info("bnfx: %s failed", what, exc_info=True)
@@ -151,7 +151,8 @@ class FoldedFunction(Unsaved):
                 return run(*args, *extra)
             self._without_numbers = None
         if self._arguments.writes_to(args, self._programs.watched):
-            return self._run_original(args)
+            # Compiled code may not ask which of them share memory, which changes from call to call.
+            return self._programs.original.module.forward(*args)
         state, original = self._current(args) or self._renew(args), self._programs.original
         if self._patience is not None and not state.frozen and state.program is not original:
             state.quiet.calls += 1
@@ -217,12 +218,12 @@ class FoldedFunction(Unsaved):
 
     def _freeze_again(self, state: FoldedState, args: Sequence[Any]) -> FoldedState:
         """Freeze weights that have settled."""
-        numbers = self._read(args)
-        weights = state.program.fill(numbers)
-        if weights is None or not numbers.moment.settled:
-            state.quiet.frozen = False
-            return state  # something was written; the next call sees to it
         try:
+            numbers = self._read(args)
+            weights = state.program.fill(numbers)
+            if weights is None or not numbers.moment.settled:
+                state.quiet.frozen = False
+                return state  # something was written; the next call sees to it
             way = state.program.freeze_late(numbers, weights)
         except Exception as error:
             if isinstance(self._patience, Patience):
@@ -234,12 +235,3 @@ class FoldedFunction(Unsaved):
         frozen = replace(state, moment=numbers.moment, ways=ways, frozen=True)
         self._lock.run(lambda: self._sets.publish(frozen) if state in self._sets.states else None)
         return frozen
-
-    def _run_original(self, args: Sequence[Any]) -> Any:
-        """Run the captured graph as it came."""
-        original, nothing = self._programs.original, Numbers.of(args, (), ())
-        while True:
-            for way in original.ways(nothing, ()):
-                if way.fits(args):
-                    return way.run(args)
-            original.compile_late(nothing, ())

@@ -123,7 +123,7 @@ class Programs:
         if len(self._programs) == MAX_PROGRAMS:
             return None
         rewritten = self._refold(self._arguments.inputs(args))
-        return rewritten if rewritten.slots and rewritten.recipe is not None else None
+        return rewritten if rewritten.recipe is not None else None
 
     def _read_by(self, rewritten: Rewritten) -> tuple[int, ...]:
         """The parameters that its slots and its conditions read; all, where that is not known."""

@@ -17,6 +17,7 @@ from bnfx.passes.fx.dynamo import GraphInputs, describe_tables
 from bnfx.passes.fx.rewrite import Rewritten, rewrite_traced
 from bnfx.passes.report import Outcome
 from bnfx.passes.rules.rule import Rule
+from bnfx.weights.arguments import Arguments
 
 _TOO_DEAR = frozenset({"merge-serial-linear", "merge-parallel-linear"})
 
@@ -32,13 +33,27 @@ def trace(
     return rewritten if rewritten.slots and worth else None
 
 
-def compile_traced(rewritten: Rewritten, example_inputs: Sequence[Any], inner: Inner) -> Compiled:
-    """Compile what :func:`trace` gave."""
+def compile_traced(
+    original: fx.GraphModule,
+    inputs: GraphInputs,
+    rewritten: Rewritten,
+    example_inputs: Sequence[Any],
+    inner: Inner,
+) -> Compiled:
+    """Compile what :func:`trace` gave for ``original``."""
     tables = rewritten.tables
     assert tables is not None
     describe_tables(rewritten.module, tables, example_inputs)
     compiled = inner.compile(rewritten.module, [*example_inputs, *tables])
-    if not tables:
+    arguments = Arguments.of(original, inputs)
+    if not tables and not arguments.written:
         return compiled
     call: Callable[..., Any] = compiled
-    return lambda *args: call(*args, *tables)
+    parameters = tuple(arguments.parameters.values())
+
+    def run(*args: Any) -> Any:
+        if arguments.writes_to(args, parameters):  # which are read ahead of the write
+            return original.forward(*args)
+        return call(*args, *tables)
+
+    return run

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from bnfx.passes.fx import private
 from bnfx.passes.fx.bodies.operands import bodies_of
@@ -125,7 +126,7 @@ def describe_slots(
             fake = example if mode is None else mode.from_tensor(example, static_shapes=True)
         else:
             assert mode is not None, "parameters are fake, so there is a fake mode"
-            device = next(iter(example_inputs)).device
+            device = next(each.device for each in example_inputs if isinstance(each, torch.Tensor))
             with mode:
                 shape, dtype = slot.expression.shape, getattr(torch, slot.dtype)
                 example = fake = torch.empty(shape, dtype=dtype, device=device)
@@ -136,12 +137,24 @@ def describe_slots(
 
 
 def has_constant_output(module: fx.GraphModule, constants: Collection[str]) -> bool:
-    """Whether an output depends on no input that is not one of ``constants``."""
+    """Whether an output depends on no input that is not one of ``constants``, or lies in the memory
+    of such a value, as ``constant.view_as(x)`` does.
+    """
     depends: set[fx.Node] = set()
+    held: set[object] = set()
     for node in module.graph.nodes:
         if node.op == "output":
-            return any(output not in depends for output in node.all_input_nodes)
+            outputs = node.all_input_nodes
+            return any(each not in depends or not held.isdisjoint(_held(each)) for each in outputs)
         is_input = node.op == "placeholder" and node.name not in constants
         if is_input or not depends.isdisjoint(node.all_input_nodes):
             depends.add(node)
+        else:
+            held.update(_held(node))
     return False
+
+
+def _held(node: fx.Node) -> list[object]:
+    """The memory that a value lies in, by what Dynamo knows of it."""
+    leaves = pytree.tree_leaves(node.meta.get("example_value"))
+    return [private.memory(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]

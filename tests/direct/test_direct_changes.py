@@ -287,6 +287,34 @@ CHANGES: tuple[Callable[[Net], None], ...] = (
 )
 
 
+class Asking(Net):
+    """Whether a parameter, a layer or a class has an attribute."""
+
+    asked: str
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        held = {"tensor": self.conv.weight, "buffer": self.norm.running_mean, "layer": self.conv}
+        found = super().forward(x)
+        return found * 3 if hasattr(held[self.asked], "doubled") else found
+
+
+@pytest.mark.parametrize("asked", ["tensor", "buffer", "layer"])
+def test_an_attribute_that_was_not_there(asked: str, direct: list[int]) -> None:
+    model, x = Asking(), torch.randn(2, 2, 6, 6, dtype=torch.float64)
+    model.asked = asked
+    held: dict[str, Any] = {"tensor": model.conv.weight, "buffer": model.norm.running_mean}
+    with torch.no_grad():
+        call = compiled(model)
+        check(call, model, x)
+        before = len(direct)
+        call(x)
+        assert len(direct) == before + 1, call._bnfx_calls.why_not
+        held.get(asked, model.conv).doubled = True
+        check(call, model, x)
+        del held.get(asked, model.conv).doubled
+        check(call, model, x)
+
+
 @pytest.mark.parametrize("gradients_on", [pytest.param(False, marks=pytest.mark.heavy), True])
 def test_changes(direct: list[int], gradients_on: bool) -> None:
     """Each change alone, on a model that is served straight; then again without it."""

@@ -117,7 +117,8 @@ def test_inputs_that_are_described(fake: bool) -> None:
     graph.output(None)
     module = fx.GraphModule({}, graph)
     mode = FakeTensorMode(shape_env=ShapeEnv())
-    examples = [mode.from_tensor(torch.ones(2)) if fake else torch.ones(2)]
+    size = mode.shape_env.create_unbacked_symint()  # an open size stands first
+    examples = [size, mode.from_tensor(torch.ones(2)) if fake else torch.ones(2)]
     weights = [torch.ones(3), torch.ones(3, 4)]
 
     def told() -> list[Any]:

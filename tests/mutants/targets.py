@@ -46,7 +46,10 @@ AREAS: dict[str, Area] = {
             "tests/test_every_refusal.py",
         ),
     ),
-    "weights": Area(("bnfx/weights/changes",), ("tests/weights",)),
+    "weights": Area(("bnfx/weights",), ("tests/weights",)),
+    "first_answer": Area(("bnfx/folding/first_answer.py",), ("tests/backend", "tests/folding")),
+    "packed": Area(("bnfx/inner/packed",), ("tests/inner",)),
+    "direct": Area(("bnfx/direct",), ("tests/direct",)),
     "fx": Area(
         ("passes/lifting", "passes/fx"),
         ("tests/fx", "tests/battery", "tests/test_every_refusal.py", "tests/peers"),

@@ -1,0 +1,75 @@
+"""What is traced, and what a call of it is given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from folding import captured
+from torch import fx
+
+from bnfx.inner.base import Inner
+from bnfx.passes.fx.dynamo import GraphInputs
+from bnfx.passes.report import Outcome
+from bnfx.passes.rules.ordered import RULES
+from bnfx.weights import traced
+from bnfx.weights.traced import compile_traced, trace
+
+
+def inputs() -> tuple[fx.GraphModule, GraphInputs, list[Any]]:
+    graph, examples = captured()
+    args = [each.clone() for each in examples]
+    return graph, GraphInputs.of(graph, args), args
+
+
+def test_rules_that_cost_at_each_call_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, given, _ = inputs()
+    found: list[Any] = []
+    rewrite = traced.rewrite_traced
+
+    def seen(module: Any, inputs: Any, rules: Any, measured: bool) -> Any:
+        found.extend([[rule.name for rule in rules], measured])
+        return rewrite(module, inputs, rules, measured)
+
+    monkeypatch.setattr(traced, "rewrite_traced", seen)
+    assert trace(graph, given, RULES) is not None
+    names, measured = found
+    dear = {"merge-serial-linear", "merge-parallel-linear"}
+    assert set(names) == {rule.name for rule in RULES} - dear
+    assert measured
+
+
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+@pytest.mark.parametrize("slots", [(), ("one",)])
+def test_what_is_worth_it(
+    slots: tuple[str, ...], outcome: Outcome | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are computed, so that a BatchNorm need not be."""
+    graph, given, _ = inputs()
+    report = SimpleNamespace(count=lambda asked: int(asked is outcome))
+    rewritten = SimpleNamespace(slots=slots, report=report)
+    monkeypatch.setattr(traced, "rewrite_traced", lambda *_: rewritten)
+    worth = slots and outcome in (Outcome.FOLDED, Outcome.MERGED, Outcome.LOWERED)
+    assert trace(graph, given, RULES) is (rewritten if worth else None)
+
+
+def test_what_it_is_given() -> None:
+    """The numbers that the fold needs stand behind the arguments; without any, nothing is added."""
+    graph, given, args = inputs()
+    rewritten = trace(graph, given, RULES)
+    assert rewritten is not None
+    assert rewritten.tables == ()
+
+    def echo(*args: Any) -> Any:
+        return args
+
+    taken: list[int] = []
+    inner = Inner(lambda module, examples: taken.append(len(examples)) or echo)  # type: ignore
+    assert compile_traced(graph, given, rewritten, args, inner) is echo
+    table = torch.ones(2)
+    call = compile_traced(graph, given, replace(rewritten, tables=(table,)), args, inner)
+    assert call(*args) == (*args, table)
+    assert taken == [len(args), len(args) + 1]
