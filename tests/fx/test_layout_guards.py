@@ -129,6 +129,9 @@ def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         assert private.memory(one[:2]) == private.memory(one[2:])
         assert private.memory(one) != private.memory(other)
         assert private.memory(sparse) is None
+        fake = FakeTensorMode().from_tensor(one)
+        assert private.memory(fake) == private.memory(fake[1:])
+        assert private.memory(fake) != private.memory(one)
         monkeypatch.setattr(private, "_StorageWeakRef", None)
     assert private.fills_its_memory(TURNED)
     assert not private.fills_its_memory(PART)
