@@ -82,13 +82,14 @@ def rewrite(graph: Graph, node: Node, values: Values | None) -> Change:
     arms = _arms(node)
     assert arms is not None
     survivor, *others = nodes_of(arms)
+    before = survivor.inputs[0]
     survivor.role = Affine(_merged(node, arms), lowered=True)
     graph.rewire(survivor, [arms[0].source])
     graph.rewire(node, [survivor])
     graph.splice_out(node)
-    for arm in arms:
-        if arm.last is not survivor:
-            graph.drop_unread(arm.last)
+    for value in (before, *(arm.last for arm in arms)):  # copies
+        if value is not survivor:
+            graph.drop_unread(value)
     return Change(
         Outcome.MERGED,
         survivor,

@@ -65,15 +65,22 @@ OF_PARTS: dict[str, tuple[Function, int]] = {
     "one that is turned": (lambda norm, y: (y[:, :, :2].transpose(2, 3) * 2 - 1) / 3, 4),
     "one that is repeated": (lambda norm, y: (y[:, :, :1].expand(-1, -1, 7, -1) - 1) / 3, 5),
     "a sum of maps": (lambda norm, y: y[:, :, :2] * 2 + y[:, :, :2], 5),
-    "of one that is copied": (lambda norm, y: _twice(y[:, :, :2]), 6),
+    "a sum of one and its map": (lambda norm, y: _sum(y[:, :, :2], 2), 4),
+    "of one that is copied": (lambda norm, y: _sum_of_copies(y[:, :, :2], 1), 6),
+    "of one that is copied and scaled": (lambda norm, y: _sum_of_copies(y[:, :, :2], 3), 7),
     "a ReLU, which closes them itself": (lambda norm, y: torch.relu(norm(y[:, :, :2]) * 2), 3),
     "a BatchNorm of one that is turned": (lambda norm, y: norm(y.transpose(2, 3)), 3),
     "all of it": (lambda norm, y: (y.transpose(0, 1) * 2 - 1) / 3, 2),
 }
 
 
-def _twice(y: torch.Tensor) -> torch.Tensor:
-    return y.clone() * 2 + y.clone()
+def _sum(y: torch.Tensor, factor: float) -> torch.Tensor:
+    return y * factor + y
+
+
+def _sum_of_copies(y: torch.Tensor, factor: float) -> torch.Tensor:
+    other = y.clone()
+    return y.clone() * 2 + (other * factor if factor != 1 else other)
 
 
 class _Part(nn.Module):
@@ -106,3 +113,13 @@ def test_parts_have_no_gaps(case: str, layout: torch.memory_format) -> None:
         _check(net, bnfx.fold(net, x, keep="graph"), x)
     if layout is torch.contiguous_format:
         assert count_ops(capture.graphs[0]) == left
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_copies_of_a_whole_are_no_readers(factor: float) -> None:
+    torch._dynamo.reset()
+    net = randomise(_Part(lambda norm, y: _sum_of_copies(y, factor))).eval().double()
+    x, capture = torch.randn(2, 3, 6, 5, dtype=torch.float64), Capture()
+    with torch.no_grad():
+        _check(net, torch.compile(net, backend="bnfx", options=capture.options), x)
+    assert count_ops(capture.graphs[0]) == 1
