@@ -35,7 +35,7 @@ def note_layouts(
             node.lays_out = is_missed(node, node.inputs[0])
         elif isinstance(node.role, Add):
             value = value_of(node.origin)
-            # One map of what both summands are made of may stand for the sum.
+            # One map of what both summands are made of may stand for the sum; one of them is a map.
             sources = (source for summand in node.inputs for source in _made_of(summand))
             node.lays_out = (value is not None and not is_dense(value)) or any(
                 is_missed(node, source) for source in sources
@@ -43,8 +43,7 @@ def note_layouts(
 
 
 def _made_of(value: Node) -> Iterator[Node]:
-    """The value, and what it is a copy or a map of."""
-    yield value
+    """What the value is a copy or a map of."""
     while isinstance(value.role, Affine) or value.role == Move(Identity()):
         value = value.inputs[0]
         yield value

@@ -66,6 +66,7 @@ OF_PARTS: dict[str, tuple[Function, int]] = {
     "one that is repeated": (lambda norm, y: (y[:, :, :1].expand(-1, -1, 7, -1) - 1) / 3, 5),
     "a sum of maps": (lambda norm, y: y[:, :, :2] * 2 + y[:, :, :2], 5),
     "a sum of one and its map": (lambda norm, y: _sum(y[:, :, :2], 2), 4),
+    "of one and its copy": (lambda norm, y: _copy_and_whole(y[:, :, :2]), 5),
     "of one that is copied": (lambda norm, y: _sum_of_copies(y[:, :, :2], 1), 6),
     "of one that is copied and scaled": (lambda norm, y: _sum_of_copies(y[:, :, :2], 3), 7),
     "a ReLU, which closes them itself": (lambda norm, y: torch.relu(norm(y[:, :, :2]) * 2), 3),
@@ -76,6 +77,10 @@ OF_PARTS: dict[str, tuple[Function, int]] = {
 
 def _sum(y: torch.Tensor, factor: float) -> torch.Tensor:
     return y * factor + y
+
+
+def _copy_and_whole(y: torch.Tensor) -> torch.Tensor:
+    return y.clone() * 2 + y
 
 
 def _sum_of_copies(y: torch.Tensor, factor: float) -> torch.Tensor:
