@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -25,7 +25,7 @@ class Lock:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        _ALL.add(self)
+        tell_of_forks(self)
 
     def run(self, work: Callable[[], T]) -> T:
         """``work()``, while no other thread runs anything under this lock."""
@@ -46,7 +46,19 @@ class Lock:
             self._lock = threading.RLock()
 
 
-_ALL: weakref.WeakSet[Lock] = weakref.WeakSet()
+class Forked(Protocol):
+    """What has to know of a fork."""
+
+    def forked(self) -> None:
+        """Called in a child, where only the thread that forked is left."""
+
+
+_ALL: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+def tell_of_forks(each: Forked) -> None:
+    """Have ``each`` told in every child, for as long as it is alive."""
+    _ALL.add(each)
 
 
 _own_compile_lock = threading.RLock()
@@ -71,8 +83,8 @@ def compiling() -> Iterator[None]:
 
 
 def _after_fork_in_child() -> None:
-    for lock in list(_ALL):
-        lock.forked()
+    for each in list(_ALL):
+        each.forked()
     shared = _compile_lock()
     if hasattr(shared, "_at_fork_reinit") and not shared._is_owned():
         shared._at_fork_reinit()

@@ -8,16 +8,14 @@ an engine, which takes a second or so, a share of the time, in a thread of its o
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from bnfx.inner.locks import Lock
+from bnfx.inner.locks import Lock, tell_of_forks
 
 log = logging.getLogger("bnfx")
 
@@ -87,7 +85,7 @@ class Budget:
         self._began = time.monotonic()
         self._spent = 0.0
         self._builds: Quiet | None = None
-        _BUDGETS.add(self)
+        tell_of_forks(self)
 
     def take(self, quiet: Quiet) -> bool:
         """Whether to build for that state now; then :meth:`build` is to follow."""
@@ -127,15 +125,3 @@ class Budget:
         except RuntimeError as error:  # no more threads, or Python is ending
             self._builds = None
             log.warning("bnfx: no thread to build in, PyTorch runs the graph: %r", error)
-
-
-_BUDGETS: weakref.WeakSet[Budget] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for budget in list(_BUDGETS):
-        budget.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
