@@ -17,6 +17,7 @@ from bnfx.passes.fx.dynamo import GraphInputs
 from bnfx.passes.fx.lift import Lifted, lift
 from bnfx.passes.fx.lowering.recipe import Computing, Recipe
 from bnfx.passes.fx.lowering.slots import Slot, WeightsAs
+from bnfx.passes.fx.lowering.trace import device_of
 from bnfx.passes.fx.norm_numbers import norm_numbers
 from bnfx.passes.fx.weight_bytes import weight_bytes
 from bnfx.passes.lifting.op_lists import run_detailed
@@ -118,7 +119,7 @@ def rewrite(
         dtype = getattr(torch, computing_dtype(tensors))
         lowered = lower_nest(nest, form, dtype)
         if apart and lowered.slots:
-            device = max(tensors.values(), key=torch.Tensor.dim).device  # numbers are on the host
+            device = device_of(tensors.values())
             tables = tuple(
                 torch.asarray(table.array, dtype=dtype, device=device) for table in lowered.tables
             )

@@ -82,7 +82,7 @@ def trace_slots(
     return {slot.name: writer.write(slot) for slot in slots}, tables
 
 
-def _device_of(tensors: Iterable[torch.Tensor]) -> torch.device:
+def device_of(tensors: Iterable[torch.Tensor]) -> torch.device:
     """Where weights of ``tensors`` are; a number is on the host, wherever they are."""
     widest = max(tensors, key=torch.Tensor.dim, default=None)
     return torch.device("cpu") if widest is None else widest.device
@@ -115,14 +115,14 @@ class _ExpressionWriter:
         self._tensors = lifted.tensors
         self._tables = tables
         self._dtype = dtype
-        self._device = _device_of(lifted.tensors.values())
+        self._device = device_of(lifted.tensors.values())
         self._written: dict[tuple[Expression, torch.device], Value] = {}
         self._copied: dict[fx.Node, fx.Node] = {}
 
     def write(self, slot: Slot) -> fx.Node:
         """What ``slot`` holds, in its dtype."""
         read = [self._tensors[source.name] for source in slot.expression.sources()]
-        self._device = _device_of([each for each in read if each.dim()] or self._tensors.values())
+        self._device = device_of([each for each in read if each.dim()] or self._tensors.values())
         value = self._value(slot.expression)
         if not isinstance(value, fx.Node):
             value = self._call(torch.full, slot.expression.shape, value, **self._kind())
