@@ -12,7 +12,6 @@ from bnfx.passes.algebra import BroadcastAffine
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import BATCH_NORM_RANK, read_module
 from bnfx.passes.fx.calls.structure import read_structure, squeezes
-from bnfx.passes.fx.layouts import note_layouts
 from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves
 from bnfx.passes.fx.memory.writes import Writes, writes_itself, written_values
 from bnfx.passes.fx.metadata import (
@@ -26,6 +25,7 @@ from bnfx.passes.fx.metadata import (
 )
 from bnfx.passes.fx.norm_numbers import NormCall
 from bnfx.passes.fx.op_names import op_names, shown_kind
+from bnfx.passes.fx.output_layouts import note_layouts
 from bnfx.passes.fx.parameters.computed import ComputedConstants
 from bnfx.passes.fx.parameters.scope import WHOLE, Scope
 from bnfx.passes.fx.parameters.sources import Sources

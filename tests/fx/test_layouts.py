@@ -65,7 +65,7 @@ OF_PARTS: dict[str, tuple[Function, int]] = {
     "one that is turned": (lambda norm, y: (y[:, :, :2].transpose(2, 3) * 2 - 1) / 3, 4),
     "one that is repeated": (lambda norm, y: (y[:, :, :1].expand(-1, -1, 7, -1) - 1) / 3, 5),
     "a sum of maps": (lambda norm, y: y[:, :, :2] * 2 + y[:, :, :2], 5),
-    "a sum of one and its map": (lambda norm, y: _sum(y[:, :, :2], 2), 4),
+    "a sum of one and its map": (lambda norm, y: _sum_with_map(y[:, :, :2]), 4),
     "of one and its copy": (lambda norm, y: _copy_and_whole(y[:, :, :2]), 5),
     "of one that is copied": (lambda norm, y: _sum_of_copies(y[:, :, :2], 1), 6),
     "of one that is copied and scaled": (lambda norm, y: _sum_of_copies(y[:, :, :2], 3), 7),
@@ -75,8 +75,8 @@ OF_PARTS: dict[str, tuple[Function, int]] = {
 }
 
 
-def _sum(y: torch.Tensor, factor: float) -> torch.Tensor:
-    return y * factor + y
+def _sum_with_map(y: torch.Tensor) -> torch.Tensor:
+    return y * 2 + y
 
 
 def _copy_and_whole(y: torch.Tensor) -> torch.Tensor:
@@ -91,11 +91,8 @@ def _sum_of_copies(y: torch.Tensor, factor: float) -> torch.Tensor:
 class _Part(nn.Module):
     def __init__(self, function: Function) -> None:
         super().__init__()
-        self.conv, self.norm, self.function = (
-            nn.Conv2d(3, 4, 3, padding=1),
-            nn.BatchNorm2d(4),
-            function,
-        )
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.function = function
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.function(self.norm, self.conv(x))
@@ -110,9 +107,9 @@ def test_parts_have_no_gaps(case: str, layout: torch.memory_format) -> None:
     x = torch.randn(2, 3, 6, 5, dtype=torch.float64).to(memory_format=layout)
     capture = Capture()
     with torch.no_grad():
-        try:
-            net(x)
-        except RuntimeError:  # a view of channels last
+        if case == "a view" and layout is torch.channels_last:
+            with pytest.raises(RuntimeError, match="view"):  # of PyTorch's own
+                net(x)
             return
         _check(net, torch.compile(net, backend="bnfx", options=capture.options), x)
         _check(net, bnfx.fold(net, x, keep="graph"), x)
