@@ -21,7 +21,8 @@ from bnfx.inner.base import EngineRefusal, Inner
 from bnfx.inner.resolve import resolve
 from bnfx.options import Options, parse_rules
 from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
-from bnfx.passes.fx.rewrite import Rewritten, is_meta, rewrite_captured, survey
+from bnfx.passes.fx.rewrite import Rewritten, is_meta, rewrite_captured
+from bnfx.passes.fx.surveys import survey
 from bnfx.passes.fx.training.synchronise import Swapped
 from bnfx.passes.pipeline import warn_of_failure
 from bnfx.passes.refusals import Code, Refusal

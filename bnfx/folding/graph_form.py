@@ -18,7 +18,7 @@ from bnfx.folding.given import ExampleInputs, check_no_scripted, check_traceable
 from bnfx.passes.fx import rewrite
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.bind import fill
-from bnfx.passes.fx.rewrite import given_up, survey_shapeless
+from bnfx.passes.fx.surveys import given_up, survey_shapeless
 from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.rule import Rule
 

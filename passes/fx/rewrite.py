@@ -14,15 +14,14 @@ from bnfx.passes.fx import private
 from bnfx.passes.fx.bodies.lower_bodies import lower_nest
 from bnfx.passes.fx.bodies.nest import Nest, lift_nest
 from bnfx.passes.fx.dynamo import GraphInputs
-from bnfx.passes.fx.lift import Lifted, lift
+from bnfx.passes.fx.lift import Lifted
 from bnfx.passes.fx.lowering.recipe import Computing, Recipe
 from bnfx.passes.fx.lowering.slots import Slot, WeightsAs
 from bnfx.passes.fx.lowering.trace import device_of
 from bnfx.passes.fx.norm_numbers import norm_numbers
+from bnfx.passes.fx.surveys import given_up
 from bnfx.passes.fx.weight_bytes import weight_bytes
 from bnfx.passes.lifting.op_lists import run_detailed
-from bnfx.passes.lifting.survey import abandoned, kept
-from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
@@ -189,14 +188,6 @@ def rewrite_traced(
     )
 
 
-def survey_shapeless(module: fx.GraphModule, rules: Sequence[Rule]) -> GraphReport | None:
-    """What ``rules`` would do by what the graph says by now. Reads no weights."""
-    try:
-        return pipeline.run(lift(module, {}, {}, {}).graph, rules)
-    except Exception:  # whatever is broken, rewrite() meets it too, and tells the user
-        return None
-
-
 def make_values(
     tensors: Mapping[str, torch.Tensor],
     signs: bool = True,
@@ -227,25 +218,3 @@ def computing_dtype(tensors: Mapping[str, torch.Tensor]) -> str:
 def is_meta(tensor: torch.Tensor) -> bool:
     """Whether it is a tensor of the user's that holds no numbers."""
     return tensor.is_meta and not isinstance(tensor, private.FakeTensor)
-
-
-def survey(
-    module: fx.GraphModule, parameters: Mapping[str, torch.Tensor], refusal: Refusal
-) -> GraphReport:
-    """A report of a graph that is left alone: every BatchNorm kept, for its own reasons or this."""
-    try:
-        report = pipeline.run(lift(module, parameters, {}, {}).graph, rules=())
-    except Exception as error:  # the lifter is what broke: there is no list of BatchNorms to be had
-        return GraphReport((), (refusal.reason, f"the graph could not be read: {error!r}"))
-    sites = (
-        (v.site, tuple(r for r in v.refusals if r.code is not Code.RULE_DISABLED))
-        for v in report.verdicts
-    )
-    return kept(sites, refusal)
-
-
-def given_up(
-    module: fx.GraphModule, error: Exception, what: str = "the rewrite", original: str = "graph"
-) -> GraphReport:
-    """The report of a graph of which ``what`` raised ``error``, with a warning; for ``except``."""
-    return abandoned(error, what, original, lambda why: survey(module, {}, why))

@@ -32,9 +32,8 @@ from bnfx.passes.fx.rewrite import (
     rewrite,
     rewrite_captured,
     rewrite_traced,
-    survey,
-    survey_shapeless,
 )
+from bnfx.passes.fx.surveys import survey, survey_shapeless
 from bnfx.passes.refusals import Code, Refusal
 from bnfx.passes.report import Outcome, RewriteWarning
 from bnfx.passes.rules.ordered import RULES
@@ -273,7 +272,7 @@ def test_surveys(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any) -> Any:
         raise RuntimeError("for a test")
 
-    for name in ("rewrite", "bodies.nest"):
+    for name in ("surveys", "bodies.nest"):
         monkeypatch.setattr(importlib.import_module(f"bnfx.passes.fx.{name}"), "lift", broken)
     report = survey(module, inputs.parameters, why)
     assert report.verdicts == ()

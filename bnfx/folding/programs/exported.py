@@ -26,10 +26,10 @@ from torch.export.graph_signature import (
 
 from bnfx.folding.programs.decomposed import compose, functionalise, settle
 from bnfx.folding.programs.placeholders import describe, name_placeholders, order_placeholders
-from bnfx.passes.fx import rewrite
+from bnfx.passes.fx import Rewritten, rewrite
 from bnfx.passes.fx.lowering.slots import Slot
 from bnfx.passes.fx.parameters.sources import memory
-from bnfx.passes.fx.rewrite import Rewritten, given_up
+from bnfx.passes.fx.surveys import given_up
 from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
