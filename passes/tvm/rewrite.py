@@ -45,7 +45,7 @@ class FunctionRewriter(ABC):
     dialect: Dialect
     owners: Collection[str]
 
-    def __init__(self, rules: Sequence[Rule], detailed: bool = False) -> None:
+    def __init__(self, rules: Sequence[Rule], detailed: bool) -> None:
         self._rules = rules
         self._detailed = detailed
         self.reports: list[GraphReport] = []
