@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tvm
 from relax.cases_structure import CASES, _script
 from relax.graphs import Make, count
-from relax.lifted import TYPE
+from relax.lifted import TYPE, conv
 from tvm import relax
 
 from bnfx.passes.algebra import Conv, ConvTranspose, Source
 from bnfx.passes.relax.emit import RelaxEmitter
-from bnfx.passes.relax.expressions import Bindings
+from bnfx.passes.relax.expressions import Bindings, op_name
 from bnfx.passes.relax.rewrite import rewrite_module
 from bnfx.passes.report import Outcome
 
@@ -41,6 +43,30 @@ def test_each_branch_is_folded(sites: list[str]) -> None:
     assert [verdict.site.name.split(".")[1] for verdict in verdicts] == sites
     assert count(result.module)["nn.batch_norm"] == 0
     assert (result.module is module) is (not sites)
+    (branches,) = _found(result.module["main"], relax.If)
+    assert branches.cond.same_as(result.module["main"].params[1])
+    adds = [
+        sum(op_name(call) == "add" for call in _found(branch, relax.Call))
+        for branch in (branches.true_branch, branches.false_branch)
+    ]
+    assert adds == [int(name in sites) for name in ("then", "else")]
+
+
+def _found(scope: Any, kind: type) -> list[Any]:
+    found: list[Any] = []
+    relax.analysis.post_order_visit(scope, found.append)
+    return [expr for expr in found if isinstance(expr, kind)]
+
+
+def test_bindings_as_a_value_are_folded() -> None:
+    inner = Make(0).module(lambda make: make.batch_norm(conv(make), 8))["main"]
+    variable = relax.Var("result", TYPE)
+    block = relax.BindingBlock([relax.VarBinding(variable, inner.body)])
+    sequence = relax.SeqExpr([block], variable)
+    function = relax.Function(inner.params, sequence, TYPE)
+    result = rewrite_module(tvm.IRModule({"main": function}))
+    assert [v.outcome for r in result.reports for v in r.verdicts] == [Outcome.FOLDED]
+    assert count(result.module)["nn.batch_norm"] == 0
 
 
 @pytest.mark.parametrize("name", ["branches", "closure"])
