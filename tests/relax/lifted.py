@@ -63,6 +63,13 @@ def named(make: Make, expr: Expr, kind: Any = LOOSE) -> Expr:
     return variable
 
 
+def typed(expr: Expr, kind: Any = TYPE) -> Expr:
+    """As a pass leaves it that builds expressions by hand, and says their types."""
+    update = getattr(relax.expr, "_update_type", None) or relax.expr._update_struct_info
+    update(expr, kind)
+    return expr
+
+
 def write(make: Make, x: Expr) -> Expr:
     """In place, by a function of the user's."""
     types: Any = {TYPES: [type_of(x)]}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tvm
 from relax.graphs import Make, count, same
-from relax.lifted import TYPE, conv
+from relax.lifted import TYPE, conv, typed
 from tvm import relax
 
 from bnfx import Code
@@ -146,13 +146,6 @@ def test_normal_form() -> None:
     assert set(map(str, normal.get_global_vars())) == set(map(str, module.get_global_vars()))
 
 
-def _typed(expr: Any, kind: Any = TYPE) -> Any:
-    """As a pass leaves it that builds expressions by hand, and says their types."""
-    update = getattr(relax.expr, "_update_type", None) or relax.expr._update_struct_info
-    update(expr, kind)
-    return expr
-
-
 def _bound(*calls: Any) -> list[Any]:
     variables = [relax.Var(f"v{number}", TYPE) for number, _ in enumerate(calls)]
     pairs = zip(variables, calls, strict=True)
@@ -162,20 +155,20 @@ def _bound(*calls: Any) -> list[Any]:
 _X, _HALF = relax.Var("x", TYPE), TensorType((2, 4, 6, 6), "float64")
 _PAIR = relax.TupleStructInfo if hasattr(relax, "TupleStructInfo") else relax.TupleType
 FORMS: dict[str, tuple[list[Any], Any, bool]] = {
-    "all is named and typed": (_bound(_typed(relax.op.exp(_X))), _X, True),
-    "a value without a type": (_bound(relax.op.exp(_X), _typed(relax.op.exp(_X))), _X, False),
-    "the last without a type": (_bound(_typed(relax.op.exp(_X)), relax.op.exp(_X)), _X, False),
+    "all is named and typed": (_bound(typed(relax.op.exp(_X))), _X, True),
+    "a value without a type": (_bound(relax.op.exp(_X), typed(relax.op.exp(_X))), _X, False),
+    "the last without a type": (_bound(typed(relax.op.exp(_X)), relax.op.exp(_X)), _X, False),
     "a call that a call reads": (
-        _bound(_typed(relax.op.nn.relu(_typed(relax.op.exp(_X)))), _typed(relax.op.exp(_X))),
+        _bound(typed(relax.op.nn.relu(typed(relax.op.exp(_X)))), typed(relax.op.exp(_X))),
         _X,
         False,
     ),
     "a call whose part is read": (
-        _bound(relax.TupleGetItem(_typed(relax.op.split(_X, 2, 1), _PAIR([_HALF, _HALF])), 0)),
+        _bound(relax.TupleGetItem(typed(relax.op.split(_X, 2, 1), _PAIR([_HALF, _HALF])), 0)),
         _X,
         False,
     ),
-    "a call as the result": ([], _typed(relax.op.exp(_X)), True),
+    "a call as the result": ([], typed(relax.op.exp(_X)), True),
 }
 
 
@@ -184,7 +177,7 @@ def test_what_is_normal(form: str) -> None:
     """A module is copied if one value has no name or no type."""
     bindings, body, normal = FORMS[form]
     blocks = [relax.BindingBlock(bindings)] if bindings else []
-    sequence = _typed(relax.SeqExpr(blocks, body))
+    sequence = typed(relax.SeqExpr(blocks, body))
     function = relax.Function([_X], sequence, TYPE)
     module = tvm.IRModule({"main": function})
     assert normalised(module).same_as(module) is normal

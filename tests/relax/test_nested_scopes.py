@@ -8,9 +8,10 @@ import pytest
 import tvm
 from relax.cases_structure import CASES, _script
 from relax.graphs import Make, count
-from relax.lifted import TYPE, conv
+from relax.lifted import TYPE, conv, typed
 from tvm import relax
 
+from bnfx import Code
 from bnfx.passes.algebra import Conv, ConvTranspose, Source
 from bnfx.passes.relax.emit import RelaxEmitter
 from bnfx.passes.relax.expressions import Bindings, op_name
@@ -62,8 +63,7 @@ def test_bindings_as_a_value_are_folded() -> None:
     inner = Make(0).module(lambda make: make.batch_norm(conv(make), 8))["main"]
     variable = relax.Var("result", TYPE)
     block = relax.BindingBlock([relax.VarBinding(variable, inner.body)])
-    sequence = relax.SeqExpr([block], variable)
-    function = relax.Function(inner.params, sequence, TYPE)
+    function = relax.Function(inner.params, typed(relax.SeqExpr([block], variable)), TYPE)
     result = rewrite_module(tvm.IRModule({"main": function}))
     assert [v.outcome for r in result.reports for v in r.verdicts] == [Outcome.FOLDED]
     assert count(result.module)["nn.batch_norm"] == 0
@@ -76,6 +76,29 @@ def test_what_is_captured_moves_on(name: str) -> None:
     outcomes = [v.outcome for report in result.reports for v in report.verdicts]
     assert outcomes == [Outcome.FOLDED, Outcome.FOLDED]
     assert count(result.module)["nn.batch_norm"] == 0
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_a_function_inside(owned: bool) -> None:
+    """One that is somebody's match is left to them."""
+    attributes = 'R.func_attr({"Composite": "own.layer"})' if owned else "R.func_attr({})"
+    text = f"""
+        @R.function
+        def inner(y: R.Tensor((2, 4, 6, 7), "float64")) -> R.Tensor((2, 8, 4, 5), "float64"):
+            {attributes}
+            one = conv_a(y)
+            part = norm_a(one)
+            first = part[0]
+            return first
+        result = inner(x)
+        return result
+"""
+    result = rewrite_module(_script(Make(0), text, "2, 8, 4, 5", (4,)))
+    (verdict,) = (v for report in result.reports for v in report.verdicts)
+    assert verdict.site.name.startswith("function_0.")
+    assert verdict.outcome is (Outcome.KEPT if owned else Outcome.FOLDED)
+    assert [refusal.code for refusal in verdict.refusals] == [Code.NESTED_GRAPH] * owned
+    assert count(result.module)["nn.batch_norm"] == owned
 
 
 def test_a_value_that_two_pairs_of_branches_capture() -> None:
