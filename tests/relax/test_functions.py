@@ -49,6 +49,8 @@ def test_details_are_given_where_they_are_asked_for() -> None:
     for detailed in (True, False):
         (report,) = rewrite_module(_module("main"), detailed=detailed).reports
         assert (report.details is not None) is detailed
+    (report,) = rewrite_module(_module("main")).reports
+    assert report.details is None
 
 
 def test_what_is_not_rewritten_is_the_callers() -> None:
