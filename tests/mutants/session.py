@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import time
 import traceback
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 from mutants import cover, swap
 from mutants.forks import SPARE, Ended, in_fork, limit
 from mutants.guards import Mutant
+from mutants.targets import module_name
 from mutants.trial import Outcome, Steady
 
 
@@ -49,6 +51,8 @@ class Session(Steady):
         if session.testsfailed:
             raise session.Interrupted(self.error)
         self.items = {item.nodeid: item for item in session.items}
+        for path in self.sources:  # the product imports some when they are first used
+            importlib.import_module(module_name(path))
         gc.unfreeze()
         self.loaded = swap.loaded(self.sources)
         gc.freeze()
