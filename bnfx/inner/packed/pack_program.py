@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.torch_private import without_autocast
+from bnfx.passes.fx.private import OpOverloadPacket
+from bnfx.torch_private import OpOverload, without_autocast
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,8 @@ class PackProgram:
 
 
 def _named(target: Any) -> str | Callable[..., Any]:
-    name = str(target)
-    try:
-        if operator.attrgetter(name)(torch.ops) is target:
-            return name
-    except (AttributeError, RuntimeError):
-        pass
+    if isinstance(target, (OpOverload, OpOverloadPacket)):
+        return str(target)
     return target  # type: ignore[no-any-return]
 
 
@@ -122,7 +119,6 @@ def _plain(arguments: Any) -> Any:
     """Without the containers of fx."""
     if isinstance(arguments, dict):
         return {key: _plain(value) for key, value in arguments.items()}
-    if isinstance(arguments, list | tuple) and type(arguments).__name__ != "Size":
-        kind = tuple if isinstance(arguments, tuple) else list
-        return kind(_plain(value) for value in arguments)
+    if isinstance(arguments, list | tuple):
+        return tuple(map(_plain, arguments))  # ops take it for a list
     return arguments

@@ -133,7 +133,8 @@ def _compile(
         raise PackingError("AOTAutograd changed the inputs of the graph")
     if not rest.get("is_inference"):
         raise PackingError("gradients are needed")
-    recorder = Recorder(vars(freezing)["constant_fold"], recorded)
+    own = [getattr(gm, str(node.target), None) for node in gm.graph.find_nodes(op="get_attr")]
+    recorder = Recorder(vars(freezing)["constant_fold"], recorded, own)
     with (
         config.patch(freezing=True, freezing_discard_parameters=False),
         mock.patch.object(freezing, "constant_fold", recorder.here_only()),
