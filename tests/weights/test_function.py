@@ -141,6 +141,42 @@ def test_without_numbers() -> None:
     }
 
 
+def test_without_numbers_the_layout_is_that_of_the_examples() -> None:
+    """Compiled code asks for it: parameters may have another, as with channels last."""
+    graph, examples = captured()
+    last = [
+        each.contiguous(memory_format=torch.channels_last) if each.dim() == 4 else each
+        for each in examples
+    ]
+    mode = FakeTensorMode()
+    fakes = [mode.from_tensor(each) for each in last]
+
+    def strict(module: Any, inputs: Any) -> Any:
+        expected = [each.stride() for each in inputs]
+
+        def run(*args: Any) -> Any:
+            assert [each.stride() for each in args] == expected
+            return module.forward(*args)
+
+        return run
+
+    each, inputs = made(PLAIN), GraphInputs.of(graph, fakes)
+    each.function = FoldedFunction(
+        graph,
+        inputs,
+        rewrite_captured(graph, inputs),
+        lambda i: rewrite_captured(graph, i),
+        Inner(strict),
+    )
+    each.args = last
+    with torch.no_grad():
+        each.function.compile(fakes, False, "live")
+        each.function(*fakes)
+    for _ in range(2):
+        assert each.is_right()
+        each.parameter("running_var").mul_(2)
+
+
 def test_a_fold_that_fails_leaves_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
     each = made(PLAIN)
     each.compile()
