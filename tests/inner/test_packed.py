@@ -43,6 +43,10 @@ def two_of_one(x: Any, w: Any) -> Any:
     return F.linear(x, w), F.linear(x, w * 2)
 
 
+def nothing_beside(x: Any, w: Any) -> Any:
+    return None, F.linear(x, w), 3
+
+
 @fx.wrap
 def table(x: Any) -> Any:
     """The graph's own, in AOTAutograd's eyes."""
@@ -66,6 +70,7 @@ def constants_alone(x: Any, w: Any) -> Any:
         (linear_without_bias, (ROWS, MATRIX), [PACKS_MATRIX]),
         (one_weight_twice, (ROWS, SQUARE), [PACKS_MATRIX] * 2),
         (two_of_one, (ROWS, MATRIX), [PACKS_MATRIX] * 2),
+        (nothing_beside, (ROWS, MATRIX), [PACKS_MATRIX]),
         (with_a_constant, (ROWS, MATRIX), [PACKS_MATRIX]),
         pytest.param(constants_alone, (ROWS, MATRIX), [PACKS_MATRIX], marks=pytest.mark.slow),
     ],
@@ -97,3 +102,10 @@ def test_right_with_any_number_of_rows(
     for rows in (found.args[0], torch.cat([found.args[0]] * 3)):
         found.args[0] = rows
         assert found.is_right()
+
+
+def test_weights_are_laid_out_as_the_options_say() -> None:
+    args = [arg.clone() for arg in (IMAGE, KERNEL)]
+    found = made(conv_without_bias, args, "w", layout_optimization=False)
+    assert found.steps == PACKS_CONV[1:]
+    assert found.is_right()

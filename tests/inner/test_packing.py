@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
@@ -12,6 +13,7 @@ from inner.packed_graphs import traced
 from torch import fx
 from torch._dynamo.utils import counters
 from torch._guards import TracingContext, tracing
+from torch._inductor import compile_fx
 from torch._inductor.utils import fresh_cache
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -59,6 +61,7 @@ def lowered() -> tuple[fx.GraphModule, list[Any]]:
     ("at", "weight", "inputs", "examples", "is_inference", "why"),
     [
         (1, MATRIX, 3, slice(None), True, "AOTAutograd changed the inputs"),  # one of them is gone
+        (0, MATRIX, 3, slice(None), True, "AOTAutograd changed the inputs"),
         (1, MATRIX, 2, slice(1), True, "AOTAutograd changed the inputs"),
         (0, MATRIX, 2, slice(None), True, "AOTAutograd changed the inputs"),  # in another order
         (1, MATRIX, 2, slice(None), False, "gradients are needed"),
@@ -119,6 +122,23 @@ def test_code_that_the_cache_lost_is_compiled_again(monkeypatch: pytest.MonkeyPa
         assert counters["aot_autograd"]["autograd_cache_hit"] == 0
     (answer,) = serve(packed, [ROWS, None], packed.pack({"w": MATRIX}))
     assert torch.allclose(answer, ROWS @ MATRIX.t(), atol=1e-5)
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_graph_that_is_compiled_in_parts_is_not_packed(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a torch may do it that cuts graphs, or finds nothing to do."""
+    real = compile_fx.compile_fx
+
+    def in_parts(module: Any, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(times):
+            real(copy.deepcopy(module), *args, **kwargs)
+        return module.forward
+
+    monkeypatch.setattr(compile_fx, "compile_fx", in_parts)
+    with pytest.raises(PackingError, match="did not compile the graph in one part"):
+        compiled(MATRIX)
 
 
 def coded() -> PackedCode:

@@ -35,7 +35,7 @@ class Recorded:
         x = graph.placeholder("x")
         graph.output(build(graph, x, *(graph.get_attr(name) for name in held)))
         self.module = fx.GraphModule(held, graph)
-        self.recorder = Recorder(fold, self.weights, [self.own])
+        self.recorder = Recorder(fold, self.weights, [torch.zeros(()), self.own])
         for _ in range(times):
             self.recorder.here_only()(self.module)
 
@@ -153,6 +153,14 @@ def test_what_cannot_be_made_again_is_not_packed(fold: Fold) -> None:
         made.recorder.program(made.lifted())
 
 
+def test_what_is_equal_row_by_row_is_not_the_same() -> None:
+    made = Recorded(double, hold(lambda value: value[:1].clone()), times=0)
+    made.weights["a"].fill_(3.0)
+    made.recorder.here_only()(made.module)
+    with pytest.raises(PackingError, match="cannot be made from the weights again"):
+        made.recorder.program(made.lifted())
+
+
 def renamed(module: fx.GraphModule, name: str) -> None:
     """As passes do that compute from tensors, beside the graph."""
     module.register_buffer("concatenated", getattr(module, name) * 1)
@@ -160,11 +168,14 @@ def renamed(module: fx.GraphModule, name: str) -> None:
         node.target = "concatenated"
 
 
-def test_a_constant_that_nobody_saw_made_is_not_packed() -> None:
+@pytest.mark.parametrize("without_own", [False, True])
+def test_a_constant_that_nobody_saw_made_is_not_packed(without_own: bool) -> None:
     """It may hold numbers of the model, and would go on holding them when these change."""
     made = Recorded(double)
     (constant,) = made.module.graph.find_nodes(op="get_attr")
     renamed(made.module, str(constant.target))
+    if without_own:
+        made.recorder._own = ()
     with pytest.raises(PackingError, match="concatenated was made by a pass of its own"):
         made.recorder.program(made.lifted())
 

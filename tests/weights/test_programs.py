@@ -195,6 +195,17 @@ def test_what_conditions_read_is_watched() -> None:
     assert list(programs._sources(known)) == [slot]
 
 
+def test_sources_that_are_no_parameters_are_not_watched() -> None:
+    """Numbers and what the graph computes have names, too."""
+    each = compiled()
+    name, at = next(iter(each.function._arguments.parameters.items()))
+    sources = [Source(each, (), "float64") for each in ("a number", name, "computed")]
+    conditions = SimpleNamespace(affines=[], operators=[], nonnegative=[])
+    recipe = SimpleNamespace(conditions=conditions)
+    known: Any = SimpleNamespace(sources=sources, recipe=recipe)
+    assert each.function._programs._read_by(known) == (at,)
+
+
 @pytest.mark.parametrize("positions", [(), (1,), (2, 0)])
 def test_what_is_watched_is_picked(positions: tuple[int, ...]) -> None:
     assert programs._picker(positions)("xyz") == tuple("xyz"[at] for at in positions)

@@ -82,8 +82,7 @@ class PackedCode(OutputCode):
     ) -> None:
         """Load the code, as it came out of the cache."""
         code, _ = FxGraphCache.cache_hit_post_compile(self.code, {}, constants)
-        if code is None:
-            raise RuntimeError("Inductor's cache lost the code")  # torch compiles it, then
+        assert code is not None, "Inductor's cache lost the code"  # torch compiles it, then
         code.post_compile([example_inputs[at] for at in self.taken], constants, graph_kwargs)
         self.code = code
         self.note()

@@ -142,7 +142,7 @@ def _compile(
     ):
         channels_last = GraphLowering.decide_layout_opt(gm, is_inference=True)
         if channels_last:
-            fake_tensor_prop(gm, examples, True)
+            fake_tensor_prop(gm, examples)
             convert_conv_weights_to_channels_last(gm)
         for position, weight in at.items():
             node = placeholders[before + position]
