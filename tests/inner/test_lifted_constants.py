@@ -10,7 +10,8 @@ from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from bnfx.inner.packed.lifted_constants import PackingError, lift_constants
+from bnfx.inner.packed.lifted_constants import lift_constants
+from bnfx.inner.packed.pack_program import PackingError
 from bnfx.inner.packed.packed_ops import replace_in
 
 ATEN = torch.ops.aten

@@ -10,12 +10,24 @@ import pytest
 import torch
 from torch import fx
 
-from bnfx.inner.packed.pack_program import PackProgram, Step, Value
+from bnfx.inner.packed.pack_program import Layout, PackingError, PackProgram, Step, Value
 
 ATEN = torch.ops.aten
 
 
-def program(graph: fx.Graph, results: list[fx.Node], *constants: torch.Tensor) -> PackProgram:
+class Anyhow(Layout):
+    """Of a tensor of any shape."""
+
+    def of_numbers(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+
+def program(
+    graph: fx.Graph,
+    results: list[fx.Node],
+    *constants: torch.Tensor,
+    layouts: tuple[Layout, ...] | None = None,
+) -> PackProgram:
     """Of a graph whose placeholders are weights, and constants behind them."""
     placeholders = graph.find_nodes(op="placeholder")
     calls = [node for node in graph.nodes if node.op == "call_function"]
@@ -25,6 +37,7 @@ def program(graph: fx.Graph, results: list[fx.Node], *constants: torch.Tensor) -
         constants=constants,
         steps=tuple(Step.of(node, values) for node in calls),
         results=tuple(values[node] for node in results),
+        layouts=layouts or (Anyhow((), None),) * len(results),
     )
 
 
@@ -127,3 +140,43 @@ def test_the_callers_modes_make_no_difference(mode: Any) -> None:
         assert not answer.requires_grad
         assert answer.grad_fn is None
     assert not answers[1].is_inference()
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.randn(2, 3),
+        torch.randn(3, 2).t(),
+        torch.randn(2, 6)[:, ::2],
+        torch.randn(3).expand(2, 3),
+    ],
+)
+@pytest.mark.parametrize("stride", [(3, 1), (1, 2), (5, 1)])
+def test_constants_are_laid_out_as_compiled_code_reads_them(
+    weight: torch.Tensor, stride: tuple[int, ...]
+) -> None:
+    """However a weight is laid out by now: the code does not look."""
+    graph = fx.Graph()
+    made = program(graph, [graph.placeholder("weight")], layouts=(Layout((2, 3), stride),))
+    (answer,) = made({"weight": weight})
+    assert torch.equal(answer, weight)
+    assert answer.stride() == stride
+    assert (answer.data_ptr() == weight.data_ptr()) == (weight.stride() == stride)
+
+
+@pytest.mark.parametrize("stride", [(3, 1), None])
+@pytest.mark.parametrize("shape", [(1, 3), (3, 2), (2, 3, 1), (2,), (4, 3)])
+def test_constants_of_another_shape_are_refused(
+    shape: tuple[int, ...], stride: tuple[int, ...] | None
+) -> None:
+    graph = fx.Graph()
+    made = program(graph, [graph.placeholder("weight")], layouts=(Layout((2, 3), stride),))
+    with pytest.raises(PackingError, match=r"in place of a weight that is \(2, 3\)"):
+        made({"weight": torch.randn(shape)})
+
+
+def test_what_is_packed_has_a_shape_alone() -> None:
+    packed = torch.ones(4, 2, 3, 3).to_mkldnn()
+    assert Layout.of(packed) == Layout((4, 2, 3, 3), None)
+    assert Layout.of(torch.ones(3, 2).t()) == Layout((2, 3), (1, 2))
+    assert Layout.of(packed).of_numbers(packed) is packed

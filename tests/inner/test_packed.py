@@ -82,6 +82,15 @@ def test_right_with_any_weights(graph: Graph, args: tuple[Any, ...], steps: list
     assert [step for step in found.steps if "reorder" in step or "clone" in step] == steps
 
 
+@pytest.mark.parametrize("graph", [linear_without_bias, conv_without_bias, two_of_one])
+def test_right_with_weights_that_are_laid_out_otherwise(graph: Graph) -> None:
+    """As ``weight.data = ...`` may lay them out; the code that reads them does not look."""
+    args = (IMAGE, KERNEL) if graph is conv_without_bias else (ROWS, MATRIX)
+    found = made(graph, [arg.clone() for arg in args], "w")
+    found.args[1] = found.args[1].transpose(0, 1).contiguous().transpose(0, 1)
+    assert found.is_right()
+
+
 ONE_DNN_MATRIX = "mkldnn._reorder_linear_weight"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from inner.packed_graphs import traced
+from inner.packed_graphs import made, traced
 from torch import fx
 from torch._dynamo.utils import counters
 from torch._guards import TracingContext, tracing
@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bnfx.inner.inductor import inductor
 from bnfx.inner.late import LateInputs, captured_as, fresh
-from bnfx.inner.packed.lifted_constants import PackingError
+from bnfx.inner.packed.pack_program import PackingError
 from bnfx.inner.packed.packed_code import PackedCode, noting, serving
 from bnfx.inner.packed.packing import _compile, compile_packed, serve
 
@@ -143,7 +143,7 @@ def test_a_graph_that_is_compiled_in_parts_is_not_packed(
 
 def coded() -> PackedCode:
     """Gives what it is called with."""
-    return PackedCode(lambda given: tuple(given), None, (0, 2))  # type: ignore[arg-type]
+    return PackedCode(lambda given: tuple(given), None, (0, 2), ())  # type: ignore[arg-type]
 
 
 def test_a_call_is_served_with_the_constants_of_its_own() -> None:
@@ -184,3 +184,23 @@ def test_what_is_compiled_within_is_noted_there() -> None:
             coded().note()
         coded().note()
     assert (len(outer), len(inner)) == (2, 2)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_inputs_are_looked_at_as_inductors_code_does(is_open: bool) -> None:
+    """Where nobody guards calls (``skip_guard_eval_unsafe``), another layout is an error."""
+
+    def graph(x: Any, y: Any, w: Any) -> Any:
+        return F.linear(x, w), torch.mm(y, y)
+
+    square = torch.randn(4, 4)
+    found = made(graph, [ROWS.clone(), square, MATRIX.clone()], "w", is_open=is_open)
+    assert found.is_right()
+    for at, other in ((1, square.t()), (1, torch.randn(5, 5)), (0, torch.randn(8, 3).t())):
+        args = list(found.args)
+        args[at], found.args[at] = found.args[at], other
+        if at == 0 and is_open:
+            continue  # of open sizes, Inductor's own code says how it reads them
+        with pytest.raises(AssertionError, match="expected size"):
+            found.call()
+        found.args = [ROWS.clone(), square, found.args[2]]

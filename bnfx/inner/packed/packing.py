@@ -29,7 +29,8 @@ from unittest import mock
 import torch
 from torch import fx
 
-from bnfx.inner.packed.lifted_constants import PackingError, lift_constants
+from bnfx.inner.packed.lifted_constants import lift_constants
+from bnfx.inner.packed.pack_program import PackingError
 from bnfx.inner.packed.recorder import Recorder
 from bnfx.torch_private import detect_fake_mode, tracing
 
@@ -85,7 +86,7 @@ def compile_packed(
     recorded = dict(zip(weights, at.values(), strict=True))
     # AOTAutograd's cache knows graphs by what they are, and by their attributes.
     vars(module)["bnfx_packing"] = f"{_sources()} {sorted(at)} {list(weights)}"
-    # A packed tensor has no strides that could be asserted.
+    # A packed tensor has no strides that could be asserted; of the others, PackedCode does.
     chosen = {**patches, "size_asserts": False}
     chosen.pop("freezing", None)
     with noting() as codes, torch._functorch.config.patch(bundled_autograd_cache=True):
@@ -163,9 +164,19 @@ def _compile(
         program = recorder.program(lifted)
         rest |= {"static_input_idxs": [], "layout_opt": channels_last}
         code = compile_fx_inner(gm, [*given, *lifted.examples], **rest)
-    packed = PackedCode(code, program, tuple(taken))
+    fixed = [(i, examples[i]) for i in taken if _is_fixed(examples[i])]
+    layouts = tuple((i, tuple(example.shape), example.stride()) for i, example in fixed)
+    packed = PackedCode(code, program, tuple(taken), layouts)
     packed.note()
     return packed
+
+
+def _is_fixed(example: Any) -> bool:
+    """Whether it is a tensor that each call lays out alike, and of which there is something."""
+    if not isinstance(example, torch.Tensor) or example.layout != torch.strided:
+        return False
+    sizes = (*example.shape, *example.stride())
+    return all(isinstance(size, int) for size in sizes) and example.numel() > 0
 
 
 @functools.cache

@@ -11,8 +11,8 @@ import torch
 from torch import fx
 
 from bnfx.inner.packed import packed_ops
-from bnfx.inner.packed.lifted_constants import LiftedConstants, PackingError
-from bnfx.inner.packed.pack_program import PackProgram, Step, Value
+from bnfx.inner.packed.lifted_constants import LiftedConstants
+from bnfx.inner.packed.pack_program import Layout, PackingError, PackProgram, Step, Value
 
 
 class Recorder:
@@ -100,6 +100,7 @@ class Recorder:
                 for node, reads in calls.items()
             ),
             results=tuple(values[key] for key in results),
+            layouts=tuple(map(Layout.of, lifted.values.values())),
         )
         self._check(program, lifted)
         return program
@@ -128,12 +129,10 @@ def _is_opaque(node: fx.Node) -> bool:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor, by_content: bool) -> bool:
-    if one.layout != other.layout or one.shape != other.shape or one.dtype != other.dtype:
+    if one.layout != other.layout or one.dtype != other.dtype:
         return False
     if not by_content:
         return True
     if one.layout is torch._mkldnn:  # type: ignore[attr-defined]
         one, other = one.to_dense(), other.to_dense()
-    elif one.stride() != other.stride():
-        return False  # the code that reads it does not look
     return bool(((one == other) | ((one != one) & (other != other))).all())
