@@ -204,3 +204,15 @@ def test_inputs_are_looked_at_as_inductors_code_does(is_open: bool) -> None:
         with pytest.raises(AssertionError, match="expected size"):
             found.call()
         found.args = [ROWS.clone(), square, found.args[2]]
+
+
+def numbered(count: Any, x: Any, w: Any) -> Any:
+    return F.linear(x, w), count
+
+
+@pytest.mark.parametrize("rows", [3, 0])
+def test_inputs_that_have_no_layout(rows: int) -> None:
+    """Numbers, and tensors of nothing, whose strides mean nothing."""
+    found = made(numbered, [7, torch.randn(rows, 8), MATRIX.clone()], "w")
+    found.args[1] = torch.randn(8, rows).t()[:rows] if rows == 0 else found.args[1]
+    assert found.is_right()

@@ -58,6 +58,15 @@ def test_so_many_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert each.state.program is each.function._programs.original
 
 
+def test_a_form_that_is_right_is_not_written_again() -> None:
+    """The rules run once, and not after each step of an optimizer."""
+    each = compiled()
+    each.function._programs._refold = fail(ValueError("the rules ran"))
+    each.variances[0].mul_(2)
+    assert each.is_right()
+    assert each.state.program is each.function._programs.first
+
+
 def test_a_form_that_is_known_gets_another_recipe() -> None:
     each = compiled()
     first, _ = each.variances
