@@ -172,11 +172,10 @@ def _compile(
 
 
 def _is_fixed(example: Any) -> bool:
-    """Whether it is a tensor that each call lays out alike, and of which there is something."""
-    if not isinstance(example, torch.Tensor) or example.layout != torch.strided:
+    """Whether it is a tensor that each call lays out alike."""
+    if not isinstance(example, torch.Tensor):
         return False
-    sizes = (*example.shape, *example.stride())
-    return all(isinstance(size, int) for size in sizes) and example.numel() > 0
+    return all(isinstance(size, int) for size in (*example.shape, *example.stride()))
 
 
 @functools.cache

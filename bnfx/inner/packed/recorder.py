@@ -133,6 +133,5 @@ def _same(one: torch.Tensor, other: torch.Tensor, by_content: bool) -> bool:
         return False
     if not by_content:
         return True
-    if one.layout is torch._mkldnn:  # type: ignore[attr-defined]
-        one, other = one.to_dense(), other.to_dense()
+    one, other = one.to_dense(), other.to_dense()  # what is packed has no other way to be read
     return bool(((one == other) | ((one != one) & (other != other))).all())
