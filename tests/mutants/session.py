@@ -44,6 +44,7 @@ class Session(Steady):
     loaded: dict[str, swap.Loaded] = field(default_factory=dict)
     reach: dict[str, Reach] = field(default_factory=dict)
     killers: Counter[str] = field(default_factory=Counter)
+    alone: dict[str, bool] = field(default_factory=dict)
     failed: bool = False
     error: str = "tests that cannot be collected"
 
@@ -119,6 +120,9 @@ class Session(Steady):
             return None
         start = time.monotonic()
         found = in_fork(lambda: self._killer(path, other, tests))
+        while isinstance(found, str) and not self._stands_alone(found):
+            tests.remove(found)
+            found = in_fork(lambda: self._killer(path, other, tests))
         seconds = time.monotonic() - start
         if isinstance(found, Ended):
             return Outcome(True, seconds, found.how)
@@ -127,6 +131,16 @@ class Session(Steady):
             self.killers = Counter({test: n - 1 for test, n in self.killers.items() if n > 1})
             self.killers[found] = 4
         return Outcome(found is not None, seconds, found or "survived")
+
+    def _stands_alone(self, test: str) -> bool:
+        """Whether it passes where nothing is broken and no other test ran before; asked once. One
+        that does not kills nothing.
+        """
+        if test not in self.alone:
+            self.alone[test] = in_fork(lambda: self.passes(test)) is True
+            if not self.alone[test]:
+                del self.reach[test]
+        return self.alone[test]
 
     def _killer(self, path: str, other: swap.Codes, tests: Sequence[str]) -> str | None:
         self.loaded[path].swap(other)
