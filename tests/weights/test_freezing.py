@@ -133,3 +133,9 @@ def test_the_original_is_not_frozen() -> None:
         assert each.is_right()
     assert not each.state.frozen
     assert each.state.quiet.calls == 0
+
+
+def test_nobody_packs_where_the_compiler_cannot(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor says that packing failed, when weights changed."""
+    frozen_once(FREEZES, 1)
+    assert "packing" not in caplog.text

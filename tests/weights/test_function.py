@@ -69,9 +69,7 @@ def test_a_form_that_fails_is_followed_by_the_next(
         with pytest.warns(RewriteWarning, match="freezing failed, folded weights stay inputs"):
             assert each.compile("frozen") == ("live", "inputs; freezing failed: broken")
     # The first model of a process also says whether the native check is there.
-    assert [record.exc_info is not None for record in caplog.records if "failed" in record.msg] == [
-        True
-    ]
+    assert [bool(record.exc_info) for record in caplog.records if "failed" in record.msg] == [True]
     programs = each.function._programs
     assert programs.watched == watched
     assert not programs.packs
