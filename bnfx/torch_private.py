@@ -41,6 +41,7 @@ __all__ = [
     "through_dynamo",
     "tracing",
     "without_autocast",
+    "without_torch_functions",
 ]
 
 
@@ -101,6 +102,10 @@ CODE_NAMES = frozenset(
 
 TracingContext: Any = find("torch._guards:TracingContext") or _missing("TracingContext")
 tracing: Any = find("torch._guards:tracing") or contextlib.nullcontext
+# Dynamo wrote into a graph what ``__torch_function__`` of its inputs does, and calls it so.
+without_torch_functions: Any = (
+    find("torch._C:DisableTorchFunctionSubclass") or contextlib.nullcontext
+)
 
 
 def through_dynamo(error: BnfxError) -> Exception:

@@ -15,7 +15,7 @@ from bnfx.errors import CaptureError, VerificationError
 from bnfx.folding.given import ExampleInputs, copied
 from bnfx.passes.fx import Rewritten
 from bnfx.passes.user_warnings import is_users
-from bnfx.torch_private import FakeTensor
+from bnfx.torch_private import FakeTensor, without_torch_functions
 
 
 def allowed(verify: bool | float, answer: Any) -> float:
@@ -143,7 +143,7 @@ def disagreement(
     weights = rewritten.last_inputs()
     if weights is None or any(isinstance(value, FakeTensor) for value in example_inputs):
         return None  # under DDP's graph splitter there are no numbers to compare
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(), without_torch_functions():
         state = torch.random.get_rng_state()
         expected = module(*map(_copied, example_inputs))
         torch.random.set_rng_state(state)

@@ -95,7 +95,7 @@ class FoldedFunction(Unsaved):
         """
         program, why = self._programs.first, list[str]()
         if not has_numbers:
-            program.weight_layout = None  # that of the examples
+            program.weight_layout = torch.Tensor.contiguous  # as the examples are laid out
             extra = describe_slots(program.module, program.slots, None, example_inputs)
             self._without_numbers = program.compile(example_inputs, extra), extra
             return "live", "its parameters had no numbers yet when it was compiled"

@@ -186,6 +186,35 @@ def test_no_false_alarm_of_compilers(inner: str) -> None:
     assert reports[0].count("folded") == 1
 
 
+class Doubling(torch.Tensor):
+    """Dynamo writes what this does into the graph, and calls it without."""
+
+    @classmethod
+    def __torch_function__(cls, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = super().__torch_function__(call, types, args, kwargs or {})
+        return answer * 2 if call is torch.nn.functional.batch_norm else answer
+
+
+class Doubled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("by", X[0, :, :1, :1].clone().as_subclass(Doubling))  # type: ignore[arg-type]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x * self.by).as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_no_false_alarm_where_weights_have_torch_functions(verify: bool) -> None:
+    model = randomise(Doubled()).eval()
+    function, reports = compiled(model, "eager", verify=verify)
+    with torch.no_grad(), warnings.catch_warnings():
+        fail_on_warnings()
+        assert relative(function(X), model(X)) < 1e-5
+    assert reports[0].count("lowered") + reports[0].count("folded") == 1
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_no_false_alarm_in_other_dtypes(dtype: torch.dtype) -> None:
     model = net().to(dtype)

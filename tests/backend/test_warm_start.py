@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ import processes
 import pytest
 import torch
 from support import randomise, relative
-from torch import fx, nn
+from torch import nn
 from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
-
-from bnfx.inner.packed.pack_program import PackProgram, Step, Value
 
 WORKER = Path(__file__).with_name("warm_worker.py")
 
@@ -71,43 +68,3 @@ def _worker(seed: int, folder: Path) -> Any:
     done = processes.run_apart(words, folder, TORCHINDUCTOR_CACHE_DIR=str(folder / "cache"))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def traced() -> tuple[PackProgram, dict[str, torch.Tensor]]:
-    """``(weight * 2 + constant, reordered for oneDNN)``, and weights of it."""
-    graph = fx.Graph()
-    weight, constant = graph.placeholder("weight"), graph.placeholder("constant")
-    aten = torch.ops.aten
-    twice = graph.call_function(aten.mul.Tensor, (weight, 2.0))
-    both = graph.call_function(aten.cat.default, ([twice, constant], 0))
-    plain = graph.call_function(aten.clone.default, (both,), {"memory_format": torch.channels_last})
-    packet = torch.ops.mkldnn._reorder_convolution_weight
-    packed = graph.call_function(packet, (plain, [1, 1], [1, 1], [1, 1], 1, [1, 3, 6, 6]))
-    nodes = [weight, constant, twice, both, plain, packed]
-    values = {node: Value(at) for at, node in enumerate(nodes)}
-    program = PackProgram(
-        weights=("weight",),
-        constants=(torch.ones(2, 3, 3, 3),),
-        steps=tuple(Step.of(node, values) for node in nodes[2:]),
-        results=(values[both], values[packed]),
-    )
-    return program, {"weight": torch.randn(4, 3, 3, 3)}
-
-
-def test_a_program_packs_any_numbers_after_pickling() -> None:
-    program, _ = traced()
-    for read in (program, pickle.loads(pickle.dumps(program))):
-        _, weights = traced()
-        expected = torch.cat([weights["weight"] * 2, torch.ones(2, 3, 3, 3)])
-        plain, packed = read(weights)
-        assert torch.equal(plain, expected)
-        assert packed.layout is torch._mkldnn
-        assert torch.equal(packed.to_dense(), expected)
-    assert program.steps[0].op == "aten.mul.Tensor"
-    assert program.steps[3].op == "mkldnn._reorder_convolution_weight"
-
-
-def test_a_program_holds_what_is_read_no_longer_than_that() -> None:
-    program, _ = traced()
-    # The weight, after the first step; the product and the constant, after the next; the clone.
-    assert [sorted(over) for over in program._over] == [[0], [1, 2], [], [4]]

@@ -90,7 +90,10 @@ def _try(tests: Sequence[str], jobs: list[Job], kept: Path, until: float, enough
         raise SystemExit(left.how)
     for job in left:
         if time.monotonic() < until:
-            outcome = trial(job.path, job.mutant.source, job.tests)
+            # A test that was added may reach it: `--again` asks.
+            outcome = Outcome(False, 0.0, "no test reaches its file")
+            if job.tests:
+                outcome = trial(job.path, job.mutant.source, job.tests)
             _keep(kept, job, outcome)
 
 

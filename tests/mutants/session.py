@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import time
 import traceback
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 from mutants import cover, swap
 from mutants.forks import SPARE, Ended, in_fork, limit
 from mutants.guards import Mutant
+from mutants.targets import module_name
 from mutants.trial import Outcome, Steady
 
 
@@ -42,6 +44,7 @@ class Session(Steady):
     loaded: dict[str, swap.Loaded] = field(default_factory=dict)
     reach: dict[str, Reach] = field(default_factory=dict)
     killers: Counter[str] = field(default_factory=Counter)
+    alone: dict[str, bool] = field(default_factory=dict)
     failed: bool = False
     error: str = "tests that cannot be collected"
 
@@ -49,6 +52,8 @@ class Session(Steady):
         if session.testsfailed:
             raise session.Interrupted(self.error)
         self.items = {item.nodeid: item for item in session.items}
+        for path in self.sources:  # the product imports some when they are first used
+            importlib.import_module(module_name(path))
         gc.unfreeze()
         self.loaded = swap.loaded(self.sources)
         gc.freeze()
@@ -115,6 +120,9 @@ class Session(Steady):
             return None
         start = time.monotonic()
         found = in_fork(lambda: self._killer(path, other, tests))
+        while isinstance(found, str) and not self._stands_alone(found):
+            tests.remove(found)
+            found = in_fork(lambda: self._killer(path, other, tests))
         seconds = time.monotonic() - start
         if isinstance(found, Ended):
             return Outcome(True, seconds, found.how)
@@ -123,6 +131,16 @@ class Session(Steady):
             self.killers = Counter({test: n - 1 for test, n in self.killers.items() if n > 1})
             self.killers[found] = 4
         return Outcome(found is not None, seconds, found or "survived")
+
+    def _stands_alone(self, test: str) -> bool:
+        """Whether it passes where nothing is broken and no other test ran before; asked once. One
+        that does not kills nothing.
+        """
+        if test not in self.alone:
+            self.alone[test] = in_fork(lambda: self.passes(test)) is True
+            if not self.alone[test]:
+                del self.reach[test]
+        return self.alone[test]
 
     def _killer(self, path: str, other: swap.Codes, tests: Sequence[str]) -> str | None:
         self.loaded[path].swap(other)

@@ -84,3 +84,9 @@ def files(chosen: list[str]) -> dict[str, list[str]]:
         ):
             raise SystemExit(f"no tests are named for {path} in this Python: see {__name__}.AREAS")
     return found
+
+
+def module_name(path: str) -> str:
+    """What a file of ours is imported as."""
+    name = ".".join(Path(path).relative_to(ROOT).with_suffix("").parts)
+    return name if name.startswith("bnfx") else f"bnfx.{name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from mutants.cover import listen, marked
 from mutants.guards import mutants
 from mutants.swap import codes_of, loaded
-from mutants.targets import AREAS, HAS_TORCH, ROOT, files
+from mutants.targets import AREAS, HAS_TORCH, ROOT, files, module_name
 
 GUARDED = '''
 def take(items, at, strict=True):
@@ -57,6 +58,13 @@ def test_every_area_has_sources_and_tests() -> None:
     for path in ("README.md", "passes/relay"):  # Relay has a Python of its own
         with pytest.raises(SystemExit, match=f"no tests are named for {path} in this Python"):
             files([path])
+
+
+@pytest.mark.parametrize("path", ["passes/rules/cost.py", "passes/graph.py"])
+def test_a_file_is_imported_by_the_name_that_the_product_uses(path: str) -> None:
+    """No test has to import it at its top."""
+    found = import_module(module_name(str(ROOT / path))).__file__
+    assert Path(str(found)).resolve() == (ROOT / path).resolve()
 
 
 def test_code_is_put_into_what_is_loaded(tmp_path: Path) -> None:

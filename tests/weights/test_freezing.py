@@ -62,7 +62,7 @@ def test_freezing_again_that_fails(
     monkeypatch.setattr(Program, step, fail(error))
     caplog.set_level(logging.INFO)
     assert each.is_right()
-    (record,) = caplog.records
+    (record,) = (each for each in caplog.records if "freezing failed" in each.msg)
     assert record.levelno == (logging.INFO if quiet else logging.WARNING)
     assert each.function._patience._frozen == MAX_REFREEZES
     assert not each.state.frozen
@@ -133,3 +133,9 @@ def test_the_original_is_not_frozen() -> None:
         assert each.is_right()
     assert not each.state.frozen
     assert each.state.quiet.calls == 0
+
+
+def test_nobody_packs_where_the_compiler_cannot(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor says that packing failed, when weights changed."""
+    frozen_once(FREEZES, 1)
+    assert "packing" not in caplog.text

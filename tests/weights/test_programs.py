@@ -58,6 +58,15 @@ def test_so_many_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert each.state.program is each.function._programs.original
 
 
+def test_a_form_that_is_right_is_not_written_again() -> None:
+    """The rules run once, and not after each step of an optimizer."""
+    each = compiled()
+    each.function._programs._refold = fail(ValueError("the rules ran"))
+    each.variances[0].mul_(2)
+    assert each.is_right()
+    assert each.state.program is each.function._programs.first
+
+
 def test_a_form_that_is_known_gets_another_recipe() -> None:
     each = compiled()
     first, _ = each.variances
@@ -193,6 +202,17 @@ def test_what_conditions_read_is_watched() -> None:
     assert {each.name for each in programs._sources(known)} == {"a", "w", "b", "s", "slot"}
     known.recipe = None
     assert list(programs._sources(known)) == [slot]
+
+
+def test_sources_that_are_no_parameters_are_not_watched() -> None:
+    """Numbers and what the graph computes have names, too."""
+    each = compiled()
+    name, at = next(iter(each.function._arguments.parameters.items()))
+    sources = [Source(each, (), "float64") for each in ("a number", name, "computed")]
+    conditions = SimpleNamespace(affines=[], operators=[], nonnegative=[])
+    recipe = SimpleNamespace(conditions=conditions)
+    known: Any = SimpleNamespace(sources=sources, recipe=recipe)
+    assert each.function._programs._read_by(known) == (at,)
 
 
 @pytest.mark.parametrize("positions", [(), (1,), (2, 0)])

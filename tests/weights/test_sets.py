@@ -66,3 +66,12 @@ def test_after_a_whole_collection(phase: str, generation: int, gone: bool) -> No
         assert (sets.states == ()) == gone
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("fitting", "chosen"), [([True, True], 0), ([False, True], 1), ([False, False], None)]
+)
+def test_the_first_way_that_fits_answers(fitting: list[bool], chosen: int | None) -> None:
+    ways = tuple(Way(lambda args, fits=fits: fits, lambda args: args) for fits in fitting)
+    found = FoldedState(Moment(Snapshot([]), (), True), None, ways).way([])  # type: ignore
+    assert found is (None if chosen is None else ways[chosen])

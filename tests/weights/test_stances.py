@@ -231,3 +231,29 @@ def test_what_only_a_later_form_reads_is_watched(first: str) -> None:
             for _ in range(2):
                 tensor.mul_(-1.5)
                 assert relative(compiled(x), model(x)) < 1e-5
+
+
+class Gridded(nn.Module):
+    """Has a parameter that compiled code reads as it is laid out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = small()
+        self.grid = nn.Parameter(torch.randn(8, 8), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x)[:, :, :1, :1] * self.grid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["live", "frozen"])
+def test_a_weight_that_is_laid_out_otherwise_where_nobody_guards(weights: str) -> None:
+    """Inductor's own code refuses it; packed, it was read as it was laid out before."""
+    model = Gridded().eval()
+    compiled = torch.compile(model, backend="bnfx", options={"weights": weights})
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert relative(compiled(x), model(x)) < 1e-5
+        model.grid.t_()
+        with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+            assert relative(compiled(x), model(x)) < 1e-5

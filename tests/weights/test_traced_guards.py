@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -73,3 +74,35 @@ def test_what_it_is_given() -> None:
     call = compile_traced(graph, given, replace(rewritten, tables=(table,)), args, inner)
     assert call(*args) == (*args, table)
     assert taken == [len(args), len(args) + 1]
+
+
+def writing() -> tuple[fx.GraphModule, GraphInputs, list[Any]]:
+    """As ``inputs``, and the graph adds 1 to its input before it reads it."""
+    graph, given, args = inputs()
+    graph = copy.deepcopy(graph)
+    (name,) = given.others
+    node = next(each for each in graph.graph.nodes if each.name == name)
+    last = graph.graph.find_nodes(op="placeholder")[-1]
+    with graph.graph.inserting_after(last):
+        added = graph.graph.call_method("add_", (node, 1))
+    node.replace_all_uses_with(added, lambda user: user is not added)
+    graph.recompile()
+    return graph, given, args
+
+
+@pytest.mark.parametrize("tables", [(), (torch.ones(2),)])
+def test_a_write_to_what_was_read_ahead_of_it(tables: tuple[torch.Tensor, ...]) -> None:
+    """The fold reads parameters first; where the input that is written to is one, PyTorch runs."""
+    graph, given, args = writing()
+    rewritten = trace(graph, given, RULES)
+    assert rewritten is not None
+    inner = Inner(lambda module, examples: lambda *args: ("compiled", *args))
+    call = compile_traced(graph, given, replace(rewritten, tables=tables), args, inner)
+    assert call(*args) == ("compiled", *args, *tables)
+    x, mean = 2, 3
+    args[mean] = args[x].view(-1)[:8]
+    apart = [each.clone() for each in args]
+    apart[mean] = apart[x].view(-1)[:8]
+    (answer,), (expected,) = call(*args), graph.forward(*apart)
+    assert torch.equal(answer, expected)
+    assert torch.equal(args[x], apart[x])

@@ -9,11 +9,8 @@ import torch
 from torch import fx
 
 from bnfx.inner.packed import packed_ops
+from bnfx.inner.packed.pack_program import PackingError
 from bnfx.torch_private import detect_fake_mode
-
-
-class PackingError(RuntimeError):
-    """Inductor's passes did something that cannot be done again with other weights."""
 
 
 class LiftedConstants:

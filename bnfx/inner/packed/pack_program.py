@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.torch_private import without_autocast
+from bnfx.passes.fx.private import OpOverloadPacket
+from bnfx.torch_private import OpOverload, without_autocast
+
+
+class PackingError(RuntimeError):
+    """What Inductor's passes did cannot be done again with other weights."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,35 @@ class Step:
         return op(*args, **kwargs)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What compiled code takes a tensor for; it does not look.
+
+    Args:
+        stride: ``None`` for what oneDNN packed.
+    """
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...] | None
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> Layout:
+        packed = tensor.layout != torch.strided
+        return Layout(tuple(tensor.shape), None if packed else tensor.stride())
+
+    def of_numbers(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same numbers, laid out so.
+
+        Raises:
+            PackingError: if there are more, or less.
+        """
+        if tensor.shape != self.shape:
+            raise PackingError(f"{tuple(tensor.shape)} in place of a weight that is {self.shape}")
+        if self.stride is None or tensor.stride() == self.stride:
+            return tensor
+        return tensor.new_empty_strided(self.shape, self.stride).copy_(tensor)
+
+
 @dataclass(frozen=True, eq=False)
 class PackProgram:
     """Makes the constants of a body from weights.
@@ -77,12 +111,14 @@ class PackProgram:
         constants: of the graph's own, of no weight.
         steps: in order.
         results: the values that are the constants of the body.
+        layouts: theirs, as the body reads them.
     """
 
     weights: tuple[str, ...]
     constants: tuple[torch.Tensor, ...]
     steps: tuple[Step, ...]
     results: tuple[Value, ...]
+    layouts: tuple[Layout, ...]
 
     def __call__(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """Names of weights -> constants, in the order in which the body takes them."""
@@ -93,7 +129,10 @@ class PackProgram:
                 values.append(step.run(values))
                 for at in over:
                     values[at] = None
-            return [values[each.at] for each in self.results]
+            return [
+                layout.of_numbers(values[each.at])
+                for each, layout in zip(self.results, self.layouts, strict=True)
+            ]
 
     @cached_property
     def _over(self) -> list[list[int]]:
@@ -109,12 +148,8 @@ class PackProgram:
 
 
 def _named(target: Any) -> str | Callable[..., Any]:
-    name = str(target)
-    try:
-        if operator.attrgetter(name)(torch.ops) is target:
-            return name
-    except (AttributeError, RuntimeError):
-        pass
+    if isinstance(target, (OpOverload, OpOverloadPacket)):
+        return str(target)
     return target  # type: ignore[no-any-return]
 
 
@@ -122,7 +157,6 @@ def _plain(arguments: Any) -> Any:
     """Without the containers of fx."""
     if isinstance(arguments, dict):
         return {key: _plain(value) for key, value in arguments.items()}
-    if isinstance(arguments, list | tuple) and type(arguments).__name__ != "Size":
-        kind = tuple if isinstance(arguments, tuple) else list
-        return kind(_plain(value) for value in arguments)
+    if isinstance(arguments, list | tuple):
+        return tuple(map(_plain, arguments))  # ops take it for a list
     return arguments

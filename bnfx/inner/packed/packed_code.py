@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._C._dynamo.guards import assert_size_stride
 from torch._inductor.codecache import FxGraphCache
 from torch._inductor.output_code import OutputCode
 
@@ -53,16 +54,21 @@ class PackedCode(OutputCode):
         code: Inductor's: it takes inputs, and constants behind them.
         program: makes these constants from weights.
         taken: which of AOTAutograd's inputs it takes; the others are the weights, as they came.
+        layouts: the shapes and strides of inputs that have the same in each call. ``code`` looks
+            at none, as it could not look at packed constants.
     """
 
     code: Any
     program: PackProgram
     taken: tuple[int, ...]
+    layouts: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]
 
     def __post_init__(self) -> None:
         self._boxed_call = True  # wrappers copy it, as they would not copy one of the class
 
     def __call__(self, inputs: Any) -> Any:
+        for at, shape, stride in self.layouts:
+            assert_size_stride(inputs[at], shape, stride)
         given = [inputs[at] for at in self.taken]
         given.extend(_here.constants)
         inputs.clear()  # as who is called this way must: the caller's references are done with
@@ -82,8 +88,7 @@ class PackedCode(OutputCode):
     ) -> None:
         """Load the code, as it came out of the cache."""
         code, _ = FxGraphCache.cache_hit_post_compile(self.code, {}, constants)
-        if code is None:
-            raise RuntimeError("Inductor's cache lost the code")  # torch compiles it, then
+        assert code is not None, "Inductor's cache lost the code"  # torch compiles it, then
         code.post_compile([example_inputs[at] for at in self.taken], constants, graph_kwargs)
         self.code = code
         self.note()

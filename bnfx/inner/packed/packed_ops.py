@@ -50,8 +50,6 @@ def _(input: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> t
 def replace_in(graph: fx.Graph) -> None:
     """Let ``graph`` call these ops in place of what they wrap."""
     for node in graph.nodes:
-        if node.op != "call_function":
-            continue
         name = op_name(node)
         if name == "mkl::_mkl_linear":
             node.target = torch.ops.bnfx.mkl_linear.default

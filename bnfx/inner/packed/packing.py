@@ -29,7 +29,8 @@ from unittest import mock
 import torch
 from torch import fx
 
-from bnfx.inner.packed.lifted_constants import PackingError, lift_constants
+from bnfx.inner.packed.lifted_constants import lift_constants
+from bnfx.inner.packed.pack_program import PackingError
 from bnfx.inner.packed.recorder import Recorder
 from bnfx.torch_private import detect_fake_mode, tracing
 
@@ -85,7 +86,7 @@ def compile_packed(
     recorded = dict(zip(weights, at.values(), strict=True))
     # AOTAutograd's cache knows graphs by what they are, and by their attributes.
     vars(module)["bnfx_packing"] = f"{_sources()} {sorted(at)} {list(weights)}"
-    # A packed tensor has no strides that could be asserted.
+    # A packed tensor has no strides that could be asserted; of the others, PackedCode does.
     chosen = {**patches, "size_asserts": False}
     chosen.pop("freezing", None)
     with noting() as codes, torch._functorch.config.patch(bundled_autograd_cache=True):
@@ -133,7 +134,8 @@ def _compile(
         raise PackingError("AOTAutograd changed the inputs of the graph")
     if not rest.get("is_inference"):
         raise PackingError("gradients are needed")
-    recorder = Recorder(vars(freezing)["constant_fold"], recorded)
+    own = [getattr(gm, str(node.target), None) for node in gm.graph.find_nodes(op="get_attr")]
+    recorder = Recorder(vars(freezing)["constant_fold"], recorded, own)
     with (
         config.patch(freezing=True, freezing_discard_parameters=False),
         mock.patch.object(freezing, "constant_fold", recorder.here_only()),
@@ -141,7 +143,7 @@ def _compile(
     ):
         channels_last = GraphLowering.decide_layout_opt(gm, is_inference=True)
         if channels_last:
-            fake_tensor_prop(gm, examples, True)
+            fake_tensor_prop(gm, examples)
             convert_conv_weights_to_channels_last(gm)
         for position, weight in at.items():
             node = placeholders[before + position]
@@ -162,9 +164,18 @@ def _compile(
         program = recorder.program(lifted)
         rest |= {"static_input_idxs": [], "layout_opt": channels_last}
         code = compile_fx_inner(gm, [*given, *lifted.examples], **rest)
-    packed = PackedCode(code, program, tuple(taken))
+    fixed = [(i, examples[i]) for i in taken if _is_fixed(examples[i])]
+    layouts = tuple((i, tuple(example.shape), example.stride()) for i, example in fixed)
+    packed = PackedCode(code, program, tuple(taken), layouts)
     packed.note()
     return packed
+
+
+def _is_fixed(example: Any) -> bool:
+    """Whether it is a tensor that each call lays out alike."""
+    if not isinstance(example, torch.Tensor):
+        return False
+    return all(isinstance(size, int) for size in (*example.shape, *example.stride()))
 
 
 @functools.cache

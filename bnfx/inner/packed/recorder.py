@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import fx
 
 from bnfx.inner.packed import packed_ops
-from bnfx.inner.packed.lifted_constants import LiftedConstants, PackingError
-from bnfx.inner.packed.pack_program import PackProgram, Step, Value
+from bnfx.inner.packed.lifted_constants import LiftedConstants
+from bnfx.inner.packed.pack_program import Layout, PackingError, PackProgram, Step, Value
 
 
 class Recorder:
@@ -21,11 +21,18 @@ class Recorder:
     Args:
         original: Inductor's own.
         weights: name -> the very tensor that the graph holds.
+        own: what it holds beside them, which comes of no weight.
     """
 
-    def __init__(self, original: Callable[..., None], weights: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        original: Callable[..., None],
+        weights: Mapping[str, torch.Tensor],
+        own: Sequence[Any],
+    ) -> None:
         self._original = original
         self._weights = weights
+        self._own = own
         self._names = {id(tensor): name for name, tensor in weights.items()}
         self._made: dict[str, tuple[fx.Node, fx.GraphModule]] = {}  # attribute -> its node
 
@@ -57,7 +64,8 @@ class Recorder:
         """What makes the constants from weights.
 
         Raises:
-            PackingError: if the weights at hand do not give the constants that Inductor made.
+            PackingError: if the weights at hand do not give the constants that Inductor made, or
+                nobody saw one of them made: it may hold numbers of the model.
         """
         constants: dict[str, torch.Tensor] = {}
         calls: dict[fx.Node, dict[fx.Node, Any]] = {}  # in order: what each reads, and its origin
@@ -68,6 +76,8 @@ class Recorder:
                 return made_by(*self._made[name])
             if id(value) in self._names:
                 return self._names[id(value)]
+            if not any(value is each for each in self._own):
+                raise PackingError(f"{name} was made by a pass of its own")
             constants[name] = value
             return _Own(name)
 
@@ -90,6 +100,7 @@ class Recorder:
                 for node, reads in calls.items()
             ),
             results=tuple(values[key] for key in results),
+            layouts=tuple(map(Layout.of, lifted.values.values())),
         )
         self._check(program, lifted)
         return program
@@ -101,7 +112,7 @@ class Recorder:
                 opaque = name in self._made and _is_opaque(self._made[name][0])
                 if not _same(value, other, by_content=not opaque):
                     raise PackingError(f"{name} cannot be made from the weights again")
-        self._weights = {}  # their numbers are not to be kept alive
+        self._weights, self._own = {}, ()  # their numbers are not to be kept alive
         self._made = {}
 
 
@@ -118,10 +129,9 @@ def _is_opaque(node: fx.Node) -> bool:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor, by_content: bool) -> bool:
-    if one.layout != other.layout or one.shape != other.shape or one.dtype != other.dtype:
+    if one.layout != other.layout or one.dtype != other.dtype:
         return False
     if not by_content:
         return True
-    if one.layout is torch._mkldnn:  # type: ignore[attr-defined]
-        one, other = one.to_dense(), other.to_dense()
-    return bool(((one == other) | (one != one)).all())
+    one, other = one.to_dense(), other.to_dense()  # what is packed has no other way to be read
+    return bool(((one == other) | ((one != one) & (other != other))).all())
