@@ -86,7 +86,7 @@ class DirectCalls:
         if not (first.includes(second) and holds()):
             raise NotDirectError("something was assigned meanwhile")
         known, others = self._known
-        same = others if known == frame else ()
+        same = others if known is not None and known.is_same(frame) else ()
         self._known = frame, (shortcut, *same)[:MAX_SHORTCUTS]
 
     def _look(
@@ -100,8 +100,7 @@ class DirectCalls:
             raise NotDirectError("the model is in training mode")
         if not may_go_past_dynamo():
             raise NotDirectError("a mode or hook is set")
-        entered = getattr(self._compiled.forward, "__wrapped__", None)
-        frame = Frame.of(self._model, entered)
+        frame = Frame.of(self._model, self._entered())
         scope = frame.scope(args, kwargs)
         if scope is None:
             raise NotDirectError("its arguments do not fit")
@@ -111,3 +110,11 @@ class DirectCalls:
             backend = backend._torchdynamo_orig_backend
         shortcut = Shortcut.of(self._model, self._compiled, frame, backend, scope, watched, holds)
         return frame, shortcut
+
+    def _entered(self) -> Any:
+        """What torch.compile enters; whoever wraps that in turn has a say in each call."""
+        forward: Any = self._compiled.forward
+        entered = getattr(forward, "__wrapped__", None)
+        if entered is not getattr(forward, "_torchdynamo_orig_callable", None):
+            raise NotDirectError("the forward of what was compiled is not torch.compile's")
+        return entered

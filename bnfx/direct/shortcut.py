@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._dynamo import eval_frame
+from torch._dynamo.mutation_guard import GenerationTracker
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -89,6 +90,8 @@ class Shortcut:
 
     def answer(self, scope: Scope) -> Any:
         """What the model answers; its guards hold."""
+        # As torch.compile says it: CUDA graphs of Inductor write over the answers of earlier steps.
+        GenerationTracker.generation += 1
         arguments = list(self.arguments)
         for at, find in self.filled:
             arguments[at] = find(scope)

@@ -116,6 +116,16 @@ def vars_of(value: Any) -> dict[str, Any]:
     return found
 
 
+def looked_up(kind: type[nn.Module]) -> None:
+    """See that attributes are looked up as Python does it.
+
+    Raises:
+        NotDirectError: if the class does it itself.
+    """
+    if kind.__getattribute__ not in (object.__getattribute__, nn.Module.__getattribute__):
+        raise NotDirectError(f"{kind.__name__} has a __getattribute__")
+
+
 def own_attribute(value: nn.Module, name: str) -> Any:
     """What ``value.name`` is, where it stands among its own attributes.
 
@@ -123,8 +133,7 @@ def own_attribute(value: nn.Module, name: str) -> Any:
         NotDirectError: if it does not, or its class has a say in it.
     """
     kind = type(value)
-    if kind.__getattribute__ not in (object.__getattribute__, nn.Module.__getattribute__):
-        raise NotDirectError(f"{kind.__name__} has a __getattribute__")
+    looked_up(kind)
     said = inspect.getattr_static(kind, name, None)
     if hasattr(type(said), "__set__") or name not in vars_of(value):
         raise NotDirectError(f"{kind.__name__}.{name} is no attribute of its own")
