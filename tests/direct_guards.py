@@ -103,9 +103,10 @@ def through(layers: Any, x: Any) -> Any:
 
 
 def put(**values: Any) -> Change:
-    def change(m: Any) -> None:
+    def change(m: Any) -> Any:
         for name, value in values.items():
             setattr(m, name, value)
+        return m
 
     return change
 

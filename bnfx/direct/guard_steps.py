@@ -69,8 +69,8 @@ _ATTRIBUTES = ("cell_contents", "__code__", "__defaults__", "__kwdefaults__", "_
 
 
 def _known_attribute(value: Any, words: str) -> Any:
-    names = [name for name in _ATTRIBUTES if words == f"GetAttrGuardAccessor({name})"]
-    return getattr(value, names[0]) if names else UNKNOWN
+    name = words.removeprefix("GetAttrGuardAccessor(").removesuffix(")")
+    return getattr(value, name) if name in _ATTRIBUTES else UNKNOWN
 
 
 def key_of(accessor: Any, kind: str) -> Any:

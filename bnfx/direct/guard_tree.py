@@ -50,10 +50,10 @@ def without_model(root: Any, model: nn.Module, scope: dict[str, Any], watched: W
         values = {name: scope.get(name, UNKNOWN) for name, _ in roots if isinstance(name, str)}
         for name, node in roots:
             if values.get(name) is not model:
-                found = _distinct_tensors(name, node, values.get(name))
+                found = _distinct_tensors(name, node)
                 given, distinct = [*given, *(found or ())], distinct and found is not None
         walk = _Walk.over(roots, values, model, watched, distinct)
-        if walk.has_others and distinct:
+        if walk.has_others:
             walk = _Walk.over(roots, values, model, watched, False)
         kept = {root.get_source(), *walk.kept}
         cloned = root.clone_manager(lambda node: node.get_source() in kept)
@@ -86,7 +86,7 @@ def _both(guards: Check, given: list[_Given], ids: frozenset[int]) -> Check:
     return check
 
 
-def _distinct_tensors(name: Any, node: Any, value: Any) -> list[_Given] | None:
+def _distinct_tensors(name: Any, node: Any) -> list[_Given] | None:
     """Which tensors below a variable must be different ones; ``None``: not only such as are known.
 
     Args:
@@ -96,7 +96,7 @@ def _distinct_tensors(name: Any, node: Any, value: Any) -> list[_Given] | None:
         return None if _asks_whether_distinct(node, True) else []
     found: list[_Given] = [(name, None)] if _asks_whether_distinct(node) else []
     for accessor, child in _children(node):
-        at = key_of(accessor, "TupleGetItemGuardAccessor") if type(value) is tuple else UNKNOWN
+        at = key_of(accessor, "TupleGetItemGuardAccessor")
         if isinstance(at, int) and _asks_whether_distinct(child):
             found.append((name, at))
         elif _asks_whether_distinct(child, True):

@@ -110,10 +110,9 @@ def _watch_call(module: nn.Module, watched: Watched) -> None:
     """Watch what decides which code a call of this module runs."""
     watched.add(module)
     for name, value in vars(module).items():
-        if name.endswith("_hooks") and isinstance(value, dict):
+        # Those of loading and saving run in no call.
+        if name.endswith("_hooks") and "state_dict" not in name and isinstance(value, dict):
             watched.add_empty(value)
-        elif type(value) is dict:
-            watched.add(value)
     if getattr(module, "_compiled_call_impl", None) is not None:
         raise NotDirectError("the model was compiled by Module.compile")
 

@@ -110,9 +110,12 @@ def is_one(value: Any) -> bool:
     return type(value) in (FunctionType, CodeType, CellType, type)
 
 
-def vars_of(value: Any) -> dict[str, Any]:
+_DICT: Any = vars(nn.Module)["__dict__"]
+
+
+def vars_of(value: nn.Module) -> dict[str, Any]:
     """The attributes of its own, whatever its class says of ``__dict__``."""
-    found: dict[str, Any] = object.__getattribute__(value, "__dict__")
+    found: dict[str, Any] = _DICT.__get__(value)
     return found
 
 

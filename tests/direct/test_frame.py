@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from direct_models import check, compiled
 from torch import nn
 
 from bnfx.direct import frame as frames
 from bnfx.direct.frame import Frame
-from bnfx.direct.watched import NotDirectError
+from bnfx.direct.watched import NotDirectError, Watched
 
 
 def with_closure() -> Any:
@@ -196,56 +195,24 @@ def test_the_same_frame() -> None:
     assert not first.is_same(second), "another function"
 
 
-class Chosen(nn.Module):
-    doubles = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(2).eval()
-
-    def first(self, x: torch.Tensor) -> Any:
-        return self.norm(x)
-
-    def second(self, x: torch.Tensor) -> Any:
-        return self.norm(x) * 2
+READ_FROM: dict[str, Callable[[Any], object]] = {
+    "its code": lambda f: setattr(f, "__code__", f.__code__.replace(co_firstlineno=1)),
+    "its defaults": lambda f: setattr(f, "__defaults__", (3,)),
+    "its defaults by name": lambda f: setattr(f, "__kwdefaults__", {"k": 3}),
+    "one of them": lambda f: f.__kwdefaults__.update(k=4),
+    "a variable around it": lambda f: setattr(f.__closure__[0], "cell_contents", 8),
+}
 
 
-class ByProperty(Chosen):
-    @property
-    def forward(self) -> Any:  # type: ignore[override]
-        return self.second if Chosen.doubles else self.first
+@pytest.mark.parametrize("name", READ_FROM)
+def test_what_a_frame_is_read_from(name: str) -> None:
+    def own(self: Any, x: Any, y: Any = 1, *, k: Any = 2) -> Any:
+        return factor
 
-
-class ByLookup(Chosen):
-    def __getattribute__(self, name: str) -> Any:
-        if name == "forward":
-            name = "second" if Chosen.doubles else "first"
-        return super().__getattribute__(name)
-
-
-@pytest.mark.parametrize("kind", [ByProperty, ByLookup])
-def test_a_forward_that_is_chosen_at_each_call(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = kind().eval()
-    call, x = compiled(model), torch.randn(1, 2, 3, 3)
-    with torch.no_grad():
-        for doubles in (False, True, False):
-            monkeypatch.setattr(Chosen, "doubles", doubles)
-            check(call, model, x)
-
-
-def test_a_tensor_around_forward_that_is_replaced(direct: list[int]) -> None:
-    factor = torch.ones(2, 1, 1)
-
-    class Scaled(Chosen):
-        def forward(self, x: torch.Tensor) -> Any:
-            return self.norm(x) * factor
-
-    model = Scaled().eval()
-    call, x = compiled(model), torch.randn(1, 2, 3, 3)
-    with torch.no_grad():
-        for number in (1.0, 2.0, 3.0):
-            factor = torch.full((2, 1, 1), number)
-            check(call, model, x)
-            before = len(direct)
-            call(x)
-            assert len(direct) == before + 1, call._bnfx_calls.why_not
+    factor = 7
+    model, watched = model_of(own), Watched()
+    Frame.of(model, model.__call__).watch(watched)
+    holds = watched.holds()
+    assert holds()
+    READ_FROM[name](own)
+    assert not holds()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from direct_guards import (
     Case,
     Guards,
@@ -110,6 +111,11 @@ GUARDED: dict[str, Case] = {
         lambda s, x: s.v(x),
         (lambda m: cell(m).cell_contents.__setitem__(0, 4),),
     ),
+    "an attribute of a function": (
+        lambda: put(k=3)(times(2)),
+        lambda s, x: x * s.v.k,
+        (lambda m: put(k=5)(m.v),),
+    ),
     "a partial function": (
         lambda: functools.partial(scaled, k=4),
         lambda s, x: s.v(x),
@@ -167,23 +173,58 @@ class Giving(nn.Module):
         self.own, self.items = ones(), [ones()]
 
     def forward(self, x: Any, y: Any) -> Any:
-        y = y[0] if isinstance(y, (tuple, list)) else y["a"] if isinstance(y, dict) else y
+        while not isinstance(y, torch.Tensor):
+            y = y["a"] if isinstance(y, dict) else y[0]
         return x * y * self.own
 
 
-@pytest.mark.parametrize("kind", [lambda t: t, lambda t: (t,), lambda t: [t], lambda t: {"a": t}])
-def test_what_is_given(kind: Callable[[Any], Any]) -> None:
+GIVEN: dict[str, tuple[Callable[[Any], Any], bool]] = {
+    # how, and whether the tensors of the model are watched then
+    "as it is": (lambda t: t, True),
+    "in a tuple": (lambda t: (t,), True),
+    "in a list": (lambda t: [t], False),
+    "in a dict": (lambda t: {"a": t}, False),
+    "in a nest": (lambda t: ((t,),), False),
+    "in a nest of others": (lambda t: {"a": [[t]]}, False),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_what_is_given(name: str) -> None:
     """Tensors that were different ones must be so again, wherever the call holds them."""
+    kind, watched = GIVEN[name]
     model = Giving().eval()
     x, y = ones(), ones()
     guards = Guards.of(model, x, kind(y))
     assert guards.say(ones(), kind(ones())) == (True, True, True)
     for args in ((x, kind(x)), (model.own, kind(y)), (x, kind(model.own)), (x, kind(ones(1)))):
         assert guards.say(*args) == (False, True, False)
-    model.own = ones()
-    dynamo, holds, fits = guards.say(x, kind(model.own))
-    assert not dynamo
-    assert not (holds and fits)
+    model.own = model.items[0]
+    assert guards.say(x, kind(y)) == (True, False, True)
+    model.own = x
+    assert guards.say(x, kind(y)) == (False, False, watched)
+    model.own = ones(1)
+    assert guards.say(x, kind(y)) == (False, False, watched)
+
+
+SHARED = ones()
+
+
+class Sharing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = ones()
+
+    def forward(self, x: Any) -> Any:
+        return x * SHARED * self.own
+
+
+def test_a_tensor_of_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Sharing().eval()
+    guards = Guards.of(model, ones())
+    assert guards.say(ones()) == (True, True, True)
+    monkeypatch.setitem(globals(), "SHARED", model.own)
+    assert guards.say(ones()) == (False, True, False)
 
 
 class Calling(nn.Module):

@@ -1,0 +1,107 @@
+"""What runs around a call, and who wraps it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from direct_models import check, compiled
+from torch import nn
+
+
+class Scaled(nn.Module):
+    factor = 2.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2).double().eval()
+
+    def forward(self, x: torch.Tensor, y: Any = None, **more: Any) -> Any:
+        return self.norm(x) * self.factor * (1 if y is None else y)
+
+
+@pytest.fixture
+def model() -> Any:
+    return Scaled().eval()
+
+
+@pytest.fixture
+def call(model: nn.Module) -> Iterator[Any]:
+    with torch.no_grad():
+        found = compiled(model)
+        check(found, model, image())
+        yield found
+
+
+def image(*size: int) -> torch.Tensor:
+    return torch.randn(*(size or (1, 2, 3, 3)), dtype=torch.float64)
+
+
+HOOKS: dict[str, Callable[[Any], Any]] = {
+    "forward": lambda m: m.register_forward_hook(lambda module, args, out: out * 3),
+    "forward, before": lambda m: m.register_forward_pre_hook(lambda module, args: args[0] * 3),
+    "backward": lambda m: m.register_full_backward_hook(lambda *_: None),
+    "backward, before": lambda m: m.register_full_backward_pre_hook(lambda *_: None),
+}
+
+
+@pytest.mark.parametrize("on_model", [False, True])
+@pytest.mark.parametrize("name", HOOKS)
+def test_hooks(name: str, on_model: bool, call: Any, model: Any, direct: list[int]) -> None:
+    def add() -> Any:  # a hook for the compiled model is registered with it, not with the model
+        return HOOKS[name](model) if on_model else HOOKS[name](call)
+
+    x = image()
+    before, expected = len(direct), call(x) * (3 if name == "forward" else 1)
+    handle = add()
+    for _ in range(3):
+        answer = call(x)
+        if name == "forward":
+            torch.testing.assert_close(answer, expected)
+    assert len(direct) == before + 1
+    assert call._bnfx_calls.why_not == "the model has hooks"
+    handle.remove()
+    check(call, model, x)
+    assert len(direct) > before + 1
+
+
+def test_hooks_of_saving_and_loading(model: Any, direct: list[int]) -> None:
+    """They run in no call."""
+    model.register_state_dict_post_hook(lambda *_: None)
+    model.register_state_dict_pre_hook(lambda *_: None)
+    model.register_load_state_dict_pre_hook(lambda *_: None)
+    model.register_load_state_dict_post_hook(lambda *_: None)
+    with torch.no_grad():
+        check(compiled(model), model, image())
+    assert direct
+
+
+def test_a_model_that_compiled_itself(call: Any, model: Any, direct: list[int]) -> None:
+    before = len(direct)
+    model.compile(backend="eager")
+    check(call, model, image())
+    assert len(direct) == before
+    assert call._bnfx_calls.why_not
+
+
+def test_who_wraps_what_was_compiled(call: Any, model: Any, direct: list[int]) -> None:
+    x, plain, seen = image(), call.forward, list[str]()
+    expected = call(x)
+    for wrapped in (model.__call__, plain):
+
+        @functools.wraps(wrapped)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            seen.append("called")
+            return plain(*args, **kwargs)
+
+        call.forward = noted
+        seen.clear()
+        for _ in range(3):
+            torch.testing.assert_close(call(x), expected)
+        assert len(seen) == 3
+        assert call._bnfx_calls.why_not
+    call.forward = plain
+    check(call, model, x)
