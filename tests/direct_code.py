@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -48,13 +48,18 @@ class Stubborn(Layer):
         return 77 if name == "asked" else super().__getattribute__(name)
 
 
+class Flags:
+    def __init__(self) -> None:
+        self.depth = 3
+
+
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer, self.stubborn = Layer(), Stubborn()
         vars(self.layer)["slot"] = vars(self.stubborn)["asked"] = "hidden by the class"
         self.table, self.pair, self.items = {"a": 1.5, 3: "three"}, (torch.ones(1), [7]), [1, 2]
-        self.ordered, self.scale, self.flags = OrderedDict(a=1), 2.5, SimpleNamespace(depth=3)
+        self.ordered, self.scale, self.flags = OrderedDict(a=1), 2.5, Flags()
 
 
 class Written:

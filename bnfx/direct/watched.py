@@ -138,6 +138,6 @@ def own_attribute(value: nn.Module, name: str) -> Any:
     kind = type(value)
     looked_up(kind)
     said = inspect.getattr_static(kind, name, None)
-    if hasattr(type(said), "__set__") or name not in vars_of(value):
+    if inspect.isdatadescriptor(said) or name not in vars_of(value):
         raise NotDirectError(f"{kind.__name__}.{name} is no attribute of its own")
     return vars_of(value)[name]

@@ -106,6 +106,11 @@ GUARDED: dict[str, Case] = {
         lambda s, x: x * (2 if type(s.v) is Plain else 3),
         (lambda m: setattr(m.v, "__class__", Fields),),
     ),
+    "a number of the class of an object": (
+        lambda: type("Numbered", (Plain,), {"number": 3})(),
+        lambda s, x: x * s.v.number,
+        (lambda m: put(number=4)(type(m.v)),),
+    ),
     "a list in a closure": (
         lambda: times([2]),
         lambda s, x: s.v(x),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,10 +17,10 @@ from torch._dynamo.mutation_guard import GenerationTracker
 from torch._guards import TracingContext, tracing
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import bnfx
 from bnfx.direct import direct_calls
 from bnfx.direct.compiled import CompiledModule
 from bnfx.direct.shortcut import may_go_past_dynamo
+from bnfx.direct.watched import NotDirectError, Watched
 
 
 class Scaled(nn.Module):
@@ -100,7 +101,7 @@ def test_states(name: str, call: Any, direct: list[int]) -> None:
     with STATES[name]():
         assert not may_go_past_dynamo()
         assert call._bnfx_calls.find((image(),), {}) == (None, None)
-        with pytest.raises(bnfx.direct.watched.NotDirectError, match="a mode or hook is set"):
+        with pytest.raises(NotDirectError, match="a mode or hook is set"):
             call._bnfx_calls._learn((image(),), {})
     assert may_go_past_dynamo()
     call(image())
@@ -116,9 +117,8 @@ def test_tracing() -> None:
 
 def test_inference_mode(call: Any, model: Any, direct: list[int]) -> None:
     """Dynamo's guards compare with the mode of the call, those that are left with another one."""
-    before = len(direct)
+    before, x = len(direct), image()
     with torch.inference_mode():
-        x = image()
         call(x)
         assert len(direct) == before
         call(x)
@@ -186,6 +186,41 @@ def test_another_function_has_its_own(call: Any, model: Any, direct: list[int]) 
     assert direct
 
 
+def test_a_forward_that_was_there_before(call: Any, model: Any, direct: list[int]) -> None:
+    """Once it is back, nothing is asked with the variables of the one between."""
+
+    def other(self: Any, a: torch.Tensor, x: Any = image()) -> Any:  # noqa: B008
+        return self.norm(a + x)
+
+    check(call, model, image())
+    model.forward = types.MethodType(other, model)
+    check(call, model, image(), image())
+    del model.forward
+    check(call, model, image())
+    assert len(direct) >= 4
+
+
+def test_a_layer_that_another_thread_puts_in(
+    call: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two looks: the first has not seen what is in it."""
+    note, other = Watched.holds, nn.BatchNorm2d(2).double().eval()
+
+    def put_in_and_note(self: Watched) -> Any:
+        model.norm = other
+        return note(self)
+
+    model.factor, model.norm = 1.0, nn.BatchNorm2d(2).double().eval()
+    monkeypatch.setattr(Watched, "holds", put_in_and_note)
+    call(image())
+    assert model.norm is other
+    assert call._bnfx_calls.why_not == "something was assigned meanwhile"
+    monkeypatch.undo()
+    check(call, model, image())
+    other.eps = 0.5
+    check(call, model, image())
+
+
 def test_how_long_may_be_spent(call: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, tried = call._bnfx_calls, list[int]()
     clock = iter([100.0, 101.0, 110.0, 119.9, 121.0, 122.0, 130.0])
@@ -202,7 +237,7 @@ def test_how_long_may_be_spent(call: Any, model: Any, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("error", "why"),
-    [(ValueError("so"), "ValueError: so"), (bnfx.direct.watched.NotDirectError("not"), "not")],
+    [(ValueError("so"), "ValueError: so"), (NotDirectError("not"), "not")],
 )
 def test_why_not(error: Exception, why: str, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:

@@ -198,10 +198,11 @@ class Own(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        vars(self).update(shadowed=2, own=3, computed="hidden", method=4)
+        vars(self).update(shadowed=2, own=3, computed="hidden", deleted="hidden", method=4)
 
     computed = property(lambda self: 5)
     both: Any = None
+    deleted: Any = None
 
     def method(self) -> None: ...
 
@@ -215,7 +216,11 @@ class Descriptor:
         return 7
 
 
-Own.both = Descriptor()
+class Deleting(Descriptor):
+    def __delete__(self, owner: Any) -> None: ...
+
+
+Own.both, Own.deleted = Descriptor(), Deleting()
 
 
 @pytest.mark.parametrize("name", ["shadowed", "own", "method"])
@@ -224,7 +229,7 @@ def test_attributes_of_its_own(name: str) -> None:
     assert own_attribute(model, name) == getattr(model, name) == vars_of(model)[name]
 
 
-@pytest.mark.parametrize("name", ["computed", "both", "missing", "__class__"])
+@pytest.mark.parametrize("name", ["computed", "deleted", "both", "missing", "__class__"])
 def test_attributes_of_its_class(name: str) -> None:
     with pytest.raises(NotDirectError, match=f"Own.{name} is no attribute of its own"):
         own_attribute(Own(), name)
