@@ -76,8 +76,7 @@ class Frame:
     def watch(self, watched: Watched) -> None:
         """Watch what the frame was read from."""
         watched.add(self.function)
-        if self.function.__kwdefaults__ is not None:
-            watched.add(self.function.__kwdefaults__)
+        watched.add(self.function.__kwdefaults__)
         for cell in self.function.__closure__ or ():
             watched.add(cell)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from direct_models import check, compiled
 from torch import nn
+
+from bnfx.direct.watched import Watched
 
 
 class Scaled(nn.Module):
@@ -105,3 +108,56 @@ def test_who_wraps_what_was_compiled(call: Any, model: Any, direct: list[int]) -
         assert call._bnfx_calls.why_not
     call.forward = plain
     check(call, model, x)
+
+
+def test_a_forward_that_was_there_before(call: Any, model: Any, direct: list[int]) -> None:
+    """Once it is back, nothing is asked with the variables of the one between."""
+
+    def other(self: Any, a: torch.Tensor, x: Any = image()) -> Any:  # noqa: B008
+        return self.norm(a + x)
+
+    check(call, model, image())
+    model.forward = types.MethodType(other, model)
+    check(call, model, image(), image())
+    del model.forward
+    check(call, model, image())
+    assert len(direct) >= 4
+
+
+def test_a_layer_that_another_thread_puts_in(
+    call: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two looks: the first has not seen what is in it."""
+    note, other = Watched.holds, nn.BatchNorm2d(2).double().eval()
+
+    def put_in_and_note(self: Watched) -> Any:
+        model.norm = other
+        return note(self)
+
+    model.factor, model.norm = 1.0, nn.BatchNorm2d(2).double().eval()
+    monkeypatch.setattr(Watched, "holds", put_in_and_note)
+    call(image())
+    assert model.norm is other
+    assert call._bnfx_calls.why_not == "something was assigned meanwhile"
+    monkeypatch.undo()
+    check(call, model, image())
+    other.eps = 0.5
+    check(call, model, image())
+
+
+def test_a_keyword_that_is_called_as_a_variable_around(direct: list[int]) -> None:
+    factor = 2.0
+
+    class Around(Scaled):
+        def forward(self, x: torch.Tensor, **more: Any) -> Any:  # type: ignore[override]
+            return self.norm(x) * factor * more.get("factor", 1.0)
+
+    model = Around().eval()
+    with torch.no_grad():
+        call = compiled(model)
+        check(call, model, image(), factor=3.0)
+        assert not direct
+        assert call._bnfx_calls.why_not == "its arguments do not fit"
+        check(call, model, image())
+        check(call, model, image(), factor=4.0)
+    assert direct

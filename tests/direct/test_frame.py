@@ -29,6 +29,13 @@ def unset() -> Any:
     return function
 
 
+def with_more_defaults() -> Any:
+    """A default for what is no parameter, which Python ignores."""
+    function: Any = lambda self, x, *, k=3: locals()  # noqa: E731
+    function.__kwdefaults__ = {"k": 4, "z": 5, "y": 6}
+    return function
+
+
 SIGNATURES: dict[str, Any] = {
     "x": lambda self, x: locals(),
     "x, y=2": lambda self, x, y=2: locals(),
@@ -39,6 +46,7 @@ SIGNATURES: dict[str, Any] = {
     "x, **more": lambda self, x, **more: locals(),
     "this, x, y=2, *rest, k=3, **more": lambda this, x, y=2, *rest, k=3, **more: locals(),
     "a closure": with_closure(),
+    "more defaults": with_more_defaults(),
     "none": lambda self: locals(),
     "local variables behind": lambda self, x, *, k=3: (lambda a, b: {**a})(locals(), k),
 }

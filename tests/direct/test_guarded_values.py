@@ -179,7 +179,7 @@ class Giving(nn.Module):
 
     def forward(self, x: Any, y: Any) -> Any:
         while not isinstance(y, torch.Tensor):
-            y = y["a"] if isinstance(y, dict) else y[0]
+            y = [*y.values()][0] if isinstance(y, dict) else y[0]  # noqa: RUF015
         return x * y * self.own
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bnfx.direct import direct_calls
 from bnfx.direct.compiled import CompiledModule
 from bnfx.direct.shortcut import may_go_past_dynamo
-from bnfx.direct.watched import NotDirectError, Watched
+from bnfx.direct.watched import NotDirectError
 
 
 class Scaled(nn.Module):
@@ -184,41 +183,6 @@ def test_another_function_has_its_own(call: Any, model: Any, direct: list[int]) 
         Scaled.forward = plain  # type: ignore[method-assign]
     check(call, model, image())
     assert direct
-
-
-def test_a_forward_that_was_there_before(call: Any, model: Any, direct: list[int]) -> None:
-    """Once it is back, nothing is asked with the variables of the one between."""
-
-    def other(self: Any, a: torch.Tensor, x: Any = image()) -> Any:  # noqa: B008
-        return self.norm(a + x)
-
-    check(call, model, image())
-    model.forward = types.MethodType(other, model)
-    check(call, model, image(), image())
-    del model.forward
-    check(call, model, image())
-    assert len(direct) >= 4
-
-
-def test_a_layer_that_another_thread_puts_in(
-    call: Any, model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the two looks: the first has not seen what is in it."""
-    note, other = Watched.holds, nn.BatchNorm2d(2).double().eval()
-
-    def put_in_and_note(self: Watched) -> Any:
-        model.norm = other
-        return note(self)
-
-    model.factor, model.norm = 1.0, nn.BatchNorm2d(2).double().eval()
-    monkeypatch.setattr(Watched, "holds", put_in_and_note)
-    call(image())
-    assert model.norm is other
-    assert call._bnfx_calls.why_not == "something was assigned meanwhile"
-    monkeypatch.undo()
-    check(call, model, image())
-    other.eps = 0.5
-    check(call, model, image())
 
 
 def test_how_long_may_be_spent(call: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
