@@ -32,8 +32,9 @@ class CompiledModule(OptimizedModule):
         calls = self._bnfx_calls
         if calls is None:
             calls = self._bnfx_calls = DirectCalls(self._orig_mod, self)
-        shortcut, scope = calls.find(args, kwargs)
-        if shortcut is not None and scope is not None:
+        found = calls.find(args, kwargs)
+        if found is not None:
+            shortcut, scope = found
             return shortcut.answer(scope)
         answer = super().__call__(*args, **kwargs)
         calls.learn(args, kwargs)

@@ -41,16 +41,14 @@ class DirectCalls:
         self._not_before = 0.0
         self.why_not = "it was not called yet"
 
-    def find(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Shortcut, Scope] | tuple[None, None]:
+    def find(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Shortcut, Scope] | None:
         """The shortcut for a call, if there is one."""
         frame, shortcuts = self._known
-        if not shortcuts or frame is None or not may_go_past_dynamo():
-            return None, None
+        if frame is None or not may_go_past_dynamo():
+            return None
         scope = frame.scope(args, kwargs)
         if scope is None:
-            return None, None
+            return None
         for shortcut in shortcuts:
             if not shortcut.holds() or shortcut.exists() is None:
                 # What it is of is not to be kept alive.
@@ -58,7 +56,7 @@ class DirectCalls:
                 self._known = known, tuple(each for each in others if each is not shortcut)
             elif shortcut.fits(scope):
                 return shortcut, scope
-        return None, None
+        return None
 
     def learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Make a shortcut of a call that torch.compile has just answered."""

@@ -11,13 +11,12 @@ import pytest
 import torch
 from direct_models import check, compiled
 from torch import fx, nn
-from torch._dynamo.eval_frame import OptimizedModule, set_eval_frame
+from torch._dynamo.eval_frame import set_eval_frame
 from torch._dynamo.mutation_guard import GenerationTracker
 from torch._guards import TracingContext, tracing
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnfx.direct import direct_calls
-from bnfx.direct.compiled import CompiledModule
 from bnfx.direct.shortcut import may_go_past_dynamo
 from bnfx.direct.watched import NotDirectError
 
@@ -99,7 +98,7 @@ def test_states(name: str, call: Any, direct: list[int]) -> None:
     assert may_go_past_dynamo()
     with STATES[name]():
         assert not may_go_past_dynamo()
-        assert call._bnfx_calls.find((image(),), {}) == (None, None)
+        assert call._bnfx_calls.find((image(),), {}) is None
         with pytest.raises(NotDirectError, match="a mode or hook is set"):
             call._bnfx_calls._learn((image(),), {})
     assert may_go_past_dynamo()
@@ -162,11 +161,11 @@ def test_what_no_longer_holds_is_let_go(call: Any, model: Any) -> None:
     check(call, model, image(1, 2, 4, 4))
     assert len(calls._known[1]) == 2
     model.factor = 3.0
-    assert calls.find((image(),), {}) == (None, None)
+    assert calls.find((image(),), {}) is None
     assert calls._known[1] == ()
     check(call, model, image())
     torch._dynamo.reset()
-    assert calls.find((image(),), {}) == (None, None)
+    assert calls.find((image(),), {}) is None
     assert calls._known[1] == ()
     check(call, model, image())
     assert len(calls._known[1]) == 1
@@ -216,14 +215,3 @@ def test_why_not(error: Exception, why: str, call: Any, monkeypatch: pytest.Monk
     calls._not_before = 0.0
     calls.learn((image(),), {})
     assert calls.why_not == ""
-
-
-def test_what_is_compiled(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    call = compiled(model)
-    assert type(call) is CompiledModule
-    assert compiled(call)._orig_mod is model
-    assert compiled(torch.compile(model, backend="eager"))._orig_mod is model
-    # Where Dynamo is switched off, and where something else stands for what is compiled.
-    for given in (model, type("Own", (OptimizedModule,), {})(model, call.dynamo_ctx)):
-        monkeypatch.setattr(torch, "compile", lambda *_, given=given, **__: given)
-        assert type(compiled(model)) is type(given)
