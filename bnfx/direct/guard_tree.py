@@ -47,7 +47,7 @@ def without_model(root: Any, model: nn.Module, scope: dict[str, Any], watched: W
     try:
         given, distinct = list[_Given](), True
         roots = [(key_of(each, "FrameLocalsGuardAccessor"), node) for each, node in _children(root)]
-        values = {name: scope.get(name, UNKNOWN) for name, _ in roots if isinstance(name, str)}
+        values = {name: scope.get(name, UNKNOWN) for name, _ in roots}
         for name, node in roots:
             if values.get(name) is not model:
                 found = _distinct_tensors(name, node)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from direct_models import check, compiled
 from torch import nn
+from torch._dynamo import eval_frame
 
 from bnfx.direct.watched import Watched
 
@@ -118,10 +119,53 @@ def test_a_forward_that_was_there_before(call: Any, model: Any, direct: list[int
 
     check(call, model, image())
     model.forward = types.MethodType(other, model)
-    check(call, model, image(), image())
+    check(call, model, image(), x=image())
     del model.forward
     check(call, model, image())
     assert len(direct) >= 4
+
+
+def test_another_backend(
+    call: Any, model: Any, direct: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the graphs of a model Dynamo names first, as other threads may call, too."""
+
+    def negate(graph: Any, _: Any) -> Any:
+        return lambda *args: [-out for out in graph(*args)]
+
+    other, listed = torch.compile(model, backend=negate), eval_frame._debug_get_cache_entry_list
+    x = image(1, 2, 5, 5)
+    for turned in (listed, lambda code: [*reversed(listed(code))]):
+        monkeypatch.setattr(eval_frame, "_debug_get_cache_entry_list", turned)
+        model.unused, before = object(), len(direct)
+        torch.testing.assert_close(other(x), -model(x))
+        check(call, model, x)
+        assert len(direct) == before + 2
+
+
+def test_attributes_that_are_called_hooks(direct: list[int]) -> None:
+    model: Any = Scaled().eval()
+    model.own_hooks, model.more_hooks = [], [1]
+    with torch.no_grad():
+        check(compiled(model), model, image())
+    assert direct
+
+
+def test_what_another_thread_assigns_at_last(
+    call: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, look = call._bnfx_calls, type(call._bnfx_calls)._look
+
+    def look_and_assign(*args: Any) -> Any:
+        found = look(*args)
+        model.unused = object()
+        return found
+
+    model.unused = 1
+    monkeypatch.setattr(type(calls), "_look", look_and_assign)
+    call(image())
+    assert calls.why_not == "something was assigned meanwhile"
+    assert calls._known[1] == ()
 
 
 def test_a_layer_that_another_thread_puts_in(

@@ -202,15 +202,20 @@ def test_how_long_may_be_spent(call: Any, model: Any, monkeypatch: pytest.Monkey
     ("error", "why"),
     [(ValueError("so"), "ValueError: so"), (NotDirectError("not"), "not")],
 )
-def test_why_not(error: Exception, why: str, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_not(
+    error: Exception, why: str, call: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
     def fail(*_: Any) -> None:
         raise error
 
     calls = call._bnfx_calls
     assert calls.why_not == ""
     monkeypatch.setattr(calls, "_look", fail)
-    calls.learn((image(),), {})
+    with caplog.at_level("INFO", logger="bnfx"):
+        calls.learn((image(),), {})
     assert calls.why_not == why
+    logged = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert logged == ([error] if isinstance(error, ValueError) else [])
     monkeypatch.undo()
     calls._not_before = 0.0
     calls.learn((image(),), {})
