@@ -155,9 +155,9 @@ GUARDED: dict[str, Case] = {
         ),
     ),
     "a tensor in a list that becomes another one of the model": (
-        lambda: [ones()],
-        lambda s, x: x * s.v[0] * s.own * s.table["a"],
-        (lambda m: m.v.__setitem__(0, m.own), lambda m: m.v.__setitem__(0, m.table["a"])),
+        lambda: [[ones()]],
+        lambda s, x: x * s.v[0][0] * s.own * s.table["a"],
+        (lambda m: m.v[0].__setitem__(0, m.own), lambda m: m.v.__setitem__(0, [m.table["a"]])),
     ),
     "a tensor in an object that becomes another one of the model": (
         lambda: Plain(t=ones()),
@@ -178,6 +178,7 @@ class Giving(nn.Module):
         self.own, self.items = ones(), [ones()]
 
     def forward(self, x: Any, y: Any) -> Any:
+        x = x * y[-1] if isinstance(y, tuple) and len(y) == 2 else x
         while not isinstance(y, torch.Tensor):
             y = [*y.values()][0] if isinstance(y, dict) else y[0]  # noqa: RUF015
         return x * y * self.own
@@ -187,6 +188,7 @@ GIVEN: dict[str, tuple[Callable[[Any], Any], bool]] = {
     # how, and whether the tensors of the model are watched then
     "as it is": (lambda t: t, True),
     "in a tuple": (lambda t: (t,), True),
+    "beside a number": (lambda t: (t, 2), True),
     "in a list": (lambda t: [t], False),
     "in a dict": (lambda t: {"a": t}, False),
     "in a nest": (lambda t: ((t,),), False),

@@ -31,6 +31,13 @@ class Color(enum.Enum):
     BLUE = 2
 
 
+class Numbered(nn.Module):
+    number = 3
+
+    def forward(self, x: Any) -> Any:
+        return x * self.number
+
+
 WATCHED: dict[str, Case] = {
     "an item of a dict": (
         lambda: {"a": 1, "b": 2},
@@ -121,6 +128,15 @@ WATCHED: dict[str, Case] = {
             lambda m: m.v.register_parameter("bias", None),
             lambda m: setattr(m.v, "__class__", nn.Bilinear),
             lambda m: m.v.weight.requires_grad_(False),
+        ),
+    ),
+    "a layer that reads its class": (
+        Numbered,
+        lambda s, x: s.v(x),
+        (
+            lambda m: put(forward=lambda x: x)(m.v),
+            lambda m: put(other=5)(m.v),
+            lambda m: setattr(m.v, "__class__", nn.ReLU),
         ),
     ),
     "a list of layers": (
