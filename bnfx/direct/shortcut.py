@@ -73,8 +73,8 @@ class Shortcut:
         fits = without_model(entry.guard_manager.root, model, scope, watched)
         straight = read_code(entry.code, frame.module_globals, frame.fixed, model, watched)
         inference = torch.is_inference_mode_enabled()
-        if not fits(scope):  # what they ask may differ from one call to the next
-            raise NotDirectError("its guards do not hold twice")
+        if not fits(scope):
+            raise NotDirectError("the guards that are left do not hold by themselves")
         arguments, filled = _arguments(straight)
         return Shortcut(
             holds,

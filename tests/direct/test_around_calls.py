@@ -13,6 +13,7 @@ from direct_models import check, compiled
 from torch import nn
 from torch._dynamo import eval_frame
 
+from bnfx.direct import shortcut
 from bnfx.direct.watched import Watched
 
 
@@ -114,7 +115,7 @@ def test_who_wraps_what_was_compiled(call: Any, model: Any, direct: list[int]) -
 def test_a_forward_that_was_there_before(call: Any, model: Any, direct: list[int]) -> None:
     """Once it is back, nothing is asked with the variables of the one between."""
 
-    def other(self: Any, a: torch.Tensor, x: Any = image()) -> Any:  # noqa: B008
+    def other(self: Any, a: torch.Tensor, x: Any = image(), y: Any = None) -> Any:  # noqa: B008
         return self.norm(a + x)
 
     check(call, model, image())
@@ -123,6 +124,34 @@ def test_a_forward_that_was_there_before(call: Any, model: Any, direct: list[int
     del model.forward
     check(call, model, image())
     assert len(direct) >= 4
+
+
+def test_modes_of_the_model_alone(call: Any, model: Any, direct: list[int]) -> None:
+    before = len(direct)
+    model.training = True
+    for _ in range(3):
+        torch.testing.assert_close(call(x := image()), model(x))
+    assert len(direct) == before
+    assert call._bnfx_calls.why_not == "the model is in training mode"
+
+
+def test_what_dynamo_does_not_compile(call: Any, model: Any, direct: list[int]) -> None:
+    before = len(direct)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        check(call, model, image(1, 2, 4, 4))
+    assert len(direct) == before
+    assert call._bnfx_calls.why_not == "Dynamo compiled nothing for such a call"
+
+
+def test_guards_that_do_not_hold_by_themselves(
+    call: Any, model: Any, direct: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortcut, "without_model", lambda *_: lambda _: False)
+    model.unused = 1
+    check(call, model, image())
+    assert not direct
+    assert call._bnfx_calls.why_not == "the guards that are left do not hold by themselves"
+    assert call._bnfx_calls._known[1] == ()
 
 
 def test_another_backend(
