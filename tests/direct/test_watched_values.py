@@ -25,6 +25,9 @@ from direct_guards import (
 )
 from torch import nn
 
+from bnfx.direct.guard_tree import without_model
+from bnfx.direct.watched import NotDirectError, Watched
+
 
 class Color(enum.Enum):
     RED = 1
@@ -235,3 +238,9 @@ def test_a_class(name: str) -> None:
     CLASSES[name](model)
     dynamo, holds, fits = guards.say(x)
     assert not (holds and fits), dynamo
+
+
+@pytest.mark.parametrize("root", [object(), None, nn.ReLU()])
+def test_guards_of_another_torch(root: Any) -> None:
+    with pytest.raises(NotDirectError, match="the guards of this torch cannot be taken apart"):
+        without_model(root, nn.ReLU(), {}, Watched())
