@@ -125,10 +125,11 @@ def _direct(model: nn.Module, x: torch.Tensor, inner: str) -> dict[str, Any]:
     for _ in range(3):
         call(x)
     calls = call._bnfx_calls
-    shortcut, scope = calls.find((x,), {})
-    if shortcut is None:
+    found = calls.find((x,), {})
+    if found is None:
         print(f"bnfx.compile serves no call straight: {calls.why_not}")
         return {}
+    shortcut, scope = found
     return {
         "whole call by bnfx.compile": lambda: call(x),
         "  of it all before the graph": lambda: calls.find((x,), {}),

@@ -32,8 +32,9 @@ class CompiledModule(OptimizedModule):
         calls = self._bnfx_calls
         if calls is None:
             calls = self._bnfx_calls = DirectCalls(self._orig_mod, self)
-        shortcut, scope = calls.find(args, kwargs)
-        if shortcut is not None and scope is not None:
+        found = calls.find(args, kwargs)
+        if found is not None:
+            shortcut, scope = found
             return shortcut.answer(scope)
         answer = super().__call__(*args, **kwargs)
         calls.learn(args, kwargs)
@@ -57,9 +58,9 @@ def compile(
     were written to, as ever. If not, torch.compile answers. So the answers are those of
     torch.compile, always.
 
-    A model in training mode, one whose forward breaks into several graphs, has effects other than
-    its answer, or returns objects of other classes than tensors, tuples, lists and dicts, is
-    torch.compile's alone.
+    A model in training mode, one whose forward is computed at each call (by a property), breaks
+    into several graphs, has effects other than its answer, or returns objects of other classes than
+    tensors, tuples, lists and dicts, is torch.compile's alone.
 
     Args:
         model: in evaluation mode.

@@ -41,16 +41,14 @@ class DirectCalls:
         self._not_before = 0.0
         self.why_not = "it was not called yet"
 
-    def find(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Shortcut, Scope] | tuple[None, None]:
+    def find(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Shortcut, Scope] | None:
         """The shortcut for a call, if there is one."""
         frame, shortcuts = self._known
-        if not shortcuts or frame is None or not may_go_past_dynamo():
-            return None, None
+        if frame is None or not may_go_past_dynamo():
+            return None
         scope = frame.scope(args, kwargs)
         if scope is None:
-            return None, None
+            return None
         for shortcut in shortcuts:
             if not shortcut.holds() or shortcut.exists() is None:
                 # What it is of is not to be kept alive.
@@ -58,7 +56,7 @@ class DirectCalls:
                 self._known = known, tuple(each for each in others if each is not shortcut)
             elif shortcut.fits(scope):
                 return shortcut, scope
-        return None, None
+        return None
 
     def learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Make a shortcut of a call that torch.compile has just answered."""
@@ -86,7 +84,7 @@ class DirectCalls:
         if not (first.includes(second) and holds()):
             raise NotDirectError("something was assigned meanwhile")
         known, others = self._known
-        same = others if known == frame else ()
+        same = others if known is not None and known.is_same(frame) else ()
         self._known = frame, (shortcut, *same)[:MAX_SHORTCUTS]
 
     def _look(
@@ -100,8 +98,7 @@ class DirectCalls:
             raise NotDirectError("the model is in training mode")
         if not may_go_past_dynamo():
             raise NotDirectError("a mode or hook is set")
-        entered = getattr(self._compiled.forward, "__wrapped__", None)
-        frame = Frame.of(self._model, entered)
+        frame = Frame.of(self._model, self._entered())
         scope = frame.scope(args, kwargs)
         if scope is None:
             raise NotDirectError("its arguments do not fit")
@@ -111,3 +108,11 @@ class DirectCalls:
             backend = backend._torchdynamo_orig_backend
         shortcut = Shortcut.of(self._model, self._compiled, frame, backend, scope, watched, holds)
         return frame, shortcut
+
+    def _entered(self) -> Any:
+        """What torch.compile enters; whoever wraps that in turn has a say in each call."""
+        forward: Any = self._compiled.forward
+        entered = getattr(forward, "__wrapped__", None)
+        if entered is not getattr(forward, "_torchdynamo_orig_callable", None):
+            raise NotDirectError("the forward of what was compiled is not torch.compile's")
+        return entered

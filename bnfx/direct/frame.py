@@ -11,15 +11,15 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.direct.watched import NotDirectError, Watched, vars_of
+from bnfx.direct.watched import NotDirectError, Watched, looked_up, vars_of
 
-# What lies between a call and forward, as torch wrote it.
+# What lies between a call and forward, as torch wrote it: unless it was patched before the import.
 _TORCHS = {
     name: getattr(nn.Module, name) for name in ("__call__", "_wrapped_call_impl", "_call_impl")
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One call's frame, but for the arguments.
 
@@ -59,17 +59,24 @@ class Frame:
             for name, function in _TORCHS.items():
                 if getattr(type(model), name) is not function or name in vars_of(model):
                     raise NotDirectError(f"the model has a {name} of its own")
-            entered = model.forward
-            if not isinstance(entered, MethodType) or entered.__self__ is not model:
-                raise NotDirectError("its forward is no method of its own")
-            return _of_function(entered.__func__, (model,))
+                if getattr(function, "__globals__", None) is not vars(nn.modules.module):
+                    raise NotDirectError(f"torch.nn.Module.{name} was patched")
+            return _of_function(_forward_of(model), (model,))
         return _of_function(entered, ())
+
+    def is_same(self, other: Frame) -> bool:
+        """Whether another one holds the very same. (Tensors cannot be asked whether they equal.)"""
+        ours, theirs = self._before_arguments, other._before_arguments
+        return (
+            (self.function, self.code) == (other.function, other.code)
+            and ours.keys() == theirs.keys()
+            and all(value is theirs[name] for name, value in ours.items())
+        )
 
     def watch(self, watched: Watched) -> None:
         """Watch what the frame was read from."""
         watched.add(self.function)
-        if self.function.__kwdefaults__ is not None:
-            watched.add(self.function.__kwdefaults__)
+        watched.add(self.function.__kwdefaults__)
         for cell in self.function.__closure__ or ():
             watched.add(cell)
 
@@ -92,13 +99,24 @@ class Frame:
             known = name in self.names or name in self.defaults
             if known and name not in self.names[: len(args)]:
                 scope[name] = value
-            elif known or self.keywords is None:
+            elif known or self.keywords is None or name in self.fixed:
                 return None
             else:
                 more[name] = value
         if self.keywords is not None:
             scope[self.keywords] = more
         return scope if all(name in scope for name in self.names) else None
+
+
+def _forward_of(model: nn.Module) -> Any:
+    """The function that ``model.forward`` is, as long as nothing is assigned."""
+    looked_up(type(model))
+    if not isinstance(inspect.getattr_static(type(model), "forward"), FunctionType):
+        raise NotDirectError("its class computes what its forward is")  # a property
+    forward = model.forward
+    if not isinstance(forward, MethodType) or forward.__self__ is not model:
+        raise NotDirectError("its forward is no method of its own")
+    return forward.__func__
 
 
 def _of_function(function: Any, bound: tuple[Any, ...]) -> Frame:

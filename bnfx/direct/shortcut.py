@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._dynamo import eval_frame
+from torch._dynamo.mutation_guard import GenerationTracker
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -72,8 +73,8 @@ class Shortcut:
         fits = without_model(entry.guard_manager.root, model, scope, watched)
         straight = read_code(entry.code, frame.module_globals, frame.fixed, model, watched)
         inference = torch.is_inference_mode_enabled()
-        if not fits(scope):  # what they ask may differ from one call to the next
-            raise NotDirectError("its guards do not hold twice")
+        if not fits(scope):
+            raise NotDirectError("the guards that are left do not hold by themselves")
         arguments, filled = _arguments(straight)
         return Shortcut(
             holds,
@@ -89,6 +90,8 @@ class Shortcut:
 
     def answer(self, scope: Scope) -> Any:
         """What the model answers; its guards hold."""
+        # As torch.compile says it: CUDA graphs of Inductor write over the answers of earlier steps.
+        GenerationTracker.generation += 1
         arguments = list(self.arguments)
         for at, find in self.filled:
             arguments[at] = find(scope)
@@ -107,10 +110,9 @@ def _watch_call(module: nn.Module, watched: Watched) -> None:
     """Watch what decides which code a call of this module runs."""
     watched.add(module)
     for name, value in vars(module).items():
-        if name.endswith("_hooks") and isinstance(value, dict):
+        # Those of loading and saving run in no call.
+        if name.endswith("_hooks") and "state_dict" not in name and isinstance(value, dict):
             watched.add_empty(value)
-        elif type(value) is dict:
-            watched.add(value)
     if getattr(module, "_compiled_call_impl", None) is not None:
         raise NotDirectError("the model was compiled by Module.compile")
 

@@ -113,7 +113,7 @@ class _Reader:
             stack.append(dict(zip(map(_key, pairs[::2]), pairs[1::2], strict=True)))
         elif name == "LIST_EXTEND":
             more = stack.pop()
-            if not isinstance(more, list | tuple) or not isinstance(stack[-arg], list):
+            if not isinstance(more, list | tuple):
                 raise NotDirectError("it extends a list by what is not known")
             stack[-arg].extend(more)
         elif name == "UNPACK_SEQUENCE":

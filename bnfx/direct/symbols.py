@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -19,7 +19,7 @@ class Given:
 
     name: str
     steps: tuple[tuple[bool, Any], ...] = ()
-    names: Mapping[str, Any] | None = field(default=None, compare=False)
+    names: Mapping[str, Any] | None = None
 
     def of(self, scope: Mapping[str, Any]) -> Any:
         value = (scope if self.names is None else self.names)[self.name]

@@ -110,10 +110,23 @@ def is_one(value: Any) -> bool:
     return type(value) in (FunctionType, CodeType, CellType, type)
 
 
-def vars_of(value: Any) -> dict[str, Any]:
+_DICT: Any = vars(nn.Module)["__dict__"]
+
+
+def vars_of(value: nn.Module) -> dict[str, Any]:
     """The attributes of its own, whatever its class says of ``__dict__``."""
-    found: dict[str, Any] = object.__getattribute__(value, "__dict__")
+    found: dict[str, Any] = _DICT.__get__(value)
     return found
+
+
+def looked_up(kind: type[nn.Module]) -> None:
+    """See that attributes are looked up as Python does it.
+
+    Raises:
+        NotDirectError: if the class does it itself.
+    """
+    if kind.__getattribute__ not in (object.__getattribute__, nn.Module.__getattribute__):
+        raise NotDirectError(f"{kind.__name__} has a __getattribute__")
 
 
 def own_attribute(value: nn.Module, name: str) -> Any:
@@ -123,9 +136,8 @@ def own_attribute(value: nn.Module, name: str) -> Any:
         NotDirectError: if it does not, or its class has a say in it.
     """
     kind = type(value)
-    if kind.__getattribute__ not in (object.__getattribute__, nn.Module.__getattribute__):
-        raise NotDirectError(f"{kind.__name__} has a __getattribute__")
+    looked_up(kind)
     said = inspect.getattr_static(kind, name, None)
-    if hasattr(type(said), "__set__") or name not in vars_of(value):
+    if inspect.isdatadescriptor(said) or name not in vars_of(value):
         raise NotDirectError(f"{kind.__name__}.{name} is no attribute of its own")
     return vars_of(value)[name]
