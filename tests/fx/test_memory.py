@@ -131,7 +131,7 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "table, scaled down": (lambda m, x, y, z: F.embedding(x, y, max_norm=1.0), "y"),
     "table, by position": (lambda m, x, y, z: F.embedding(x, y, None, 1.0), "y"),
     "table, by name": (lambda m, x, y, z: F.embedding(x, weight=y, max_norm=1.0), "y"),
-    "bag": (lambda m, x, y, z: F.embedding_bag(x, y, z, 1.0), "y"),
+    "bag": (lambda m, x, y, z: F.embedding_bag(x, y, None, 1.0), "xy"),
     "leaf": (lambda m, x, y, z: m.relu(x), ""),
     "leaf without a flag": (lambda m, x, y, z: m.tanh(x), ""),
     "leaf, in place": (lambda m, x, y, z: m.over(x), "x"),

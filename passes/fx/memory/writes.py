@@ -17,6 +17,7 @@ from torch import fx, nn
 from bnfx.passes.fx.calls.modules import facts_of_leaf
 from bnfx.passes.fx.facts.spelling import parameters_of, spelling_of
 from bnfx.passes.fx.memory.aliasing import shares_memory_with, written_by
+from bnfx.passes.fx.memory.callee import is_torchs_call, out_of
 from bnfx.passes.fx.metadata import value_of
 
 
@@ -62,7 +63,7 @@ def written_values(
         flagged += written
         # What is given back together does not share memory for that.
         sources = [] if node.op == "output" else shares_memory_with(node, module)
-        if node.op.startswith("call_") and (not sources or _takes_over(node, sources, own)):
+        if is_torchs_call(node, module) and (not sources or _takes_over(node, sources, own)):
             own.add(node)
         for source in sources:
             parent[find(source)] = find(node)
@@ -91,7 +92,7 @@ def _only_overwrites(
         and node.args[:1] == (first,)
         and list(first.users) == [node]
         and first in own
-        and "out" not in node.kwargs
+        and out_of(node) is None
         and _has_functional_form(node, module)
         and _is_of_one_dtype(node)
     )

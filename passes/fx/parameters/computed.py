@@ -18,14 +18,14 @@ from torch import fx
 from bnfx.passes.fx import private
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.facts.spelling import spelling_of
-from bnfx.passes.fx.memory.aliasing import asks_in_place
+from bnfx.passes.fx.memory.callee import asks_in_place, out_of
 from bnfx.passes.fx.memory.writes import functional_form
 
 
 def is_pure(node: fx.Node) -> bool:
     """Whether the node's value depends on its inputs only, and computing it changes nothing."""
     spelling = spelling_of(node)
-    if spelling is None or not spelling.facts.pure or "out" in node.kwargs:
+    if spelling is None or not spelling.facts.pure or out_of(node) is not None:
         return False
     if spelling.functional is not None or asks_in_place(node):
         return False
