@@ -145,6 +145,7 @@ def test_arithmetic_of_two_constants() -> None:
     [
         ((4, 3), (4, 3), {}, Identity()),
         ((4, 3), (2, 3), {0: 1}, Select(0, 1, 3)),
+        ((4, 3), (2, 3), {0: 0}, Select(0, 0, 2)),
         ((4, 3), (2, 3), {0: -3}, Select(0, 1, 3)),
         ((4, 3), (2, 3), {0: -9}, Select(0, 0, 2)),
         ((4, 3), (2, 3), {0: 2}, Select(0, 2, 4)),
@@ -226,6 +227,7 @@ def test_windows_that_meet_their_input(more: Any, before: Dims, expected: bool) 
         ({"padding": (0,) * 4}, X, (False, True)),
         ({"padding": (0,) * 4, "counts": True}, X, (False, True)),
         ({}, X, (False, False)),
+        ({"padding": (0, 0, 1, 0)}, X, (False, False)),
         ({"counts": True}, X, (True, True)),
         ({"counts": True, "padding": (0, 0, 1, 0)}, X, (True, True)),
         ({"counts": True, "ceil": True}, X, (True, False)),

@@ -11,13 +11,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from fx.body_graphs import Outer, ops
 from fx.traced_nets import X, folded, parameters, traced
 from support import relative
 from torch import fx, nn
 
+from bnfx.passes.fx.facts.spelling import spelling_of
 from bnfx.passes.fx.memory.aliasing import mutated_leaves
 from bnfx.passes.fx.rewrite import rewrite
 from bnfx.passes.refusals import Code
+from bnfx.passes.report import Outcome
 
 STATE = torch.zeros_like(X)
 
@@ -197,3 +200,35 @@ def test_a_table_that_is_passed_first() -> None:
     x, y = graph.placeholder("x"), graph.placeholder("y")
     graph.output(graph.call_function(F.embedding_bag, (x, y, None, 1.0)))
     assert {node.name for node in mutated_leaves(graph, nn.Module())} == {"x", "y"}
+
+
+def test_an_output_says_nothing_of_the_first_argument() -> None:
+    """``aten.exp.out`` writes elsewhere; it is no ``exp_``."""
+    graph = fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    assert spelling_of(graph.call_function(torch.ops.aten.exp.out, (x,), {"out": y})) is None
+    over = spelling_of(graph.call_function(torch.ops.aten.exp_.default, (x,)))
+    assert over is not None
+    assert over.functional is torch.ops.aten.exp.default
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_statistic_that_a_body_owns_and_writes(writes: bool) -> None:
+    """The graph around it has the same tensor, by another name."""
+    inner = fx.Graph()
+    y, mean = inner.placeholder("y"), inner.create_node("get_attr", "mean")
+    changed = inner.call_method("add_" if writes else "add", (mean, 1.0))
+    inner.output((inner.call_function(torch.add, (y, changed)),))
+    holder = nn.Module()
+    outer = Outer({}, 1, as_inputs=False)
+    holder.register_buffer("mean", outer.root.mean0)
+    outer.root.body = fx.GraphModule(holder, inner)
+    weight, *norm = outer.sets[0]
+    first = outer.run(ops.invoke_subgraph, "self.body", "body", outer.x)
+    conv = outer.graph.call_function(F.conv2d, (outer.x, weight))
+    last = outer.graph.call_function(F.batch_norm, (conv, *norm, False, 0.1, 1e-5))
+    conv.meta["val"] = last.meta["val"] = X
+    module = outer.module(first, last)
+    report = rewrite(module, {}, form="attributes").report
+    assert report.gives(Code.MUTATED_IN_GRAPH) == writes
+    assert report.count(Outcome.FOLDED) == (not writes)

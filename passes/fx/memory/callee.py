@@ -63,7 +63,7 @@ def is_torchs_call(node: fx.Node, module: nn.Module) -> bool:
     """Whether it is known that what the node gives is new, or lies in the memory of its inputs."""
     if node.op == "call_module":
         return is_known_leaf(module.get_submodule(str(node.target)))
-    return node.op == "call_method" or (node.op == "call_function" and is_torch(node.target))
+    return node.op == "call_method" or is_torch(node.target)
 
 
 def in_place_name(name: str) -> bool:

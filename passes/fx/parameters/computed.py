@@ -43,7 +43,8 @@ class ComputedConstants:
     """The nodes of one graph that are computed from parameters alone.
 
     Args:
-        leaf: the tensor of a placeholder or ``get_attr`` node that is a parameter, else ``None``.
+        leaf: the tensor of a placeholder or ``get_attr`` node that is a parameter, ``None`` of any
+            other node.
         pinned: values that something may write to.
         in_place: nodes that write over a value that nobody else sees.
     """
@@ -70,8 +71,7 @@ class ComputedConstants:
         if not inputs or node in self.pinned or not (is_pure(node) or self._overwrites(node)):
             return False
         for source in inputs:
-            is_leaf = source.op in ("placeholder", "get_attr") and self._leaf(source) is not None
-            if source not in self._nodes and not is_leaf:
+            if source not in self._nodes and self._leaf(source) is None:
                 return False
         self._nodes.add(node)
         return True
@@ -89,7 +89,7 @@ class ComputedConstants:
             current = stack.pop()
             if current not in seen:
                 seen[current] = None
-                stack += reversed(current.all_input_nodes if current in self._nodes else [])
+                stack += reversed(current.all_input_nodes)
         return tuple(each for each in seen if each not in self._nodes)
 
     def value(self, node: fx.Node) -> Any:
