@@ -48,6 +48,13 @@ NETS: dict[str, tuple[Callable[..., Any], int, int]] = {
         1,
     ),
     "maps of a plain copy": (lambda n, x: n.bn(x.clone()) + x * 3, 0, 0),
+    "maps of a plain copy of a map and the whole": (
+        lambda n, x: (lambda y: (y * n.scale).clone() * 3 + y)(n.conv(x)[:, :, :2]),
+        1,
+        1,
+    ),
+    "a norm of what is turned": (lambda n, x: n.bn(turned(x)).view(2, -1), 0, 1),
+    "a norm of a part": (lambda n, x: n.bn(x[:, :, :2]).view(2, -1), 0, 1),
     "layers of a copy": (lambda n, x: (lambda v: n.conv(v) + n.other(v))(last(x)), 1, 1),
     "layers of a copy and the whole": (lambda n, x: n.conv(last(x)) + n.other(x), 2, 1),
     "layers of a plain copy": (lambda n, x: n.conv(x.clone()) + n.other(x), 1, 0),

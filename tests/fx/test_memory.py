@@ -123,12 +123,17 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "overload, list": (lambda m, x, y, z: aten._foreach_add_.Scalar([x, y], 1.0), "xy"),
     "packet": (lambda m, x, y, z: _function(x, aten.relu_), "x"),
     "packet, mutable": (lambda m, x, y, z: _function(x, aten.set_, y), "xy"),
+    "packet without an out": (lambda m, x, y, z: _function(x, aten.conv2d, y), ""),
     "packet, functional": (lambda m, x, y, z: _function(x, aten.tanh_backward, y), "xy"),
     "higher order": (lambda m, x, y, z: _function(x, torch.ops.higher_order.wrap, y), "xy"),
     "statistics": (lambda m, x, y, z: F.batch_norm(x, y, z, training=True), "yz"),
     "no statistics": (lambda m, x, y, z: F.batch_norm(x, y, z, training=False), ""),
     "of instances": (lambda m, x, y, z: F.instance_norm(x, y, z, use_input_stats=True), "yz"),
     "of no instances": (lambda m, x, y, z: F.instance_norm(x, y, z, use_input_stats=False), ""),
+    "of instances, with an argument of tomorrow": (
+        lambda m, x, y, z: _function(x, F.instance_norm, y, z, later=1),
+        "xyz",
+    ),
     "native": (
         lambda m, x, y, z: torch.native_batch_norm(x, None, None, y, z, True, 0.1, 1e-5),
         "yz",
@@ -220,6 +225,10 @@ IN_PLACE: dict[str, tuple[Callable[..., Any], str]] = {
     "what is given": (lambda m, x, y, z: _two(x, lambda new: new.mul_(y)), ""),
     "what is viewed and given": (lambda m, x, y, z: _two(x, lambda new: new.t().mul_(y)), ""),
     "with itself": (lambda m, x, y, z: (lambda new: new.mul_(new))(torch.tanh(x)), "mul_"),
+    "one view of two": (
+        lambda m, x, y, z: torch.broadcast_tensors(torch.tanh(x), y)[1].mul_(2),
+        "",
+    ),
     "two views": (lambda m, x, y, z: (lambda n: torch.where(n, n, y).mul_(2))(x.tanh()), "mul_"),
     "of two, one": (lambda m, x, y, z: unknown(torch.tanh(x), y).mul_(2), ""),
     "out": (lambda m, x, y, z: torch.add(x, 1, out=torch.tanh(y)), ""),
@@ -252,6 +261,10 @@ PINNED: dict[str, tuple[Callable[..., Any], str]] = {
     "no view": (lambda m, x, y, z: (x.add_(1), torch.relu(x)), "add_ x"),
     "what is given": (lambda m, x, y, z: _two(x, lambda new: new.mul_(y)), "mul_ tanh"),
     "a leaf's": (lambda m, x, y, z: m.over(x), "over x"),
+    "what was asked, too": (
+        lambda m, x, y, z: (_function(x, F.relu, True), x.add_(1)),
+        "add_ relu x",
+    ),
     "out": (lambda m, x, y, z: torch.add(x, 1, out=y), "add x y"),
 }
 

@@ -212,16 +212,20 @@ def test_an_output_says_nothing_of_the_first_argument() -> None:
     assert over.functional is torch.ops.aten.exp.default
 
 
-@pytest.mark.parametrize("writes", [True, False])
-def test_a_statistic_that_a_body_owns_and_writes(writes: bool) -> None:
+@pytest.mark.parametrize(("leaf", "writes"), [(False, True), (True, True), (False, False)])
+def test_a_statistic_that_a_body_owns_and_writes(leaf: bool, writes: bool) -> None:
     """The graph around it has the same tensor, by another name."""
     inner = fx.Graph()
     y, mean = inner.placeholder("y"), inner.create_node("get_attr", "mean")
-    changed = inner.call_method("add_" if writes else "add", (mean, 1.0))
+    changed = inner.call_method("add_" if writes and not leaf else "add", (mean, 1.0))
+    if leaf:
+        inner.call_module("norm", (y,))
     inner.output((inner.call_function(torch.add, (y, changed)),))
     holder = nn.Module()
     outer = Outer({}, 1, as_inputs=False)
     holder.register_buffer("mean", outer.root.mean0)
+    holder.norm = nn.BatchNorm2d(4).double().train()
+    holder.norm.running_mean = outer.root.mean0
     outer.root.body = fx.GraphModule(holder, inner)
     weight, *norm = outer.sets[0]
     first = outer.run(ops.invoke_subgraph, "self.body", "body", outer.x)

@@ -6,7 +6,7 @@ import builtins
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,8 +168,8 @@ def _arguments(schema: Any) -> list[tuple[str, str]]:
 
 
 @functools.cache
-def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a function's parameters; none for builtins."""
+def parameters_of(function: Any) -> tuple[str, ...]:
+    """The names of a function's parameters; none for builtins, and what is no function."""
     try:
         return tuple(inspect.signature(function).parameters)
     except (TypeError, ValueError):

@@ -44,11 +44,10 @@ def _writes_unsaid(target: Any) -> bool:
     overloads = packet.overloads() if isinstance(packet, private.OpOverloadPacket) else ()
     for schema in (private.schema_of(getattr(packet, overload)) for overload in overloads):
         for argument in () if schema is None else schema.arguments[int(said) :]:
-            kind = str(argument.type)
-            # A list that TorchScript sorts in place is no tensor.
-            is_tensor = "Tensor" in kind and (said or "List" not in kind)
-            writes = argument.alias_info is not None and argument.alias_info.is_write
-            if writes and is_tensor and not argument.kwarg_only:  # else it is an ``out``
+            if argument.kwarg_only or argument.alias_info is None:  # the first may be an ``out``
+                continue
+            # TorchScript sorts lists in place by the name of what sorts a tensor.
+            if argument.alias_info.is_write and (said or "List" not in str(argument.type)):
                 return True
     return False
 
@@ -85,6 +84,6 @@ def _argument(node: fx.Node, name: str, default: object) -> Any:
     """What is passed by that name, or in its place."""
     if name in node.kwargs:
         return node.kwargs[name]
-    names = parameters_of(node.target) if callable(node.target) else ()  # none for a builtin
+    names = parameters_of(node.target)  # none of a method, or a builtin
     position = names.index(name) if name in names else len(node.args)
     return node.args[position] if position < len(node.args) else default
