@@ -87,6 +87,8 @@ def test_arithmetic_with_a_constant() -> None:
 def test_maps_that_keep_shape_and_dtype() -> None:
     rows = BroadcastAffine(ROW.reshape(1, 3), ZERO)
     half = BroadcastAffine(Scalar(0.5), ZERO)
+    each = BroadcastAffine(Source("e", (4, 3), "float32"), ZERO)
+    assert affine_at(_value(), _value(), each) == Affine(each)
     assert affine_at(_value(), _value(), rows) == Affine(rows)
     assert affine_at(_value(None), _value(None), half) == Affine(half)
     assert affine_at(_value(("s0", 3)), _value(("s0", 3)), rows) == Affine(rows)
@@ -97,6 +99,7 @@ def test_maps_that_keep_shape_and_dtype() -> None:
         (_value(None), _value(None), rows),
         (_value((4, 1)), _value((4, 1)), rows),
         (_value((4, "s0")), _value((4, "s0")), rows),
+        (_value(("s0", 3)), _value(("s0", 3)), each),
     ):
         assert affine_at(before, node, affine) is None
         assert read_affine(before, node, affine) is None

@@ -165,6 +165,7 @@ WRITES: dict[str, tuple[Any, str]] = {
     "in place": (torch.mul_ if hasattr(torch, "mul_") else torch.relu_, "x"),
     "one that notes what it did": (torch._C._nn.rrelu_with_noise, "xy"),
     "the same, in place": (torch._C._nn.rrelu_with_noise_, "xy"),
+    "lists": (torch._fused_adam_, "xy"),
     "an observer": (torch.fused_moving_avg_obs_fake_quant, "xy"),
     "in C, of others": (functools.reduce, "xy"),
     "a function of autograd's, of others": (Scaled.apply, "xy"),
