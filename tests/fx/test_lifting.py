@@ -348,7 +348,9 @@ def test_ops_of_reports(make: Callable[[], Any], kind: str, flops: int, stored: 
     assert (found.kind, found.flops, found.weight_bytes) == (kind, flops, stored)
     assert (first.inputs, found.inputs) == ((), (first.identity,))
     assert (found.shape, found.largest, found.mean) == (PLACES, (), ())
-    node.shape = None
+    source.op = ""  # of a parameter, which no picture shows
+    assert [each.inputs for each in OpLists(graph).before] == [()]
+    source.op, node.shape = "input", None
     assert OpLists(graph).before[1].flops == 0
     node.shape = ("s0", 4, 5, 5)  # what is not known counts once; a transposed one asks its input
     assert OpLists(graph).before[1].flops == (flops if "transpose" in kind else flops // 2)
