@@ -97,6 +97,8 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "method, item": (lambda m, x, y, z: _method(x, "__setitem__", 0, y), "x"),
     "item": (lambda m, x, y, z: _function(x, operator.setitem, 0, y), "x"),
     "augmented": (lambda m, x, y, z: _function(x, operator.imul, y), "x"),
+    "augmented, by a keyword": (lambda m, x, y, z: _function(x, operator.iand, y), "x"),
+    "no augmented one": (lambda m, x, y, z: _function(x, operator.index), ""),
     "operator": (lambda m, x, y, z: _function(x, operator.mul, y), ""),
     "function": (lambda m, x, y, z: torch.relu_(x), "x"),
     "function of nobody's": (lambda m, x, y, z: unknown(x, y), "xy"),
