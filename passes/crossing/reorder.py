@@ -16,8 +16,8 @@ class Identity(Movement):
     """``T x = x``: identity, dropout in evaluation, clone, contiguous.
 
     Args:
-        contiguous: it is there to lay the tensor out anew, in the place of a spliced-out op that
-            did so.
+        contiguous: it lays the tensor out anew, as it was written or in the place of a spliced-out
+            op that did so. Who reads it does not read its input instead.
     """
 
     contiguous: bool = False

@@ -9,10 +9,12 @@ import torch
 from torch import fx
 
 from bnfx.passes.algebra import BroadcastAffine
+from bnfx.passes.crossing import Identity
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import BATCH_NORM_RANK, read_module
 from bnfx.passes.fx.calls.structure import read_structure, squeezes
 from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves
+from bnfx.passes.fx.memory.strides import lays_out_anew
 from bnfx.passes.fx.memory.writes import Writes, writes_itself, written_values
 from bnfx.passes.fx.metadata import (
     dims_of,
@@ -205,6 +207,8 @@ def _give_structure(
     if not all(takes_shape_of(fx_node, source) for source in others):
         return
     role = read_movement(call, before[0].shape, node.shape)
+    if role == Move(Identity()) and lays_out_anew(fx_node, inputs[0]):
+        role = Move(Identity(contiguous=True))
     if role is not None:
         node.role, node.inputs = role, before
         node.shape_inputs = [nodes[source] for source in others]

@@ -30,6 +30,11 @@ def dims_of(value: torch.Tensor) -> Dims:
     return tuple(_size(size) for size in value.shape)
 
 
+def strides_of(value: torch.Tensor) -> Dims:
+    """How far apart elements lie along each axis; none for a layout that does not tell."""
+    return tuple(map(_size, value.stride())) if value.layout == torch.strided else ()
+
+
 def _size(size: int | torch.SymInt) -> int | str:
     if isinstance(size, int):
         return size
@@ -48,7 +53,7 @@ def reads_metadata_only(node: fx.Node) -> bool:
     if facts is None or not facts.metadata or len(node.all_input_nodes) != 1:
         return False
     # torch._assert_tensor_metadata(x, size, stride, dtype): a fold may lay a value out anew
-    asserts_strides = facts.name.startswith("_assert") and node.args[2:3] not in ((), (None,))
+    asserts_strides = node.args[2:3] not in ((), (None,))
     return not asserts_strides and node.kwargs.get("stride") is None
 
 

@@ -35,9 +35,10 @@ def note_layouts(
             node.lays_out = is_missed(node, node.inputs[0])
         elif isinstance(node.role, Add):
             value = value_of(node.origin)
+            assert value is not None, "a sum is of the shape of its summands"
             # One map of what both summands are made of may stand for the sum; one of them is a map.
             sources = (source for summand in node.inputs for source in _made_of(summand))
-            node.lays_out = (value is not None and not is_dense(value)) or any(
+            node.lays_out = not is_dense(value) or any(
                 is_missed(node, source) for source in sources
             )
 

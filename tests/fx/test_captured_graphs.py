@@ -163,6 +163,19 @@ def test_outputs_that_are_constant() -> None:
     assert not _outputs("w", "b", constants="")
 
 
+@pytest.mark.parametrize("view", [True, False])
+def test_an_output_that_lies_in_a_constant(view: bool) -> None:
+    """It takes its shape alone from the input; the caller could write to the constant."""
+    graph = fx.Graph()
+    x, w = graph.placeholder("x"), graph.placeholder("w")
+    y = graph.call_method("view_as" if view else "add", (w, x))
+    graph.output((y,))
+    x.meta["example_value"], w.meta["example_value"] = torch.ones(4), torch.ones(2, 2)
+    told = w.meta["example_value"]
+    y.meta["example_value"] = told.view(4) if view else told + 1
+    assert has_constant_output(fx.GraphModule({}, graph), {"w"}) == view
+
+
 def _net(run: Any = lambda n, x: n.bn(n.conv(x))) -> tuple[fx.GraphModule, GraphInputs]:
     def functional(n: Any, x: Any) -> Any:
         y = F.conv2d(x, n.conv.weight)

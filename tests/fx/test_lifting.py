@@ -87,6 +87,8 @@ def test_arithmetic_with_a_constant() -> None:
 def test_maps_that_keep_shape_and_dtype() -> None:
     rows = BroadcastAffine(ROW.reshape(1, 3), ZERO)
     half = BroadcastAffine(Scalar(0.5), ZERO)
+    each = BroadcastAffine(Source("e", (4, 3), "float32"), ZERO)
+    assert affine_at(_value(), _value(), each) == Affine(each)
     assert affine_at(_value(), _value(), rows) == Affine(rows)
     assert affine_at(_value(None), _value(None), half) == Affine(half)
     assert affine_at(_value(("s0", 3)), _value(("s0", 3)), rows) == Affine(rows)
@@ -97,6 +99,7 @@ def test_maps_that_keep_shape_and_dtype() -> None:
         (_value(None), _value(None), rows),
         (_value((4, 1)), _value((4, 1)), rows),
         (_value((4, "s0")), _value((4, "s0")), rows),
+        (_value(("s0", 3)), _value(("s0", 3)), each),
     ):
         assert affine_at(before, node, affine) is None
         assert read_affine(before, node, affine) is None
@@ -145,6 +148,7 @@ def test_arithmetic_of_two_constants() -> None:
     [
         ((4, 3), (4, 3), {}, Identity()),
         ((4, 3), (2, 3), {0: 1}, Select(0, 1, 3)),
+        ((4, 3), (2, 3), {0: 0}, Select(0, 0, 2)),
         ((4, 3), (2, 3), {0: -3}, Select(0, 1, 3)),
         ((4, 3), (2, 3), {0: -9}, Select(0, 0, 2)),
         ((4, 3), (2, 3), {0: 2}, Select(0, 2, 4)),
@@ -226,6 +230,7 @@ def test_windows_that_meet_their_input(more: Any, before: Dims, expected: bool) 
         ({"padding": (0,) * 4}, X, (False, True)),
         ({"padding": (0,) * 4, "counts": True}, X, (False, True)),
         ({}, X, (False, False)),
+        ({"padding": (0, 0, 1, 0)}, X, (False, False)),
         ({"counts": True}, X, (True, True)),
         ({"counts": True, "padding": (0, 0, 1, 0)}, X, (True, True)),
         ({"counts": True, "ceil": True}, X, (True, False)),
@@ -343,7 +348,9 @@ def test_ops_of_reports(make: Callable[[], Any], kind: str, flops: int, stored: 
     assert (found.kind, found.flops, found.weight_bytes) == (kind, flops, stored)
     assert (first.inputs, found.inputs) == ((), (first.identity,))
     assert (found.shape, found.largest, found.mean) == (PLACES, (), ())
-    node.shape = None
+    source.op = ""  # of a parameter, which no picture shows
+    assert [each.inputs for each in OpLists(graph).before] == [()]
+    source.op, node.shape = "input", None
     assert OpLists(graph).before[1].flops == 0
     node.shape = ("s0", 4, 5, 5)  # what is not known counts once; a transposed one asks its input
     assert OpLists(graph).before[1].flops == (flops if "transpose" in kind else flops // 2)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from bnfx.passes.fx.lift import lift
-from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves
+from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves, shares_memory_with
 from bnfx.passes.fx.memory.writes import Writes, functional_leaf, written_values
 
 aten = torch.ops.aten
@@ -37,9 +37,18 @@ def _patched() -> nn.Module:
     return leaf
 
 
+class Plain(nn.Conv2d):
+    """Adds nothing to what it computes."""
+
+
 @fx.wrap
-def unknown(*args: Any) -> Any:
+def unknown(*args: Any, **kwargs: Any) -> Any:
     return args[0]
+
+
+@fx.wrap
+def unknown_(*args: Any) -> Any:
+    return args[-1]
 
 
 class Root(nn.Module):
@@ -49,7 +58,7 @@ class Root(nn.Module):
         super().__init__()
         self.own, self.patched, self.relu, self.over = Own(), _patched(), nn.ReLU(), nn.ReLU(True)
         self.tanh = nn.Tanh()  # which has no such flag
-        self.inside = _patched_inside()
+        self.inside, self.plain, self.flat = _patched_inside(), Plain(1, 1, 1), nn.Flatten(0)
         self.run = run
 
     def forward(self, x: Any, y: Any, z: Any) -> Any:
@@ -88,9 +97,13 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "method, item": (lambda m, x, y, z: _method(x, "__setitem__", 0, y), "x"),
     "item": (lambda m, x, y, z: _function(x, operator.setitem, 0, y), "x"),
     "augmented": (lambda m, x, y, z: _function(x, operator.imul, y), "x"),
+    "augmented, by a keyword": (lambda m, x, y, z: _function(x, operator.iand, y), "x"),
+    "no augmented one": (lambda m, x, y, z: _function(x, operator.index), ""),
     "operator": (lambda m, x, y, z: _function(x, operator.mul, y), ""),
     "function": (lambda m, x, y, z: torch.relu_(x), "x"),
     "function of nobody's": (lambda m, x, y, z: unknown(x, y), "xy"),
+    "function of nobody's, by its name": (lambda m, x, y, z: unknown_(x, y), "xy"),
+    "function of nobody's, asked": (lambda m, x, y, z: unknown(x, y, inplace=True), "xy"),
     "asked": (lambda m, x, y, z: F.relu(x, inplace=True), "x"),
     "asked by position": (lambda m, x, y, z: _function(x, F.relu, True), "x"),
     "function, by name": (lambda m, x, y, z: torch.relu_(input=x), "x"),
@@ -112,12 +125,17 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "overload, list": (lambda m, x, y, z: aten._foreach_add_.Scalar([x, y], 1.0), "xy"),
     "packet": (lambda m, x, y, z: _function(x, aten.relu_), "x"),
     "packet, mutable": (lambda m, x, y, z: _function(x, aten.set_, y), "xy"),
+    "packet without an out": (lambda m, x, y, z: _function(x, aten.conv2d, y), ""),
     "packet, functional": (lambda m, x, y, z: _function(x, aten.tanh_backward, y), "xy"),
     "higher order": (lambda m, x, y, z: _function(x, torch.ops.higher_order.wrap, y), "xy"),
     "statistics": (lambda m, x, y, z: F.batch_norm(x, y, z, training=True), "yz"),
     "no statistics": (lambda m, x, y, z: F.batch_norm(x, y, z, training=False), ""),
     "of instances": (lambda m, x, y, z: F.instance_norm(x, y, z, use_input_stats=True), "yz"),
     "of no instances": (lambda m, x, y, z: F.instance_norm(x, y, z, use_input_stats=False), ""),
+    "of instances, with an argument of tomorrow": (
+        lambda m, x, y, z: _function(x, F.instance_norm, y, z, later=1),
+        "xyz",
+    ),
     "native": (
         lambda m, x, y, z: torch.native_batch_norm(x, None, None, y, z, True, 0.1, 1e-5),
         "yz",
@@ -131,11 +149,12 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "table, scaled down": (lambda m, x, y, z: F.embedding(x, y, max_norm=1.0), "y"),
     "table, by position": (lambda m, x, y, z: F.embedding(x, y, None, 1.0), "y"),
     "table, by name": (lambda m, x, y, z: F.embedding(x, weight=y, max_norm=1.0), "y"),
-    "bag": (lambda m, x, y, z: F.embedding_bag(x, y, z, 1.0), "y"),
+    "bag": (lambda m, x, y, z: F.embedding_bag(x, y, None, 1.0), "xy"),
     "leaf": (lambda m, x, y, z: m.relu(x), ""),
     "leaf without a flag": (lambda m, x, y, z: m.tanh(x), ""),
     "leaf, in place": (lambda m, x, y, z: m.over(x), "x"),
     "leaf of nobody's": (lambda m, x, y, z: m.own(x), "x"),
+    "leaf of a class that adds nothing": (lambda m, x, y, z: m.plain(x), ""),
     "leaf, patched": (lambda m, x, y, z: m.patched(x), "x"),
     "twice": (lambda m, x, y, z: (x.add_(1), x.t().mul_(2)), "x"),
     "leaf, patched inside": (lambda m, x, y, z: m.inside(x), "x"),
@@ -152,6 +171,7 @@ WRITES: dict[str, tuple[Callable[..., Any], str]] = {
     "what was written out": (lambda m, x, y, z: torch.add(x, 1, out=y).mul_(2), "xy"),
     "a leaf's value": (lambda m, x, y, z: m.over(x).mul_(2), "x"),
     "a leaf's new value": (lambda m, x, y, z: m.relu(x).mul_(2), ""),
+    "a leaf's view": (lambda m, x, y, z: m.flat(x).mul_(2), "x"),
     "its new value": (lambda m, x, y, z: m.tanh(x).mul_(2), ""),
     "half of a list": (lambda m, x, y, z: x.chunk(2)[0].mul_(2), "x"),
     "two ways": (lambda m, x, y, z: torch.where(x, y, z).add_(1), ""),
@@ -197,6 +217,8 @@ IN_PLACE: dict[str, tuple[Callable[..., Any], str]] = {
     "chain": (lambda m, x, y, z: torch.tanh(x).mul_(y).add_(1), "add_ mul_"),
     "asked": (lambda m, x, y, z: F.relu(torch.tanh(x), inplace=True), "relu"),
     "leaf": (lambda m, x, y, z: m.over(torch.tanh(x)), "over"),
+    "of a leaf's value": (lambda m, x, y, z: m.tanh(x).mul_(y), "mul_"),
+    "of its shape": (lambda m, x, y, z: torch.tanh(x).t_(), ""),
     "augmented": (lambda m, x, y, z: _function(torch.tanh(x), operator.iadd, y), "iadd"),
     "of a view that is all": (lambda m, x, y, z: torch.tanh(x).t().mul_(y), "mul_"),
     "by name": (lambda m, x, y, z: torch.relu_(input=torch.tanh(x)), ""),
@@ -205,6 +227,10 @@ IN_PLACE: dict[str, tuple[Callable[..., Any], str]] = {
     "what is given": (lambda m, x, y, z: _two(x, lambda new: new.mul_(y)), ""),
     "what is viewed and given": (lambda m, x, y, z: _two(x, lambda new: new.t().mul_(y)), ""),
     "with itself": (lambda m, x, y, z: (lambda new: new.mul_(new))(torch.tanh(x)), "mul_"),
+    "one view of two": (
+        lambda m, x, y, z: torch.broadcast_tensors(torch.tanh(x), y)[1].mul_(2),
+        "",
+    ),
     "two views": (lambda m, x, y, z: (lambda n: torch.where(n, n, y).mul_(2))(x.tanh()), "mul_"),
     "of two, one": (lambda m, x, y, z: unknown(torch.tanh(x), y).mul_(2), ""),
     "out": (lambda m, x, y, z: torch.add(x, 1, out=torch.tanh(y)), ""),
@@ -237,6 +263,10 @@ PINNED: dict[str, tuple[Callable[..., Any], str]] = {
     "no view": (lambda m, x, y, z: (x.add_(1), torch.relu(x)), "add_ x"),
     "what is given": (lambda m, x, y, z: _two(x, lambda new: new.mul_(y)), "mul_ tanh"),
     "a leaf's": (lambda m, x, y, z: m.over(x), "over x"),
+    "what was asked, too": (
+        lambda m, x, y, z: (_function(x, F.relu, True), x.add_(1)),
+        "add_ relu x",
+    ),
     "out": (lambda m, x, y, z: torch.add(x, 1, out=y), "add x y"),
 }
 
@@ -299,8 +329,18 @@ def test_functions_of_leaves_that_write() -> None:
     assert functional_leaf(nn.LeakyReLU(0.2, True)) == (F.leaky_relu, {"negative_slope": 0.2})
     bounds = {"min_val": -2.0, "max_val": 3.0}
     assert functional_leaf(nn.Hardtanh(-2.0, 3.0, inplace=True)) == (F.hardtanh, bounds)
-    for leaf in (nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Identity(), Own(), nn.Softmax(1)):
+    for leaf in (nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Identity(), nn.Tanh(), Own()):
         assert functional_leaf(leaf) is None
+
+
+def test_what_others_give_may_lie_in_any_input() -> None:
+    """Whatever their names say."""
+    graph, root = _traced(lambda m, x, y, z: (unknown_(x, y), torch.relu_(x)))
+    shared = [
+        [each.name for each in shares_memory_with(node, root)]
+        for node in graph.find_nodes(op="call_function", target=unknown_)
+    ]
+    assert shared == [["x", "y"]]
 
 
 def test_ops_that_write_to_what_others_see_are_opaque() -> None:

@@ -43,6 +43,11 @@ class OtherInside(nn.Conv2d):
         return super()._conv_forward(input, weight.abs(), bias)
 
 
+class OtherCall(nn.Conv2d):
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        return super()._call_impl(*args, **kwargs) + 1
+
+
 class OtherAttributes(nn.Conv2d):
     def __getattribute__(self, name: str) -> Any:
         return super().__getattribute__(name)
@@ -88,6 +93,7 @@ FACTS: list[tuple[nn.Module, str | None]] = [
     (SameConv(1, 1, 1), "conv2d"),
     (OtherConv(1, 1, 1), None),
     (OtherInside(1, 1, 1), None),
+    (OtherCall(1, 1, 1), None),
     (OtherAttributes(1, 1, 1), None),
     (SubReLU(), None),
     (Norm(), None),

@@ -24,6 +24,8 @@ _registered: dict[type[nn.Module], None] = {}  # classes of others that are Batc
 # What decides a known module's output; a subclass that overrides one is opaque.
 _BEHAVIOUR = (
     "__call__",
+    "_wrapped_call_impl",
+    "_call_impl",
     "forward",
     "_conv_forward",
     "_output_padding",

@@ -6,7 +6,7 @@ import builtins
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,12 +136,11 @@ def _overload(target: Any) -> Spelling | None:
         return Spelling(_NAMES[name]) if space == "aten" and name in _NAMES else None
     name = aten_name(target)
     schema = private.schema_of(target)
-    if schema is None or not name:
+    if schema is None:
         return None
     if not schema.is_mutable:
         return Spelling(_NAMES[name]) if name in _NAMES else None
-    facts = _NAMES.get(name.removesuffix("_"))
-    twin = _twin(target) if facts is not None and name.endswith("_") else None
+    facts, twin = _NAMES.get(name.removesuffix("_")), _twin(target)
     return None if facts is None or twin is None else Spelling(facts, twin)
 
 
@@ -154,7 +153,7 @@ def aten_name(target: Any) -> str:
 
 def _twin(target: Any) -> Any | None:
     """``aten.add.Tensor`` for ``aten.add_.Tensor``: the same arguments, and a new value."""
-    packet = getattr(torch.ops.aten, aten_name(target)[:-1], None)
+    packet = getattr(torch.ops.aten, aten_name(target).removesuffix("_"), None)
     other = getattr(packet, target._overloadname, None)
     schema = private.schema_of(other)
     if schema is None or schema.is_mutable:
@@ -169,8 +168,8 @@ def _arguments(schema: Any) -> list[tuple[str, str]]:
 
 
 @functools.cache
-def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a function's parameters; none for builtins."""
+def parameters_of(function: Any) -> tuple[str, ...]:
+    """The names of a function's parameters; none for builtins, and what is no function."""
     try:
         return tuple(inspect.signature(function).parameters)
     except (TypeError, ValueError):

@@ -32,6 +32,7 @@ from bnfx.passes.fx.lowering.marks import inherit
 from bnfx.passes.fx.lowering.slots import FoldedCall, Lowered, Slot, Slots, WeightsAs, slots_of
 from bnfx.passes.fx.lowering.trace import trace_slots
 from bnfx.passes.fx.memory.aliasing import shares_memory_with
+from bnfx.passes.fx.memory.callee import is_torchs_call
 from bnfx.passes.graph import Affine, Linear, Move, Node, Opaque
 
 
@@ -176,9 +177,10 @@ class _GraphWriter:
             if not isinstance(value.role, (Move, Opaque)):
                 return True
             if not self.lifted.is_rewritten(value):  # else it lays out what may lie so by now
-                sources = shares_memory_with(value.origin, self.module)
-                if not sources:
-                    return bool(value.origin.op.startswith("call_"))
+                if not is_torchs_call(value.origin, self.module):
+                    return False
+                if not shares_memory_with(value.origin, self.module):
+                    return True
             if len(value.inputs) != 1:
                 return False
             value, reader = value.inputs[0], value

@@ -7,7 +7,6 @@ on to its output, and may write to them if it is not torch's own.
 
 from __future__ import annotations
 
-import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -18,21 +17,22 @@ from torch import fx, nn
 from bnfx.passes.fx import private
 from bnfx.passes.fx.bodies.operands import Body, bodies_of
 from bnfx.passes.fx.calls.call import Call, read_call
-from bnfx.passes.fx.calls.modules import facts_of_leaf, is_patched, known_class
-from bnfx.passes.fx.facts.spelling import (
-    IN_PLACE_OPERATORS,
-    parameters_of,
-    spelling_of,
+from bnfx.passes.fx.calls.modules import facts_of_leaf
+from bnfx.passes.fx.facts.spelling import IN_PLACE_OPERATORS, spelling_of
+from bnfx.passes.fx.memory.callee import (
+    asks_in_place,
+    in_place_name,
+    is_known_leaf,
+    is_torch,
+    out_of,
 )
-
-_TORCH_MODULES = ("torch", "_operator", "operator", "math", "builtins", "einops", "torchvision")
 
 
 def module_writes(graph: fx.Graph, module: nn.Module) -> Iterator[Any]:
     """The tensors that leaf modules may write to by themselves, such as running statistics."""
     for node in graph.find_nodes(op="call_module"):
         leaf = module.get_submodule(node.target)
-        known = _is_known(leaf)
+        known = is_known_leaf(leaf)
         if not known or getattr(leaf, "max_norm", None) is not None:
             yield from leaf.parameters()
         if not known or leaf.training:
@@ -65,7 +65,7 @@ def mutated_leaves(graph: fx.Graph, module: nn.Module) -> set[fx.Node]:
 
 def written_by(node: fx.Node, module: nn.Module) -> Iterator[fx.Node]:
     """The arguments that the node itself may write to."""
-    yield from _nodes(node.kwargs.get("out"))
+    yield from _nodes(out_of(node))
     writes = _WRITES.get(node.op)
     if writes is not None:
         yield from writes(node, module)
@@ -80,7 +80,7 @@ def _by_method(node: fx.Node, module: nn.Module) -> Iterable[fx.Node]:
 
 def _by_module(node: fx.Node, module: nn.Module) -> Iterable[fx.Node]:
     leaf = module.get_submodule(str(node.target))
-    writes = getattr(leaf, "inplace", False) or not _is_known(leaf)
+    writes = getattr(leaf, "inplace", False) or not is_known_leaf(leaf)
     return node.all_input_nodes if writes else ()
 
 
@@ -150,18 +150,20 @@ def _renormalising(node: fx.Node) -> list[fx.Node] | None:
     given: dict[Any, Any] = {**dict(enumerate(node.args)), **node.kwargs}
     if given.get(3, given.get("max_norm")) is None:
         return []
+    if node.target is F.embedding_bag:  # takes the table first, too
+        return node.all_input_nodes
     return _nodes([given.get(1), given.get("weight")])
 
 
 def _in_place(node: fx.Node) -> list[fx.Node] | None:
     """Augmented assignments, and functions of torch's whose name or argument says so."""
     writes = node.target is operator.setitem or _overwrites(node) or asks_in_place(node)
-    return _first(node) if writes and _is_torch(node.target) else None
+    return _first(node) if writes and is_torch(node.target) else None
 
 
 def _unknown(node: fx.Node) -> list[fx.Node]:
     """Torch's own functions write to nothing else; others may write to anything."""
-    return [] if _is_torch(node.target) else node.all_input_nodes
+    return [] if is_torch(node.target) else node.all_input_nodes
 
 
 # The first that knows the call says what it writes to.
@@ -175,42 +177,11 @@ _RULES: tuple[Callable[[fx.Node], list[fx.Node] | None], ...] = (
 )
 
 
-def _is_known(leaf: nn.Module) -> bool:
-    """Whether what the module runs is torch's own, or known."""
-    own = type(leaf).__module__.startswith("torch.nn.") and not is_patched(leaf)
-    return own or known_class(leaf) is not None
-
-
 def _nodes(argument: Any) -> list[fx.Node]:
     """The nodes in an argument, which may be a list or tuple of them."""
     found: list[fx.Node] = []
     fx.node.map_arg(argument, found.append)
     return found
-
-
-def in_place_name(name: str) -> bool:
-    """Whether a method or function of that name writes to its first argument."""
-    return name.endswith("_") and not name.endswith("__")
-
-
-def asks_in_place(node: fx.Node) -> bool:
-    """Whether the call's ``inplace`` argument is, or may be, true."""
-    if "inplace" in node.kwargs:
-        return node.kwargs["inplace"] is not False
-    names = parameters_of(node.target) if callable(node.target) else ()  # none for a builtin
-    position = names.index("inplace") if "inplace" in names else len(node.args)
-    return position < len(node.args) and node.args[position] is not False
-
-
-def _is_torch(target: Any) -> bool:
-    if isinstance(target, private.HigherOrderOperator):
-        return False
-    if isinstance(target, private.OpOverloadPacket):
-        overloads = (getattr(target, name) for name in target.overloads())
-        schemas = map(private.schema_of, overloads)
-        return all(schema is not None and not schema.is_mutable for schema in schemas)
-    owner = getattr(target, "__module__", None) or ""
-    return owner.split(".")[0] in _TORCH_MODULES or inspect.isbuiltin(target)
 
 
 def shares_memory_with(node: fx.Node, module: nn.Module) -> list[fx.Node]:
@@ -229,14 +200,14 @@ def _overwrites(node: fx.Node) -> bool:
     """Whether the way it is written says that it gives back its first argument, written over."""
     if node.op == "call_method":
         return in_place_name(str(node.target))
-    if node.op != "call_function" or not _is_torch(node.target):
+    if node.op != "call_function" or not is_torch(node.target):
         return False
     return node.target in IN_PLACE_OPERATORS or in_place_name(getattr(node.target, "__name__", ""))
 
 
 def is_fresh(node: fx.Node, module: nn.Module) -> bool:
     """Whether the node's value is known to share no memory with its inputs."""
-    if "out" in node.kwargs:
+    if out_of(node) is not None:
         return False
     if node.op == "call_module":
         leaf = module.get_submodule(str(node.target))

@@ -10,7 +10,7 @@ from torch import fx, nn
 from bnfx.passes.fx import private
 from bnfx.passes.fx.facts.spelling import facts_of
 from bnfx.passes.fx.memory.aliasing import shares_memory_with
-from bnfx.passes.fx.metadata import value_of
+from bnfx.passes.fx.metadata import strides_of, value_of
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _MANY = 64  # more readers than that are not followed: somebody looks
@@ -64,6 +64,15 @@ def must_lay_out(
 def is_dense(value: torch.Tensor) -> bool:
     """Whether the layout is one that BatchNorm keeps."""
     return value.is_contiguous() or _is_channels_last(value)
+
+
+def lays_out_anew(copied: fx.Node, source: fx.Node) -> bool:
+    """Whether a copy of ``source`` lies in memory otherwise, so that it is none to who asks."""
+    before, after = value_of(source), value_of(copied)
+    if before is None or after is None:
+        facts = facts_of(copied)
+        return facts is not None and facts.name in ("clone", "contiguous")
+    return strides_of(before) != strides_of(after)
 
 
 def layout_of(node: fx.Node) -> torch.memory_format | None:

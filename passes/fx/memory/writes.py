@@ -17,6 +17,7 @@ from torch import fx, nn
 from bnfx.passes.fx.calls.modules import facts_of_leaf
 from bnfx.passes.fx.facts.spelling import parameters_of, spelling_of
 from bnfx.passes.fx.memory.aliasing import shares_memory_with, written_by
+from bnfx.passes.fx.memory.callee import is_torchs_call
 from bnfx.passes.fx.metadata import value_of
 
 
@@ -62,7 +63,7 @@ def written_values(
         flagged += written
         # What is given back together does not share memory for that.
         sources = [] if node.op == "output" else shares_memory_with(node, module)
-        if node.op.startswith("call_") and (not sources or _takes_over(node, sources, own)):
+        if is_torchs_call(node, module) and (not sources or _takes_over(node, sources, own)):
             own.add(node)
         for source in sources:
             parent[find(source)] = find(node)
@@ -91,7 +92,6 @@ def _only_overwrites(
         and node.args[:1] == (first,)
         and list(first.users) == [node]
         and first in own
-        and "out" not in node.kwargs
         and _has_functional_form(node, module)
         and _is_of_one_dtype(node)
     )
@@ -113,8 +113,7 @@ def functional_form(node: fx.Node) -> Any | None:
     spelling = spelling_of(node)
     if spelling is None or not spelling.facts.keeps_dtype:
         return None
-    flagged = node.op == "call_function" and "inplace" in node.kwargs
-    return node.target if flagged else spelling.functional
+    return node.target if "inplace" in node.kwargs else spelling.functional
 
 
 def functional_leaf(leaf: nn.Module) -> tuple[Callable[..., Any], dict[str, Any]] | None:
@@ -122,12 +121,13 @@ def functional_leaf(leaf: nn.Module) -> tuple[Callable[..., Any], dict[str, Any]
     arguments.
     """
     facts = facts_of_leaf(leaf)
-    function = None if facts is None else getattr(F, facts.name, None)
-    names = () if function is None else parameters_of(function)
-    if facts is None or function is None or not facts.keeps_dtype or "inplace" not in names:
+    if facts is None or not facts.keeps_dtype:
         return None
-    given = (name for name in names[1:] if name != "inplace" and hasattr(leaf, name))
-    return function, {name: getattr(leaf, name) for name in given}
+    function: Any = getattr(F, facts.name, None)
+    names = parameters_of(function)  # none of what is no function
+    if "inplace" not in names:
+        return None
+    return function, {name: getattr(leaf, name) for name in names[1:] if name != "inplace"}
 
 
 def _is_of_one_dtype(node: fx.Node) -> bool:

@@ -18,14 +18,14 @@ from torch import fx
 from bnfx.passes.fx import private
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.facts.spelling import spelling_of
-from bnfx.passes.fx.memory.aliasing import asks_in_place
+from bnfx.passes.fx.memory.callee import asks_in_place, out_of
 from bnfx.passes.fx.memory.writes import functional_form
 
 
 def is_pure(node: fx.Node) -> bool:
     """Whether the node's value depends on its inputs only, and computing it changes nothing."""
     spelling = spelling_of(node)
-    if spelling is None or not spelling.facts.pure or "out" in node.kwargs:
+    if spelling is None or not spelling.facts.pure or out_of(node) is not None:
         return False
     if spelling.functional is not None or asks_in_place(node):
         return False
@@ -43,7 +43,8 @@ class ComputedConstants:
     """The nodes of one graph that are computed from parameters alone.
 
     Args:
-        leaf: the tensor of a placeholder or ``get_attr`` node that is a parameter, else ``None``.
+        leaf: the tensor of a placeholder or ``get_attr`` node that is a parameter, ``None`` of any
+            other node.
         pinned: values that something may write to.
         in_place: nodes that write over a value that nobody else sees.
     """
@@ -70,8 +71,7 @@ class ComputedConstants:
         if not inputs or node in self.pinned or not (is_pure(node) or self._overwrites(node)):
             return False
         for source in inputs:
-            is_leaf = source.op in ("placeholder", "get_attr") and self._leaf(source) is not None
-            if source not in self._nodes and not is_leaf:
+            if source not in self._nodes and self._leaf(source) is None:
                 return False
         self._nodes.add(node)
         return True
@@ -89,7 +89,7 @@ class ComputedConstants:
             current = stack.pop()
             if current not in seen:
                 seen[current] = None
-                stack += reversed(current.all_input_nodes if current in self._nodes else [])
+                stack += reversed(current.all_input_nodes)
         return tuple(each for each in seen if each not in self._nodes)
 
     def value(self, node: fx.Node) -> Any:

@@ -127,8 +127,6 @@ class Sources:
 
     def resolve_operand(self, argument: object) -> Expression | None:
         """An operand of arithmetic, if it is a parameter or computed from parameters alone."""
-        if not isinstance(argument, fx.Node):
-            return None
         source = self.resolve(argument, "operand")
         return source if isinstance(source, Source) else None
 
@@ -142,7 +140,7 @@ class Sources:
             given = self.scope.given.get(leaf.name)
             if given is not None and leaf.name not in self._parameters:
                 return given
-            if leaf.op == "placeholder" and leaf.name in self._scalars:
+            if leaf.name in self._scalars:
                 value = self._scalars[leaf.name]
                 self.tensors[leaf.name] = value
                 return Source(leaf.name, (), dtype_name(value.dtype))
