@@ -6,7 +6,7 @@ from bnfx.passes.crossing import Chain, Dims, Permute, Reshape
 
 
 def depth_to_space(
-    before: Dims, after: Dims, block: int, columns_first: bool, last: bool = False
+    before: Dims, after: Dims, block: int, columns_first: bool, last: bool
 ) -> Chain | None:
     """``(N, C, H, W)`` to ``(N, C / block^2, H block, W block)``.
 
@@ -20,7 +20,7 @@ def depth_to_space(
 
 
 def space_to_depth(
-    before: Dims, after: Dims, block: int, columns_first: bool, last: bool = False
+    before: Dims, after: Dims, block: int, columns_first: bool, last: bool
 ) -> Chain | None:
     """The inverse of :func:`depth_to_space`."""
     deep, wide = _axes(columns_first, last)

@@ -62,7 +62,7 @@ def _listed(operand: Expr) -> list[int] | None:
 
 
 def _pixel_shuffle(called: Called, before: Dims, after: Dims) -> Movement | None:
-    return depth_to_space(before, after, int(called.attrs.upscale_factor), columns_first=True)
+    return depth_to_space(before, after, int(called.attrs.upscale_factor), True, False)
 
 
 def _tile(called: Called, before: Dims, after: Dims) -> Movement | None:

@@ -189,7 +189,7 @@ def test_calls_of_relax() -> None:
     assert moved("mean", [2]) == Window((2,), keep=False)
     assert moved("max", [2], keepdims=True) == Window((2,), by_order=True)
     assert moved("nn.adaptive_avg_pool2d", 2) == Window((2, 3))
-    wide = depth_to_space(X, (2, 1, 12, 12), 2, columns_first=True)
+    wide = depth_to_space(X, (2, 1, 12, 12), 2, True, False)
     assert isinstance(wide, Chain)
     assert moved("nn.pixel_shuffle", 2) == wide
     assert moved("strided_slice", [1], [1], [3]) == Select(1, 1, 3)
