@@ -13,6 +13,21 @@ import bnfx
 from bnfx.direct.shortcut import Shortcut
 
 
+class Scaled(nn.Module):
+    factor = 2.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2).double().eval()
+
+    def forward(self, x: torch.Tensor, y: Any = None, **more: Any) -> Any:
+        return self.norm(x) * self.factor * (1 if y is None else y)
+
+
+def image(*size: int) -> torch.Tensor:
+    return torch.randn(*(size or (1, 2, 3, 3)), dtype=torch.float64)
+
+
 def compiled(model: nn.Module) -> Any:
     return bnfx.compile(model, options={"inner": "eager"})
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from direct_models import count_direct
+from direct_models import Scaled, check, compiled, count_direct, image
 
 from bnfx.direct import direct_calls
 
@@ -24,3 +25,18 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each call that goes straight to its graph."""
     return count_direct(monkeypatch)
+
+
+@pytest.fixture
+def model() -> Any:
+    """One whose answer depends on more than tensors."""
+    return Scaled().eval()
+
+
+@pytest.fixture
+def call(model: Any) -> Iterator[Any]:
+    """``model`` as ``bnfx.compile`` gives it, called once."""
+    with torch.no_grad():
+        found = compiled(model)
+        check(found, model, image())
+        yield found

@@ -4,46 +4,17 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from direct_models import check, compiled
+from direct_models import Scaled, check, compiled, image
 from torch import nn
 from torch._dynamo import eval_frame
 
 from bnfx.direct import shortcut
 from bnfx.direct.watched import Watched
-
-
-class Scaled(nn.Module):
-    factor = 2.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(2).double().eval()
-
-    def forward(self, x: torch.Tensor, y: Any = None, **more: Any) -> Any:
-        return self.norm(x) * self.factor * (1 if y is None else y)
-
-
-@pytest.fixture
-def model() -> Any:
-    return Scaled().eval()
-
-
-@pytest.fixture
-def call(model: nn.Module) -> Iterator[Any]:
-    with torch.no_grad():
-        found = compiled(model)
-        check(found, model, image())
-        yield found
-
-
-def image(*size: int) -> torch.Tensor:
-    return torch.randn(*(size or (1, 2, 3, 3)), dtype=torch.float64)
-
 
 HOOKS: dict[str, Callable[[Any], Any]] = {
     "forward": lambda m: m.register_forward_hook(lambda module, args, out: out * 3),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from direct_models import check, compiled
+from direct_models import Scaled, check, image
 from torch import fx, nn
 from torch._dynamo.eval_frame import set_eval_frame
 from torch._dynamo.mutation_guard import GenerationTracker
@@ -19,34 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bnfx.direct import direct_calls
 from bnfx.direct.shortcut import may_go_past_dynamo
 from bnfx.direct.watched import NotDirectError
-
-
-class Scaled(nn.Module):
-    factor = 2.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(2).double().eval()
-
-    def forward(self, x: torch.Tensor, y: Any = None, **more: Any) -> Any:
-        return self.norm(x) * self.factor * (1 if y is None else y)
-
-
-@pytest.fixture
-def model() -> Any:
-    return Scaled().eval()
-
-
-@pytest.fixture
-def call(model: nn.Module) -> Iterator[Any]:
-    with torch.no_grad():
-        found = compiled(model)
-        check(found, model, image())
-        yield found
-
-
-def image(*size: int) -> torch.Tensor:
-    return torch.randn(*(size or (1, 2, 3, 3)), dtype=torch.float64)
 
 
 class Ignored(TorchDispatchMode):
