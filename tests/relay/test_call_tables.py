@@ -51,16 +51,18 @@ ROWS: list[Row] = [
     ("strided_slice", {**SLICE, "begin": (3,), "axes": (2,)}, (2, 8, 6, 2), None),
     ("strided_slice", {**SLICE, "begin": (0,)}, X, Identity()),
     # Depth and space.
-    ("nn.depth_to_space", SHUFFLE, (2, 2, 12, 12), depth_to_space(X, (2, 2, 12, 12), 2, False)),
+    ("nn.depth_to_space", SHUFFLE, (2, 2, 12, 12),
+     depth_to_space(X, (2, 2, 12, 12), 2, False, False)),
     *(
         ("nn.depth_to_space", {**SHUFFLE, "mode": mode}, (2, 2, 12, 12),
-         depth_to_space(X, (2, 2, 12, 12), 2, True))
+         depth_to_space(X, (2, 2, 12, 12), 2, True, False))
         for mode in ("CRD", "CDR")
     ),
     ("nn.depth_to_space", {**SHUFFLE, "mode": "crd"}, (2, 2, 12, 12), None),
     ("nn.depth_to_space", {**SHUFFLE, "layout": "NHWC", "block_size": 1}, X,
      depth_to_space(X, X, 1, False, last=True)),
-    ("nn.space_to_depth", SHUFFLE, (2, 32, 3, 3), space_to_depth(X, (2, 32, 3, 3), 2, False)),
+    ("nn.space_to_depth", SHUFFLE, (2, 32, 3, 3),
+     space_to_depth(X, (2, 32, 3, 3), 2, False, False)),
     ("nn.space_to_depth", {**SHUFFLE, "layout": "NHWC"}, (2, 4, 3, 24),
      space_to_depth(X, (2, 4, 3, 24), 2, False, last=True)),
     # Again and again.
