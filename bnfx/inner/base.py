@@ -79,6 +79,11 @@ def packages_missing(name: str) -> list[str]:
     return [each for each in PACKAGES.get(name, ()) if importlib.util.find_spec(each) is None]
 
 
+def has_fixed_layout(value: torch.Tensor) -> bool:
+    """Whether its sizes and strides are numbers, none of them open."""
+    return all(isinstance(size, int) for size in (*value.shape, *value.stride()))
+
+
 def channels_last(weight: torch.Tensor) -> torch.Tensor:
     """The same numbers with channels last: the weight of a 2-D or 3-D convolution; others as is."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from bnfx.inner import cudnn_ops, cudnn_trial
+from bnfx.inner.base import has_fixed_layout
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _PASS = "post_grad_custom_pre_pass"
@@ -129,12 +130,11 @@ def _is_alike(z: fx.Node, conv: fx.Node) -> bool:
 
 
 def _is_usable(like: torch.Tensor, device: str) -> bool:
-    sizes = (*like.shape, *like.stride())
     return (
         like.device.type == device
         and like.dtype in _DTYPES
         and like.dim() in (4, 5)
-        and all(isinstance(size, int) for size in sizes)
+        and has_fixed_layout(like)
     )
 
 

@@ -62,7 +62,8 @@ def _listed(operand: Expr) -> list[int] | None:
 
 
 def _pixel_shuffle(called: Called, before: Dims, after: Dims) -> Movement | None:
-    return depth_to_space(before, after, int(called.attrs.upscale_factor), True, False)
+    factor = int(called.attrs.upscale_factor)
+    return depth_to_space(before, after, factor, columns_first=True, last=False)
 
 
 def _tile(called: Called, before: Dims, after: Dims) -> Movement | None:

@@ -23,6 +23,7 @@ from bnfx.inner.base import (
     Compiled,
     EngineRefusal,
     Inner,
+    has_fixed_layout,
     packages_missing,
 )
 from bnfx.inner.engines.as_inner import first_line, sized
@@ -193,7 +194,7 @@ def _in_pytorch(module: fx.GraphModule) -> Callable[..., Any]:
 def _example(value: Any) -> Any:
     """What Dynamo gave, or numbers of that shape where it gave none."""
     real = isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)
-    if real and all(isinstance(size, int) for size in (*value.shape, *value.stride())):
+    if real and has_fixed_layout(value):
         return value.detach()
     made = sized(value)
     if isinstance(made, torch.Tensor):

@@ -29,6 +29,7 @@ from unittest import mock
 import torch
 from torch import fx
 
+from bnfx.inner.base import has_fixed_layout
 from bnfx.inner.packed.lifted_constants import lift_constants
 from bnfx.inner.packed.pack_program import PackingError
 from bnfx.inner.packed.recorder import Recorder
@@ -164,18 +165,14 @@ def _compile(
         program = recorder.program(lifted)
         rest |= {"static_input_idxs": [], "layout_opt": channels_last}
         code = compile_fx_inner(gm, [*given, *lifted.examples], **rest)
-    fixed = [(i, examples[i]) for i in taken if _is_fixed(examples[i])]
-    layouts = tuple((i, tuple(example.shape), example.stride()) for i, example in fixed)
+    layouts = tuple(
+        (i, tuple(example.shape), example.stride())
+        for i, example in ((i, examples[i]) for i in taken)
+        if isinstance(example, torch.Tensor) and has_fixed_layout(example)
+    )
     packed = PackedCode(code, program, tuple(taken), layouts)
     packed.note()
     return packed
-
-
-def _is_fixed(example: Any) -> bool:
-    """Whether it is a tensor that each call lays out alike."""
-    if not isinstance(example, torch.Tensor):
-        return False
-    return all(isinstance(size, int) for size in (*example.shape, *example.stride()))
 
 
 @functools.cache
