@@ -23,7 +23,7 @@ _TOO_DEAR = frozenset({"merge-serial-linear", "merge-parallel-linear"})
 
 
 def trace(
-    module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule], measured: bool = True
+    module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule], measured: bool
 ) -> Rewritten | None:
     """``module`` with the fold in it; ``None`` if no BatchNorm folds."""
     cheap = [rule for rule in rules if rule.name not in _TOO_DEAR]

@@ -104,13 +104,14 @@ def rewrite(
         apart = form == "traced"
         nest = lift_nest(module, parameters, scalars or {}, others or {}, apart, bodies)
         tensors = nest.tensors()
-        values = make_values(nest.lifted.tensors if apart else tensors, signs, fixed, measured)
+        about = {"signs": signs, "fixed": fixed, "measured": measured}
+        values = make_values(nest.lifted.tensors if apart else tensors, **about)
 
         def run(each: Nest) -> GraphReport:
             if each is nest:
                 return _run(nest.lifted, rules, values, detailed)
             own = each.lifted.tensors
-            numbers = make_values(own, signs, fixed, measured) if apart else values
+            numbers = make_values(own, **about) if apart else values
             return pipeline.run(each.lifted.graph, rules, numbers)
 
         with torch.inference_mode(False), torch.no_grad():
@@ -172,7 +173,7 @@ def rewrite_captured(
 
 
 def rewrite_traced(
-    module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule], measured: bool = True
+    module: fx.GraphModule, inputs: GraphInputs, rules: Sequence[Rule], measured: bool
 ) -> Rewritten:
     """:func:`rewrite` for what Dynamo captured; the graph computes its slots at each call."""
     return rewrite(
@@ -190,6 +191,7 @@ def rewrite_traced(
 
 def make_values(
     tensors: Mapping[str, torch.Tensor],
+    *,
     signs: bool = True,
     fixed: bool = True,
     measured: bool = True,

@@ -207,10 +207,10 @@ def test_what_a_rewrite_gives() -> None:
         assert not any(each.is_inference() for each in plain.evaluate() or ())
     assert [v.error for v in plain.report.verdicts] == [None]
     assert plain.report.details is None
-    calculated = rewrite_traced(module, inputs, RULES)
+    calculated = rewrite_traced(module, inputs, RULES, True)
     assert calculated.last_inputs() == calculated.tables == ()
     assert calculated.recipe is None
-    assert rewrite_traced(module, inputs, ()).module is module
+    assert rewrite_traced(module, inputs, (), True).module is module
     nothing = rewrite_captured(module, inputs, rules=())
     assert nothing.module is module
     assert (nothing.slots, nothing.recipe, nothing.sources) == ((), None, ())
@@ -242,7 +242,7 @@ def test_signs_are_of_numbers_that_stay() -> None:
     """A graph that computes its weights at each call runs with any; a recipe tells for which."""
     _, module = traced(lambda n, x: F.conv2d(torch.relu(torch.mul(x, n.scale)), n.conv.weight))
     inputs = GraphInputs({}, parameters(module), {}, {})
-    assert rewrite_traced(module, inputs, RULES).slots == ()
+    assert rewrite_traced(module, inputs, RULES, True).slots == ()
     result = rewrite_captured(module, inputs)
     assert result.recipe is not None
     assert len(result.slots) == 1

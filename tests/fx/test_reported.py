@@ -76,7 +76,7 @@ def test_weights_that_will_be_trained_are_not_stored_in_half_precision() -> None
                 node.meta["val"] = node.meta["val"].to(dtype)
         tensors = {name: value.detach().to(dtype) for name, value in tensors.items()}
         inputs = GraphInputs({}, tensors, {}, {"x": X.to(dtype)})
-        report = rewrite_traced(module, inputs, RULES).report
+        report = rewrite_traced(module, inputs, RULES, True).report
         assert report.gives(Code.OVERFLOW) == refused
         del net
 

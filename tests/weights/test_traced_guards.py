@@ -26,7 +26,10 @@ def inputs() -> tuple[fx.GraphModule, GraphInputs, list[Any]]:
     return graph, GraphInputs.of(graph, args), args
 
 
-def test_rules_that_cost_at_each_call_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_rules_that_cost_at_each_call_are_left_out(
+    told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph, given, _ = inputs()
     found: list[Any] = []
     rewrite = traced.rewrite_traced
@@ -36,11 +39,11 @@ def test_rules_that_cost_at_each_call_are_left_out(monkeypatch: pytest.MonkeyPat
         return rewrite(module, inputs, rules, measured)
 
     monkeypatch.setattr(traced, "rewrite_traced", seen)
-    assert trace(graph, given, RULES) is not None
+    assert trace(graph, given, RULES, measured=told) is not None
     names, measured = found
     dear = {"merge-serial-linear", "merge-parallel-linear"}
     assert set(names) == {rule.name for rule in RULES} - dear
-    assert measured
+    assert measured is told
 
 
 @pytest.mark.parametrize("outcome", [None, *Outcome])
@@ -54,13 +57,13 @@ def test_what_is_worth_it(
     rewritten = SimpleNamespace(slots=slots, report=report)
     monkeypatch.setattr(traced, "rewrite_traced", lambda *_: rewritten)
     worth = slots and outcome in (Outcome.FOLDED, Outcome.MERGED, Outcome.LOWERED)
-    assert trace(graph, given, RULES) is (rewritten if worth else None)
+    assert trace(graph, given, RULES, True) is (rewritten if worth else None)
 
 
 def test_what_it_is_given() -> None:
     """The numbers that the fold needs stand behind the arguments; without any, nothing is added."""
     graph, given, args = inputs()
-    rewritten = trace(graph, given, RULES)
+    rewritten = trace(graph, given, RULES, measured=False)
     assert rewritten is not None
     assert rewritten.tables == ()
 
@@ -94,7 +97,7 @@ def writing() -> tuple[fx.GraphModule, GraphInputs, list[Any]]:
 def test_a_write_to_what_was_read_ahead_of_it(tables: tuple[torch.Tensor, ...]) -> None:
     """The fold reads parameters first; where the input that is written to is one, PyTorch runs."""
     graph, given, args = writing()
-    rewritten = trace(graph, given, RULES)
+    rewritten = trace(graph, given, RULES, measured=False)
     assert rewritten is not None
     inner = Inner(lambda module, examples: lambda *args: ("compiled", *args))
     call = compile_traced(graph, given, replace(rewritten, tables=tables), args, inner)

@@ -21,7 +21,7 @@ def must_lay_out(
     source: fx.Node,
     module: nn.Module,
     may_vanish: Callable[[fx.Node], bool],
-    keeps_strides: bool = False,
+    keeps_strides: bool,
 ) -> bool:
     """Whether readers of ``node`` rely on its layout, which is not that of ``source``.
 
