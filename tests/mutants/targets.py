@@ -48,6 +48,22 @@ AREAS: dict[str, Area] = {
     ),
     "weights": Area(("bnfx/weights",), ("tests/weights",)),
     "first_answer": Area(("bnfx/folding/first_answer.py",), ("tests/backend", "tests/folding")),
+    "folding": Area(
+        (
+            "bnfx/folding/capturing",
+            "bnfx/folding/modules",
+            "bnfx/folding/programs",
+            "bnfx/folding/example_shapes.py",
+            "bnfx/folding/explain.py",
+            "bnfx/folding/fold.py",
+            "bnfx/folding/given.py",
+            "bnfx/folding/graph_form.py",
+            "bnfx/folding/keep.py",
+            "bnfx/folding/open_sizes.py",
+            "bnfx/folding/verify.py",
+        ),
+        ("tests/folding", "tests/export"),
+    ),
     "packed": Area(("bnfx/inner/packed",), ("tests/inner",)),
     "direct": Area(("bnfx/direct",), ("tests/direct",)),
     "fx": Area(

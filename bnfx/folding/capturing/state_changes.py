@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,12 +75,27 @@ class Watch:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        self._modules = dict(model.named_modules())
         self._before = _held(model)
+        self._changed: list[_Place] = []
+
+    def restore(self) -> None:
+        """Bind the attributes that were bound to symbols to what they were."""
+        self._changed += _changed(self._before, _held(self._model))
+        for place in self._changed:
+            path, table, name = place
+            if path not in self._modules:
+                continue  # of a module that the call made
+            attributes: Any = vars(self._modules[path])
+            held = attributes[table] if table else attributes
+            if place in self._before:
+                held[name] = self._before[place].as_it_was()
+            else:
+                held.pop(name, None)
 
     def check(self) -> None:
-        """Raise :class:`StateError` if that changed an attribute of the model."""
-        changed = _changed(self._before, _held(self._model))
-        if changed:
+        """Raise :class:`StateError` if an attribute of the model had been changed."""
+        if changed := self._changed:
             raise StateError(
                 f"{_refusal(self._model, changed[0])}. Pass example inputs: then it is tried out "
                 "whether that matters"
@@ -146,6 +162,18 @@ class _Seen:
             self.items = tuple(value)
         elif isinstance(value, Mapping) and not isinstance(value, nn.Module):
             self.items = (*value.keys(), *value.values())
+
+    def as_it_was(self) -> Any:
+        """The object; a container of Python's holds again what it held."""
+        if type(self.value) in (list, set):
+            self.value.clear()
+            (self.value.extend if isinstance(self.value, list) else self.value.update)(self.items)
+        elif type(self.value) in (dict, OrderedDict):
+            half = len(self.items) // 2
+            pairs = dict(zip(self.items[:half], self.items[half:], strict=True))
+            self.value.clear()
+            self.value.update(pairs)
+        return self.value
 
     def is_still(self, other: _Seen | None) -> bool:
         if other is None:

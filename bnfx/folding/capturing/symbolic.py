@@ -67,7 +67,7 @@ def trace(model: nn.Module, tracer: Tracer | None = None) -> fx.GraphModule:
     Arguments with defaults have them, which the graph asserts.
 
     Args:
-        model: what tracing leaves behind, it leaves there.
+        model: is as it was afterwards.
         tracer: one that knows what to leave whole.
 
     Raises:
@@ -90,12 +90,15 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     try:
         with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast), decisions.watch():
             graph = tracer.trace(model, defaults or None)
+        why = decisions.refuse()
     except Exception as error:
         advice = "Pass example inputs, or use torch.compile"
         raise CaptureError(
             f'torch.fx cannot trace {kind}: {error}. {advice}(model, backend="bnfx")'
         ) from error
-    if (why := decisions.refuse()) is not None:
+    finally:
+        state.restore()
+    if why is not None:
         raise CaptureError(
             f"{kind} cannot be captured without example inputs: {why}. Pass inputs as you would "
             "call the model with them, bnfx.fold(model, *args, **kwargs)"

@@ -59,6 +59,10 @@ class Dependence:
         """Whether any code of the model's goes on after an exception."""
         raise NotImplementedError
 
+    def runs_in_calls(self, node: ast.AST) -> bool:
+        """Whether a call of the model may run it."""
+        raise NotImplementedError
+
     def goes_on(self, statement: ast.AST) -> bool:
         """Whether it may swallow an exception that is raised in it."""
         if type(statement).__name__ in ("Try", "TryStar"):
@@ -91,28 +95,35 @@ class Dependence:
 
         It may be printed, asserted, or decide which weights are set up.
         """
-        name = self.function_name(node)
-        if sets_weights_up(name) or name in ("train", "eval", "__repr__", "extra_repr"):
-            return True
+        trusted = self.is_trusted(node)
         asked, above = node, self.parents.get(node)
         while isinstance(above, ast.expr):
             if isinstance(above, (ast.NamedExpr, ast.Yield, ast.YieldFrom, ast.Await)):
-                return False
+                return trusted
             node, above = above, self.parents.get(above)
+        if trusted:
+            return not _keeps(above)
         if isinstance(above, ast.If) and above.test is node:
-            return all(map(self._sets_up, (*above.body, *above.orelse)))
+            return all(map(self.sets_up, (*above.body, *above.orelse)))
         if isinstance(above, (ast.Assert, ast.Raise)):
             return not self.catches()
         return isinstance(above, ast.Expr) and (node is asked or _is_said(node))
 
+    def is_trusted(self, node: ast.AST) -> bool:
+        """Whether it stands where weights are set up, modes set, or text made; not in a call."""
+        name = self.function_name(node)
+        known = sets_weights_up(name) or name in ("train", "eval", "__repr__", "extra_repr")
+        return known and not self.runs_in_calls(node)
+
     def is_initialiser(self, call: ast.Call) -> bool:
         """``nn.init.zeros_(...)``: a fold takes the weights as they are."""
-        return getattr(self.resolve(call.func), "__module__", "") == "torch.nn.init"
+        known = getattr(self.resolve(call.func), "__module__", "") == "torch.nn.init"
+        return known and not self.runs_in_calls(call)
 
-    def _sets_up(self, statement: ast.AST) -> bool:
+    def sets_up(self, statement: ast.AST) -> bool:
         """Whether a statement does nothing but set weights or modes, or stop."""
         if isinstance(statement, (ast.If, ast.For)):
-            return all(map(self._sets_up, (*statement.body, *statement.orelse)))
+            return all(map(self.sets_up, (*statement.body, *statement.orelse)))
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
             call = statement.value
             mode = getattr(call.func, "attr", "") in HARMLESS_METHODS
@@ -124,6 +135,15 @@ class Dependence:
         if isinstance(statement, ast.Raise):
             return not self.catches()
         return isinstance(statement, ast.Pass)
+
+
+def _keeps(statement: ast.AST | None) -> bool:
+    """Whether a statement binds an attribute, or an element."""
+    if isinstance(statement, ast.Assign):
+        return not all(isinstance(target, ast.Name) for target in statement.targets)
+    if isinstance(statement, (ast.AugAssign, ast.AnnAssign)):
+        return not isinstance(statement.target, ast.Name)
+    return False
 
 
 def is_identity(node: ast.AST | None) -> bool:

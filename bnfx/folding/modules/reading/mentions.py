@@ -20,7 +20,8 @@ from bnfx.folding.modules.reading.computed_names import (
 )
 from bnfx.folding.modules.reading.owners import Mention, Owners
 from bnfx.folding.modules.reading.reachable import Function, Reachable, resolve_global
-from bnfx.folding.modules.reading.walks import BY_NAME, GETTING, WEIGHTS, Walks
+from bnfx.folding.modules.reading.running import Running
+from bnfx.folding.modules.reading.walks import BY_NAME, GETTING, WEIGHTS, Walks, is_trusted_name
 
 _WALKS = frozenset(
     [
@@ -54,6 +55,8 @@ _COMPUTING = frozenset(
         "f_locals",
     ]
 )
+# A fold gives them other weights, and puts nothing in their place.
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class Mentions(Walks):
@@ -68,6 +71,7 @@ class Mentions(Walks):
             for node in ast.walk(function.node):
                 for child in ast.iter_child_nodes(node):
                     self.parents[child] = node
+        self._running = Running(reachable, is_trusted_name)
         for function in reachable.functions:
             self._read(function)
         self._owners = Owners(reachable, self._all, self)
@@ -176,6 +180,40 @@ class Mentions(Walks):
             return True
         named = (m for m in self.model.modules() if hasattr(type(m), method))
         return any(module._parameters or module._buffers for module in named)
+
+    def runs_in_calls(self, node: ast.AST) -> bool:
+        return self._stands_in(node, self._running.by_calls)
+
+    def answers(self, node: ast.AST) -> bool:
+        return self._stands_in(node, self._running.by_answers)
+
+    def _stands_in(self, node: ast.AST | None, functions: frozenset[ast.AST]) -> bool:
+        while node is not None and node not in functions:
+            node = self.parents.get(node)
+        return node is not None
+
+    def _modules(self, node: ast.AST) -> list[nn.Module]:
+        """Those that it may stand for: all that have its name; for ``self``, all of the class."""
+        if isinstance(node, ast.Attribute):
+            places = self.model.named_modules(remove_duplicate=False)
+            return [m for path, m in places if path.rpartition(".")[2] == node.attr]
+        above: ast.AST | None = node
+        while above is not None and above not in self.functions:
+            above = self.parents.get(above)
+        function = self.functions.get(above) if above is not None else None
+        if function is None or function.kind is None or not is_of(node, function.owner):
+            return []
+        return [m for m in self.model.modules() if isinstance(m, function.kind)]
+
+    def stays_a_layer(self, node: ast.AST) -> bool:
+        found = self._modules(node)
+        return bool(found) and all(isinstance(m, _LAYERS) for m in found)
+
+    def has_common(self, fact: str, of: ast.AST) -> bool:
+        found = self._modules(of)
+        facts = {getattr(weight, fact) for weight in self.model.parameters()}
+        layers = [any(isinstance(m, _LAYERS) for m in each.modules()) for each in found]
+        return len(facts) == 1 and all(layers)
 
     def of(self, owner: nn.Module, name: str) -> list[Mention]:
         """Those that may be the attribute ``name`` of ``owner``."""

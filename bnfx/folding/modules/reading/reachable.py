@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-import functools
 import gc
 import inspect
 import sys
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from torch import nn
 
 from bnfx.folding.capturing.decisions import function_nodes
+from bnfx.folding.modules.reading.class_attributes import EMPTY_CELL, held_in, unwrapped
 from bnfx.folding.modules.reading.dependence import runs_in_order
 from bnfx.passes.fx.parameters.sources import memory
 
@@ -26,7 +25,6 @@ MOST_FUNCTIONS = 1000
 _REGISTERS = ("_parameters", "_buffers", "_modules")
 _BY_CLASS = ("__new__", "__init_subclass__", "__class_getitem__")
 _OF_CLASSES = ("__dict__", "__weakref__", "__abstractmethods__", "_abc_impl", "__annotations__")
-_WRAPPED = ("fget", "fset", "func", "__func__", "__wrapped__")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +59,8 @@ class Reachable:
         self.model = model
         self.refusal: str | None = None  # why not all of the code was read
         self.functions: list[Function] = []
+        self.names: dict[CodeType, set[str]] = {}  # by which classes have them
+        self.held_code: set[CodeType] = set()  # of functions that objects hold
         self.held: set[int] = set()  # ids of modules, and memory of tensors
         self.memory: set[Any] = set()
         self._kinds: set[type] = set()
@@ -94,8 +94,9 @@ class Reachable:
                 self.memory.add(memory(value))
                 inside = list(getattr(value, "__dict__", {}).values())
             elif isinstance(value, FunctionType):
+                self.held_code.add(value.__code__)
                 self._add_function(value, None)
-                cells = [c.cell_contents for c in value.__closure__ or () if c != _EMPTY]
+                cells = [c.cell_contents for c in value.__closure__ or () if c != EMPTY_CELL]
                 inside = [
                     *cells,
                     *(value.__defaults__ or ()),
@@ -126,9 +127,10 @@ class Reachable:
             for name, value in list(vars(base).items()):
                 if name == "__init__":
                     continue  # of what is there it has run, and what it kept is seen
-                if not isinstance(value, (FunctionType, type)) and name not in _OF_CLASSES:
-                    self._attributes.append(value)  # a descriptor may do anything
-                for function in _unwrapped(value):
+                if name not in _OF_CLASSES:
+                    self._attributes += held_in(value)
+                for function in unwrapped(value):
+                    self.names.setdefault(function.__code__, set()).add(name)
                     by_class = isinstance(value, classmethod) or name in _BY_CLASS
                     static = by_class or isinstance(value, staticmethod)
                     self._add_function(function, None if static else base, by_class)
@@ -140,7 +142,7 @@ class Reachable:
             if base in self._made or _is_known(base):
                 continue
             self._made.add(base)
-            for function in _unwrapped(vars(base).get("__init__")):
+            for function in unwrapped(vars(base).get("__init__")):
                 self._add_function(function, base)
 
     def _add_function(
@@ -173,13 +175,10 @@ class Reachable:
             if isinstance(each, (ast.Name, ast.Attribute)):
                 value = resolve_global(function, each)
                 if isinstance(value, FunctionType):
-                    for each_function in _unwrapped(value):
+                    for each_function in unwrapped(value):
                         self._add_function(each_function, None)
                 elif isinstance(value, type):
                     self._add_made(value)
-
-
-_EMPTY = type((lambda x: lambda: x)(0).__closure__[0])()  # type: ignore[index]
 
 
 def resolve_global(function: FunctionType, node: ast.AST) -> Any:
@@ -202,24 +201,6 @@ def is_bound(function: FunctionType, name: str) -> bool:
     """Whether a name is one of the function's own, or of a function around it."""
     code = function.__code__
     return name in (*code.co_varnames, *code.co_cellvars, *code.co_freevars)
-
-
-def _unwrapped(value: Any) -> Iterator[FunctionType]:
-    """The functions in a method, a property, a decorated function, and other descriptors."""
-    stack, seen = [value], set()
-    while stack:
-        current = stack.pop()
-        if current is None or id(current) in seen or isinstance(current, type):
-            continue
-        seen.add(id(current))
-        stack += [getattr(current, name, None) for name in _WRAPPED]
-        if isinstance(current, functools.partial):
-            stack.append(current.func)
-        if isinstance(current, FunctionType):
-            yield current
-            for cell in current.__closure__ or ():
-                if cell != _EMPTY and isinstance(cell.cell_contents, FunctionType):
-                    stack.append(cell.cell_contents)
 
 
 def _is_library(name: str | None) -> bool:

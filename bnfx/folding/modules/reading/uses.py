@@ -45,6 +45,14 @@ class Uses(Dependence):
         """Whether a method of that name may run a layer."""
         raise NotImplementedError
 
+    def answers(self, node: ast.AST) -> bool:
+        """Whether a call of the model, or of a method that is given something, may run it."""
+        raise NotImplementedError
+
+    def stays_a_layer(self, node: ast.AST) -> bool:
+        """Whether it is the name of layers that have a weight after any fold."""
+        raise NotImplementedError
+
     def sets_modes(self) -> bool:
         """Whether any code of the model's writes to an attribute ``training``."""
         raise NotImplementedError
@@ -103,9 +111,10 @@ class Uses(Dependence):
                 call = self.parents.get(above)
                 if isinstance(call, ast.Call) and call.func is above:
                     return above.attr in HARMLESS_METHODS and self.is_statement(call)
-                return above.attr in _FACTS and not self.catches()
+                missed = self.answers(node) and not self.stays_a_layer(node)
+                return above.attr in _FACTS and not self.catches() and not missed
             if parent.attr in _FACTS:
-                if parent.attr == "num_features" and self.catches():
+                if parent.attr == "num_features" and (self.catches() or self.answers(node)):
                     return False  # an identity has none
                 return isinstance(parent.ctx, ast.Load) or parent.attr == "requires_grad"
             return (isinstance(above, ast.Call) and self.is_initialiser(above)) or (
@@ -118,7 +127,8 @@ class Uses(Dependence):
     def _is_set_up_by(self, call: ast.Call) -> bool:
         """``init_layer(self.conv)``, trusted by its name, as where it is passed to ``apply``."""
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-        return sets_weights_up(name) and self.is_statement(call)
+        trusted = sets_weights_up(name) and not self.runs_in_calls(call)
+        return trusted and self.is_statement(call)
 
     def is_mode(self, method: ast.Attribute) -> bool:
         """Whether ``layer.train(...)`` does no more than ``train`` of the model, or is ``eval``."""
@@ -133,7 +143,8 @@ class Uses(Dependence):
             and _is_within(method.value, given.value)
             and not self.sets_modes()
         )
-        return off or same or self.function_name(call) == "train"
+        trains = self.function_name(call) == "train" and not self.runs_in_calls(call)
+        return off or same or trains
 
     def runs_whole(self, node: ast.AST, depth: int) -> bool:
         """Whether an expression is only called, ``depth`` containers down."""

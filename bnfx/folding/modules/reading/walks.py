@@ -60,6 +60,10 @@ class Walks(Uses):
             )
         return self._sets_modes
 
+    def has_common(self, fact: str, of: ast.AST) -> bool:
+        """Whether all weights have the same dtype, say, and modules some that stay."""
+        raise NotImplementedError
+
     def gives_itself(self, method: str) -> bool:
         return method in SELVES or any(
             getattr(node, "name", "") == method and _returns(node, function.owner)
@@ -82,7 +86,8 @@ class Walks(Uses):
         name, call = self.function_name(node), self.parents.get(node)
         above = self.parents.get(call) if isinstance(call, ast.Call) else None
         saved = isinstance(above, ast.Call) and getattr(above.func, "attr", "") == "save"
-        return saved or _FILES.fullmatch(name) is not None or sets_weights_up(name)
+        trusted = _FILES.fullmatch(name) is not None or sets_weights_up(name)
+        return saved or (trusted and not self.runs_in_calls(node))
 
     def is_harmless_apply(self, inside: str, node: ast.Attribute) -> bool:
         """Whether ``apply`` hands modules to a function that sets weights up."""
@@ -94,21 +99,28 @@ class Walks(Uses):
         given = call.args[0]
         name = getattr(given, "attr", getattr(given, "id", ""))
         # Trusted by its name: it is meant for weights that were not learned yet.
-        return sets_weights_up(name) or sets_weights_up(inside)
+        trusted = sets_weights_up(name) or sets_weights_up(inside)
+        return trusted and not self.runs_in_calls(node)
 
     def is_harmless_weights(self, node: ast.Attribute) -> bool:
-        """Whether of ``self.parameters()`` only facts are read, or flags set."""
+        """Whether of ``self.parameters()`` only facts are read, or flags set.
+
+        On how many there are, and how large, no answer may depend.
+        """
         call = self.parents.get(node)
         if not isinstance(call, ast.Call) or call.func is not node:
             return False
+        answers = self.answers(node)
+        facts = self._facts_that_stay(node, call) if answers else _WEIGHT_FACTS
         above = self.parents.get(call)
         while isinstance(above, ast.Call) and getattr(above.func, "id", "") in _PASSING:
             call, above = above, self.parents.get(above)
         if isinstance(above, ast.Call) and above.func is not call:
             path = ast.unparse(above.func)
-            return "optim" in path or "clip_grad" in path  # for training, which a fold is not for
+            trains = "optim" in path or "clip_grad" in path  # for which a fold is not
+            return trains and not answers
         if isinstance(above, ast.Attribute):
-            return above.attr in _WEIGHT_FACTS
+            return above.attr in facts
         named = node.attr.startswith("named")
         if isinstance(above, ast.Assign) and len(above.targets) == 1 and _is_next(call):
             target: ast.AST = above.targets[0]
@@ -120,14 +132,33 @@ class Walks(Uses):
         scope = self.scope(node)
         if not isinstance(weight, ast.Name) or scope is None or not is_local(weight.id, scope):
             return False
-        uses = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id == weight.id]
-        return all(isinstance(n.ctx, ast.Store) or self._is_fact(n) for n in uses)
+        names = {weight.id}
+        if answers:
+            names |= {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+        uses = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
+        shown = (isinstance(n.ctx, ast.Store) or self._is_fact(n, facts) for n in uses)
+        return bool(facts) and all(shown)
 
-    def _is_fact(self, node: ast.AST) -> bool:
+    def _facts_that_stay(self, node: ast.Attribute, call: ast.Call) -> frozenset[str]:
+        """The facts that any answer may depend on: flags that are set in a loop which does no more,
+        or what all weights have in common, of the first one.
+        """
+        above = self.parents.get(call)
+        if self._only_sets_up(above):
+            return frozenset(["requires_grad", "requires_grad_"])
+        if node.attr == "parameters" and _is_next(above):
+            return frozenset(f for f in ("dtype", "device") if self.has_common(f, node.value))
+        return frozenset()
+
+    def _only_sets_up(self, loop: ast.AST | None) -> bool:
+        """Whether a loop does nothing but set flags and modes, once for each."""
+        return isinstance(loop, ast.For) and all(map(self.sets_up, (*loop.body, *loop.orelse)))
+
+    def _is_fact(self, node: ast.AST, facts: frozenset[str]) -> bool:
         parent = self.parents.get(node)
         if isinstance(parent, ast.Compare):
             return is_identity(parent)
-        return isinstance(parent, ast.Attribute) and parent.attr in _WEIGHT_FACTS
+        return isinstance(parent, ast.Attribute) and parent.attr in facts
 
     def is_harmless_walk(self, node: ast.Attribute) -> bool:
         """``for m in self.modules()``, whose ``m`` is neither run nor kept."""
@@ -139,10 +170,17 @@ class Walks(Uses):
             return False
         names = {n.id for n in ast.walk(above.target) if isinstance(n, ast.Name)}
         scope = self.scope(node)
+        if self.answers(node) and not self._only_sets_up(above):
+            return False  # it may count them
         if scope is None or not all(is_local(name, scope) for name in names):
             return False
         uses = [n for n in ast.walk(scope) if isinstance(n, ast.Name) and n.id in names]
         return all(isinstance(use.ctx, ast.Store) or self.is_harmless(use) for use in uses)
+
+
+def is_trusted_name(name: str) -> bool:
+    """Whether a function of that name sets weights or modes up, or reads or writes files."""
+    return name == "train" or sets_weights_up(name) or _FILES.fullmatch(name) is not None
 
 
 def _returns(function: ast.AST, name: str) -> bool:
@@ -150,5 +188,5 @@ def _returns(function: ast.AST, name: str) -> bool:
     return any(isinstance(value, ast.Name) and value.id == name for value in given)
 
 
-def _is_next(node: ast.AST) -> bool:
+def _is_next(node: ast.AST | None) -> bool:
     return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "next"

@@ -1,0 +1,121 @@
+"""Which functions a call of the model may run: those that are named from where a call begins."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+from bnfx.folding.modules.reading.computed_names import ANY, pattern
+from bnfx.folding.modules.reading.reachable import Function, Reachable, resolve_global
+
+_MAKING = frozenset(["__init__", "__new__", "__post_init__", "__init_subclass__"])
+_SHOWING = frozenset(["__repr__", "__str__"])
+_COMPUTING = frozenset(["exec", "vars", "locals", "globals", "getmembers", "__dict__"])
+
+
+class Running:
+    """Functions by what may run them: too many rather than too few.
+
+    A function is run if its name, or the one that its class has it by, is written in a function
+    that is run: as a name, an attribute or a string. Where a name is computed, all that it may be
+    are.
+
+    Args:
+        reachable: all code of the model's.
+        trusted: whether a method of that name is taken for none that gives answers.
+    """
+
+    def __init__(self, reachable: Reachable, trusted: Callable[[str], bool]) -> None:
+        self._functions = reachable.functions
+        self._names: dict[Function, set[str]] = {}
+        self._by_name: dict[Any, set[Function]] = {}
+        for function in self._functions:
+            code = function.function.__code__
+            self._names[function] = {own_name(function), *reachable.names.get(code, ())}
+            for key in (code, *self._names[function]):
+                self._by_name.setdefault(key, set()).add(function)
+        begins = [
+            f
+            for f in self._functions
+            if f.function.__code__ in reachable.held_code or self._begins(f)
+        ]
+        asked = [f for f in self._functions if _is_given(f) and not trusted(own_name(f))]
+        self.by_calls = self._closure(begins)  # of the model, or of what it holds
+        self.by_answers = self._closure(
+            [*begins, *asked]
+        )  # of a method that is given something, too
+
+    def _begins(self, function: Function) -> bool:
+        """Whether a call of a module begins there, or an operator on an object."""
+        special = {name for name in self._names[function] if re.fullmatch("__.*__", name)}
+        return "forward" in self._names[function] or bool(special - _MAKING - _SHOWING)
+
+    def _closure(self, begin: Iterable[Function]) -> frozenset[ast.AST]:
+        found: set[Function] = set()
+        stack = list(begin)
+        while stack:
+            function = stack.pop()
+            if function not in found:
+                found.add(function)
+                stack += self._named(function)
+        return frozenset(function.node for function in found)
+
+    @functools.cache  # noqa: B019 (as long as this object lives)
+    def _named(self, function: Function) -> frozenset[Function]:
+        found: set[Function] = set()
+        for named in set(_names(function)):
+            if isinstance(named, re.Pattern):
+                found |= {f for f in self._functions if any(map(named.fullmatch, self._names[f]))}
+            elif isinstance(named, type):
+                made = (f for name in _MAKING for f in self._by_name.get(name, ()))
+                found |= {f for f in made if f.kind in named.__mro__}
+            else:
+                found |= self._by_name.get(named, set())
+        return frozenset(found)
+
+
+def own_name(function: Function) -> str:
+    """The name that a function was defined by."""
+    return function.name.rpartition(".")[2]
+
+
+def _is_given(function: Function) -> bool:
+    """Whether a method must be given something, besides the object that it belongs to."""
+    code, made = function.function.__code__, function.function
+    required = code.co_argcount - len(made.__defaults__ or ())
+    required += code.co_kwonlyargcount - len(made.__kwdefaults__ or {})
+    return function.kind is not None and required > bool(function.owner)
+
+
+def _names(function: Function) -> Iterator[Any]:
+    """What it names: strings, patterns, classes, and the code of functions."""
+    for node in ast.walk(function.node):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from node.value.split(".")
+        elif isinstance(node, ast.Call):
+            yield from _computed(function, node)
+        elif isinstance(node, (ast.Name, ast.Attribute)):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            yield ANY if name in _COMPUTING else name
+            value = resolve_global(function.function, node)
+            if isinstance(value, FunctionType):
+                yield value.__code__
+            elif isinstance(value, type):
+                yield value
+
+
+def _computed(function: Function, call: ast.Call) -> Iterator[re.Pattern[str]]:
+    """What names that a call looks up may be."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if name in ("attrgetter", "methodcaller"):
+        yield from (pattern(each, function.node) for each in call.args)
+    elif name in ("getattr", "getattr_static", "__getattribute__", "__getattr__"):
+        of = resolve_global(function.function, call.args[0]) if len(call.args) > 1 else None
+        if not isinstance(of, ModuleType):
+            yield pattern(call.args[-1 if len(call.args) == 1 else 1], function.node)
+    elif name == "eval" and isinstance(call.func, ast.Name):
+        yield ANY
