@@ -223,6 +223,28 @@ holding("HoldsWeight", lambda c: [c.weight], lambda held, x: F.conv2d(x, held[0]
 holding("HoldsView", lambda c: c.weight.detach().view(-1), lambda held, x: x * held.sum())
 
 
+@form
+class InAClass(Base):
+    """What a body binds, the class has."""
+
+    def probe(self, x: torch.Tensor) -> Any:
+        class Kept:
+            first = self.c(x)
+            second = self.b(first)
+
+        return Kept.first + Kept.second
+
+
+@form
+class WalksInAClass(Base):
+    def probe(self, x: torch.Tensor) -> Any:
+        class Kept:
+            for layer in self.modules():
+                pass
+
+        return x * isinstance(Kept.layer, nn.BatchNorm2d)
+
+
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("kind", FORMS, ids=lambda kind: kind.__name__)
 def test_the_class_answers_as_the_original(kind: type[Any]) -> None:

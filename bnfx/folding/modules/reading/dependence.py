@@ -77,11 +77,13 @@ class Dependence:
         return str(getattr(kind, "__module__", "")).partition(".")[0] == "torch"
 
     def scope(self, node: ast.AST) -> ast.AST | None:
-        """The function that an expression stands in."""
+        """The function that an expression stands in; none in the body of a class, whose names are
+        attributes.
+        """
         above = self.parents.get(node)
-        while above is not None and not isinstance(above, _SCOPES):
+        while above is not None and not isinstance(above, (*_SCOPES, ast.ClassDef)):
             above = self.parents.get(above)
-        return above
+        return None if isinstance(above, ast.ClassDef) else above
 
     def function_name(self, node: ast.AST) -> str:
         return str(getattr(self.scope(node), "name", ""))
