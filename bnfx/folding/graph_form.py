@@ -9,8 +9,8 @@ from torch import fx, nn
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import without_checks, write_checks
+from bnfx.folding.capturing.asking.questions import Questions
 from bnfx.folding.capturing.capture import capture
-from bnfx.folding.capturing.questions import Questions
 from bnfx.folding.capturing.state_changes import check_no_state
 from bnfx.folding.capturing.symbolic import trace
 from bnfx.folding.example_shapes import Fixed, check_shapes, describe_shapes

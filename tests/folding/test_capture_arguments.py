@@ -19,7 +19,7 @@ from torch.nn.utils import prune, weight_norm
 from torch.utils import _pytree as pytree
 
 import bnfx
-from bnfx.folding.capturing.questions import Questions
+from bnfx.folding.capturing.asking.questions import Questions
 
 X, Y = (torch.randn(2, 3, 6, 6, dtype=torch.float64) for _ in range(2))
 FEW, MANY = torch.tensor([0, 1]), torch.tensor([90, 98])

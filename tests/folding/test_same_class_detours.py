@@ -239,7 +239,7 @@ class InAClass(Base):
 class WalksInAClass(Base):
     def probe(self, x: torch.Tensor) -> Any:
         class Kept:
-            for layer in self.modules():
+            for layer in self.modules():  # noqa: B007
                 pass
 
         return x * isinstance(Kept.layer, nn.BatchNorm2d)

@@ -17,9 +17,10 @@ from torch.fx.experimental import _config as _found_config
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
+from bnfx.folding.capturing.asking.asked import NOTHING, Asked
+from bnfx.folding.capturing.asking.questions import apart, tells_tensors_apart
 from bnfx.folding.capturing.opened_sizes import limited_sizes, marks_kept, open_axes, tied_axes
 from bnfx.folding.capturing.plain_graph import plain_graph
-from bnfx.folding.capturing.questions import NOTHING, Asked, apart, tells_tensors_apart
 from bnfx.folding.capturing.recurrent_shapes import recurrent_shapes
 from bnfx.folding.capturing.state_changes import StateError, check_side_effects
 from bnfx.folding.capturing.taken_arguments import check_arguments

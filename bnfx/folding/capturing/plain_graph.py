@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import WRITTEN, assert_constant, say
-from bnfx.folding.capturing.questions import Asked
+from bnfx.folding.capturing.asking.asked import Asked
 from bnfx.folding.capturing.size_expressions import SizeExpressions
 from bnfx.folding.capturing.taken_arguments import Arguments
 from bnfx.folding.programs.state_reads import is_idle
@@ -122,6 +122,7 @@ def _check(
                 f"{name}.shape[{axis}] == {proxies.words(expression)}",
             )
     asked.write_identities(graph, leaves)
+    asked.write_modes(graph, leaves)
     for guard in env.guards if env is not None else ():
         expression = env.replace(guard.expr)
         if expression.free_symbols and expression.free_symbols <= set(sizes):

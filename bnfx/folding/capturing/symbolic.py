@@ -14,8 +14,9 @@ from torch import fx, nn
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import assert_constant
-from bnfx.folding.capturing.decisions import Decisions
+from bnfx.folding.capturing.asking.decisions import Decisions
 from bnfx.folding.capturing.state_changes import Watch
+from bnfx.folding.capturing.tracing_twice import trace_twice
 from bnfx.passes.fx.calls.modules import is_registered
 
 _IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
@@ -87,23 +88,27 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     decisions, state = Decisions(), Watch(model)
+
+    def run() -> fx.Graph:
+        try:
+            return tracer.trace(model, defaults or None)
+        finally:
+            state.restore()
+
     try:
         with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast), decisions.watch():
-            graph = tracer.trace(model, defaults or None)
-        why = decisions.refuse()
+            graph = trace_twice(run)
     except Exception as error:
         advice = "Pass example inputs, or use torch.compile"
         raise CaptureError(
             f'torch.fx cannot trace {kind}: {error}. {advice}(model, backend="bnfx")'
         ) from error
-    finally:
-        state.restore()
-    if why is not None:
+    state.check()
+    if (why := decisions.refuse()) is not None:
         raise CaptureError(
             f"{kind} cannot be captured without example inputs: {why}. Pass inputs as you would "
             "call the model with them, bnfx.fold(model, *args, **kwargs)"
         )
-    state.check()
     graph._tracer_cls = fx.Tracer  # ours would ask for bnfx where a graph is unpickled
     _bind(graph, defaults)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfx.folding.capturing.decisions import function_nodes
+from bnfx.folding.capturing.asking.decisions import function_nodes
 from bnfx.folding.modules.reading.class_attributes import EMPTY_CELL, held_in, unwrapped
 from bnfx.folding.modules.reading.dependence import runs_in_order
 from bnfx.passes.fx.parameters.sources import memory

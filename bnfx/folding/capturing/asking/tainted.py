@@ -16,38 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnfx.folding.capturing.asking.shown_text import arguments, formatted, said
+
 # Builtins that pass values on and never look at them, or that a proxy refuses with an error.
 _PASSING = frozenset(
-    [
-        "list",
-        "tuple",
-        "zip",
-        "enumerate",
-        "reversed",
-        "dict",
-        "range",
-        "print",
-        "super",
-        "abs",
-        "sum",
-        "slice",
-        "float",
-        "int",
-        "bool",
-        "len",
-        "iter",
-        "next",
-        "round",
-        "min",
-        "max",
-        "sorted",
-        "any",
-        "all",
-        "divmod",
-        "pow",
-        "complex",
-    ]
+    ["list", "tuple", "zip", "enumerate", "reversed", "dict", "range", "print", "super"]
 )
+_PASSING |= frozenset(["abs", "sum", "slice", "float", "int", "bool", "len", "iter", "next"])
+_PASSING |= frozenset(["round", "min", "max", "sorted", "any", "all", "divmod", "pow", "complex"])
 # Those that look, and may go by another name; and the same from the module ``operator``.
 _LOOKING = frozenset(["isinstance", "issubclass", "type", "hasattr", "callable", "id", "hash"])
 _OPERATORS = frozenset(["is_", "is_not", "contains", "truth", "not_", "indexOf", "countOf"])
@@ -74,6 +50,7 @@ class Reader:
         self._sources = sources
         body = function.body if isinstance(function.body, list) else [function.body]
         self._nodes = [node for statement in body for node in _own(statement)]
+        self._said = {each for node in self._nodes for each in said(node)}
         self._tainted = set(run.proxies | run.holders)
         while self._spread():
             pass
@@ -86,11 +63,11 @@ class Reader:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 value = node.value
             elif isinstance(node, (ast.For, ast.comprehension)):
-                targets, value = [node.target], node.iter
+                targets, value = [_elements(node.target, node.iter)], node.iter
             elif isinstance(node, ast.withitem) and node.optional_vars is not None:
                 targets, value = [node.optional_vars], node.context_expr
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                if any(self._is_tainted(each) for each in _arguments(node)):
+                if any(self._is_tainted(each) for each in arguments(node)):
                     root = _root(node.func)
                     if isinstance(root, ast.Name) and root.id != self._run.owner_name:
                         module = self._resolve(node.func)
@@ -122,7 +99,7 @@ class Reader:
                 return isinstance(held, (torch.Tensor, nn.ParameterList, nn.ParameterDict))
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in self._sources and not _arguments(node):
+            if name in self._sources and not arguments(node):
                 return True
             if isinstance(self._resolve(node.func), nn.Module):
                 return True
@@ -179,6 +156,8 @@ class Reader:
 
     def _asked(self, node: ast.AST) -> list[ast.AST]:
         """The expressions that a node decides by."""
+        if node in self._said:
+            return []
         if isinstance(node, (ast.If, ast.While, ast.IfExp)):
             return [node.test]
         if isinstance(node, ast.BoolOp):
@@ -191,6 +170,8 @@ class Reader:
             return list(node.ifs)
         if isinstance(node, ast.Match):
             return [node.subject]
+        if (shown := formatted(node)) is not None:
+            return shown
         if isinstance(node, ast.Try):
             return list(node.body)
         if isinstance(node, ast.Attribute) and node.attr.startswith("__"):
@@ -201,11 +182,11 @@ class Reader:
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if name in _OPERATORS:
-                return _arguments(node)
+                return arguments(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             known = self._is_global(name) and hasattr(builtins, name) and name not in _PASSING
             truly = name == "isinstance" and self._is_holder(node.args[0])
-            return [] if not known or truly else _arguments(node)
+            return [] if not known or truly else arguments(node)
         if isinstance(node, ast.Subscript) and not self._is_tainted(node.value):
             return [node.slice]
         if isinstance(node, (ast.Assign, ast.AugAssign)):
@@ -229,8 +210,12 @@ def _own(node: ast.AST) -> Iterator[ast.AST]:
         yield from _own(child)
 
 
-def _arguments(call: ast.Call) -> list[ast.AST]:
-    return [*call.args, *(keyword.value for keyword in call.keywords)]
+def _elements(target: ast.expr, of: ast.expr) -> Any:
+    """What a loop gives elements to; a place that ``enumerate`` counts is none."""
+    counted = isinstance(of, ast.Call) and getattr(of.func, "id", "") == "enumerate"
+    if counted and isinstance(target, ast.Tuple) and len(target.elts) == 2:
+        return target.elts[1]
+    return target
 
 
 def _flat(target: ast.AST) -> Iterator[ast.AST]:

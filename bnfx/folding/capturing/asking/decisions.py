@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import cProfile
 import linecache
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.folding.capturing.tainted import Reader, Run
+from bnfx.folding.capturing.asking.modes import asked_mode, profiled
+from bnfx.folding.capturing.asking.tainted import Reader, Run
 
 _BLIND = (
     "torch.fx",
@@ -63,21 +63,16 @@ class Decisions:
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
         """Note each Python function that this thread runs."""
-        before: Any = sys.getprofile()
-        sys.setprofile(self._note)
-        try:
+        with profiled(self._note):
             yield
-        finally:
-            if isinstance(before, cProfile.Profile):
-                before.enable()  # sys.setprofile refuses it
-            else:
-                sys.setprofile(before)
 
     def _note(self, frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
         module = str(frame.f_globals.get("__name__", ""))
         if event == "return" and _holds(arg) and not module.startswith("torch.fx"):
             self.sources.add(code.co_name)
+        if (mode := asked_mode(frame, event, arg)) is not None:
+            self.asked.append(f"{code.co_name} asks for the mode of {mode}")
         if event != "call":
             return
         if frame.f_back is None:

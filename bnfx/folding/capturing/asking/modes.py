@@ -1,0 +1,45 @@
+"""What a model's code asks of the modes that a thread is in, which no tensor tells."""
+
+from __future__ import annotations
+
+import contextlib
+import cProfile
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+GRADIENTS = "gradients"
+AUTOCAST = "autocast"
+_ASKING = {"is_grad_enabled": GRADIENTS} | dict.fromkeys(
+    (
+        "is_autocast_enabled",
+        "is_autocast_cpu_enabled",
+        "get_autocast_dtype",
+        "get_autocast_cpu_dtype",
+        "get_autocast_gpu_dtype",
+    ),
+    AUTOCAST,
+)
+
+
+def asked_mode(frame: FrameType, event: str, function: Any) -> str | None:
+    """The mode that a call of a C function asks for, if that is not torch's or ours."""
+    if event != "c_call" or getattr(function, "__name__", "") not in _ASKING:
+        return None
+    asker = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return None if asker in ("torch", "bnfx") else _ASKING[function.__name__]
+
+
+@contextlib.contextmanager
+def profiled(note: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Have all calls of this thread noted."""
+    before: Any = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        if isinstance(before, cProfile.Profile):
+            before.enable()  # sys.setprofile refuses it
+        else:
+            sys.setprofile(before)
