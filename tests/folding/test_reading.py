@@ -778,6 +778,19 @@ def fill(self):
 def fill(self):
     self.seen = weakref.ref(self.c)
 ---
+c = property(lambda self: self.other)
+---
+def c(self, x):
+    return x
+---
+b = torch.relu
+---
+def fill(self):
+    self.__dict__["b"] = torch.relu
+---
+def fill(self):
+    object.__setattr__(self, "c", self.other)
+---
 def fill(self):
     layer = self.c
     self.later = lambda x: layer(x)

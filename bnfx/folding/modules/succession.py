@@ -92,6 +92,8 @@ class Succession:
             return f"{path} is registered in several places"
         if self._reachable.refusal is not None:
             return self._reachable.refusal
+        if not _is_reached(self._model, path, module):
+            return f"{path} is hidden behind another attribute of that name"
         if isinstance(module, torch.jit.ScriptModule):
             return f"{path} is TorchScript, whose layers cannot be changed"
         if has_hooks(module):
@@ -205,6 +207,14 @@ def _is_sequential(module: nn.Module) -> bool:
         inspect.getattr_static(kind, name) is inspect.getattr_static(nn.Sequential, name)
         for name in ("forward", "__iter__")
     )
+
+
+def _is_reached(model: nn.Module, path: str, module: nn.Module) -> bool:
+    """Whether code gets the module by its path: a class may have an attribute of the same name."""
+    try:
+        return model.get_submodule(path) is module
+    except AttributeError:
+        return False
 
 
 def _told(mention: Mention, name: str) -> str:

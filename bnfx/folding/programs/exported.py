@@ -20,21 +20,18 @@ from torch.export.graph_signature import (
     ExportGraphSignature,
     InputKind,
     InputSpec,
-    OutputKind,
     TensorArgument,
 )
 
 from bnfx.folding.programs.decomposed import compose, functionalise, settle
 from bnfx.folding.programs.placeholders import describe, name_placeholders, order_placeholders
+from bnfx.folding.programs.stored import STORED, fixed_tensors, in_constants
 from bnfx.passes.fx import Rewritten, rewrite
 from bnfx.passes.fx.lowering.slots import Slot
-from bnfx.passes.fx.parameters.sources import memory
 from bnfx.passes.fx.surveys import given_up
 from bnfx.passes.report import GraphReport
 from bnfx.passes.rules.ordered import RULES
 from bnfx.passes.rules.rule import Rule
-
-_STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
 def fold_exported(
@@ -54,7 +51,7 @@ def fold_exported(
     """
     module, decomposed = _readable(program)
     rewritten = rewrite(
-        module, _parameters(program), form="placeholders", rules=rules, bodies=False
+        module, fixed_tensors(program), form="placeholders", rules=rules, bodies=False
     )
     try:
         weights = rewritten.evaluate() if rewritten.slots else []
@@ -69,7 +66,7 @@ def fold_exported(
 def survey_exported(program: ExportedProgram) -> GraphReport:
     """What :func:`fold_exported` would do."""
     module, _ = _readable(program)
-    parameters = _parameters(program)
+    parameters = fixed_tensors(program)
     return rewrite(module, parameters, form="placeholders", detailed=True, bodies=False).report
 
 
@@ -84,30 +81,6 @@ def _readable(program: ExportedProgram) -> tuple[fx.GraphModule, bool]:
 
 def _input_names(program: ExportedProgram) -> list[str]:
     return [spec.arg.name for spec in program.graph_signature.input_specs]
-
-
-def _stored(program: ExportedProgram, target: str | None) -> Any:
-    found = program.state_dict.get(target or "")
-    return program.constants.get(target or "") if found is None else found
-
-
-def _parameters(program: ExportedProgram) -> dict[str, torch.Tensor]:
-    """The tensors that stay as they are from call to call, by placeholder."""
-    signature = program.graph_signature
-    mutated = [
-        _stored(program, spec.target)
-        for spec in signature.output_specs
-        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
-    ]
-    written = {memory(tensor) for tensor in mutated if isinstance(tensor, torch.Tensor)}
-    found: dict[str, torch.Tensor] = {}
-    for spec in signature.input_specs:
-        if spec.kind not in _STORED or not isinstance(spec.arg, TensorArgument):
-            continue
-        tensor = _stored(program, spec.target)
-        if isinstance(tensor, torch.Tensor) and memory(tensor) not in written:
-            found[spec.arg.name] = tensor
-    return found
 
 
 class _Assembly:
@@ -125,15 +98,12 @@ class _Assembly:
         graph = self.module.graph
         dropped = self._drop_unread(graph)
         kept = [spec for spec in self.old.values() if spec.arg.name not in dropped]
-        state = {
-            name: tensor
-            for name, tensor in self.program.state_dict.items()
-            if not any(spec.target == name for spec in map(self.old.__getitem__, dropped))
-        }
-        constants = dict(self.program.constants)
-        for name in dropped:
-            constants.pop(self.old[name].target or "", None)
-        state, constants = _copied(state, constants)
+        state, constants = dict(self.program.state_dict), dict(self.program.constants)
+        for spec in map(self.old.__getitem__, dropped):
+            (constants if in_constants(self.program, spec) else state).pop(str(spec.target), None)
+        state, constants = copy.deepcopy(
+            (state, constants)
+        )  # with one memo: what is shared stays so
         added = []
         for slot, weight in zip(self.after.slots, weights, strict=True):
             added.append(self._add(slot, weight, state, constants))
@@ -161,7 +131,7 @@ class _Assembly:
         dropped: set[str] = set()
         owners: dict[str, list[str]] = {}  # of each module: its tensors' placeholders
         for name, spec in self.old.items():
-            if spec.kind in _STORED:
+            if spec.kind in STORED:
                 owners.setdefault(str(spec.target).rpartition(".")[0], []).append(name)
         now = {node.name: node for node in graph.find_nodes(op="placeholder")}
         for names in owners.values():
@@ -243,8 +213,3 @@ def _stack(node: fx.Node) -> list[str]:
 
 
 _LEADING = (InputKind.TOKEN, InputKind.PARAMETER)
-
-
-def _copied(state: Any, constants: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Deep copies, with one memo: what shares memory goes on sharing it."""
-    return copy.deepcopy((dict(state), dict(constants)))
