@@ -51,6 +51,14 @@ def names_other(module, x):
 def names_itself(module, x):
     return names_itself(module, x) if x is None else module.other(x)
 
+def runs_by_another_name(module, x):
+    again = module
+    return again.c(x)
+
+def changes(module, x):
+    module = x
+    return module
+
 def init_layer(layer):
     layer.weight.data.zero_()
 
@@ -108,6 +116,41 @@ def _split(text: str) -> list[str]:
 
 FOLDS = _split(
     """
+def forward(self, x):
+    "c"
+    assert hasattr(self, "c")
+    return self.b(self.c(x))
+---
+def forward(self, x):
+    names, more = ("other", "seq"), ("other",)
+    for name in ("other",):
+        x = getattr(self, name)(x)
+    return self.b(self.c(x))
+---
+def forward(self, x):
+    names = ("other", "seq", "other")
+    names = names[1:]
+    for name in names:
+        x = getattr(self, name)(x)
+    return self.b(self.c(x))
+---
+def set(self):
+    if isinstance(self.b, nn.BatchNorm2d):
+        self.c.requires_grad = True
+        self.b.eval()
+    elif hasattr(self.c, "bias"):
+        raise ValueError("no bias")
+    else:
+        pass
+---
+def train(self, mode=True):
+    known = other = isinstance(self.b, nn.BatchNorm2d)
+    return super().train(mode)
+---
+def probe(self, x):
+    self.c.train(False)
+    self.c.train(self.training)
+---
 def forward(self, x):
     return self.b(self.c(x))
 ---
@@ -280,6 +323,124 @@ def test_what_is_proved(code: str) -> None:
 
 STAYS = _split(
     """
+def forward(self, x):
+    global names
+    names = ("other",)
+    for name in names:
+        x = getattr(self, name)(x)
+    return self.b(self.c(x))
+---
+def forward(self, x, names=("other",)):
+    for name in names:
+        x = getattr(self, name)(x)
+    return self.b(self.c(x))
+---
+def forward(self, x):
+    names = (("c",),)
+    names = names[0]
+    for name in names:
+        x = getattr(self, name)(x)
+    return self.b(self.c(x))
+---
+def forward(self, x):
+    names = ["c"]
+    for name in names:
+        x = getattr(self, name)(x)
+    return self.b(self.c(x))
+---
+def forward(self, x):
+    name = NAME
+    for name in ("other",):
+        pass
+    return self.b(self.c(x)) + getattr(self, name)(x)
+---
+def forward(self, x):
+    return self.b(self.c(x)) + getattr(self, "%s" % NAME)(x)
+---
+def forward(self, x):
+    manager = swallowing()
+    with manager:
+        y = self.c(x)
+        y = self.b(y)
+    return y
+---
+def forward(self, x):
+    with torch.no_grad(), swallowing():
+        y = self.c(x)
+        y = self.b(y)
+    return y
+---
+def set(self):
+    if isinstance(self.b, nn.BatchNorm2d):
+        self.flag = self.c.requires_grad = True
+---
+def set(self):
+    if isinstance(self.b, nn.BatchNorm2d):
+        self.c.bias
+        self.flag = 1
+---
+def train(self, mode=True):
+    known = self.known = isinstance(self.b, nn.BatchNorm2d)
+    return super().train(mode)
+---
+def train(self, mode=True):
+    known, self.known = 1, isinstance(self.b, nn.BatchNorm2d)
+    return super().train(mode)
+---
+def forward(self, x):
+    return self.b(self.c(x)) + runs_by_another_name(self, x)
+---
+def forward(self, x):
+    return self.b(self.c(x)) + changes(self, x)
+---
+def forward(self, x):
+    return self.b(self.c(x)) + names_itself(self, x)
+---
+def forward(self, x):
+    return self.b(self.c(x)) + names_other(x=x, module=self)
+---
+def forward(self, x):
+    return self.b(self.c(x)) + names_other(*[self, x])
+---
+def probe(self, x):
+    self.c.train(x)
+---
+def probe(self, x):
+    self.c.train(mode=self.training)
+---
+def probe(self, x):
+    return map(self.c.train, x)
+---
+def probe(self, x):
+    return self.apply
+---
+def probe(self, x):
+    return self.parameters
+---
+def probe(self, x):
+    return [*self.parameters()]
+---
+def probe(self, x):
+    first, second, *_ = self.parameters()
+    return first
+---
+def probe(self, x):
+    return [self.parameters() for _ in x]
+---
+def probe(self, x):
+    return self.modules
+---
+def probe(self, x):
+    return enumerate(self.modules())
+---
+def probe(self, x):
+    while True:
+        y = self.c(x)
+        if x is None:
+            break
+        x = self.b(y)
+    return y
+---
 def forward(self, x):
     return self.b(self.c(x)) + self.c(x)
 ---
