@@ -18,6 +18,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import assert_constant
+from bnfx.folding.capturing.squeezed import squeezed_sizes
 from bnfx.torch_private import (
     ConstantSource,
     DimDynamic,
@@ -99,6 +100,8 @@ def _describe_symbolic(module: fx.GraphModule, example_inputs: Sequence[Any]) ->
     for position, axis in fixed:
         if example_inputs[position].shape[axis] != inputs[position].shape[axis]:
             raise _NotSymbolicError
+    if next(squeezed_sizes(shapes.graph), None) is not None:
+        raise _NotSymbolicError  # they are no relation between sizes, but which axes there are
     if any(_is_relation(env, guard.expr) for guard in env.guards):
         raise _NotSymbolicError
     _note(module, shapes)

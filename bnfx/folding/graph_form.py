@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import without_checks, write_checks
@@ -106,7 +107,8 @@ def _captured(model: nn.Module, inputs: ExampleInputs) -> fx.GraphModule:
     if known is None:
         args, kwargs = inputs.copied()
         try:
-            with Questions() as questions:
+            leaves = pytree.tree_leaves((args, kwargs))
+            with Questions(any(type(leaf) is nn.Parameter for leaf in leaves)) as questions:
                 check_no_state(model, inputs)
             known = capture(copied(model), args, kwargs, inputs.fixed, questions.asked())
         except CaptureError as error:

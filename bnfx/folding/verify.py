@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
@@ -181,6 +182,8 @@ def relative_error(actual: Any, expected: Any) -> float:
 
 
 def _error(actual: Any, expected: Any) -> float:
+    if isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):
+        return _error(torch.as_tensor(actual), torch.as_tensor(expected))
     if not isinstance(expected, torch.Tensor):
         return 0.0 if not isinstance(actual, torch.Tensor) and actual == expected else float("inf")
     if not isinstance(actual, torch.Tensor) or actual.shape != expected.shape:

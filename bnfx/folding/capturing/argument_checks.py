@@ -57,6 +57,34 @@ def assert_constant(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> No
         say(graph, last, f"{name}={value!r}")
 
 
+def assert_class(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> None:
+    """Write an assertion that an argument is of the class of ``value``.
+
+    ``torch.fx`` cannot wrap ``type`` on Python 3.12, and writes ``getattr`` of two as
+    ``x.__class__``; and a graph's code can hold no class.
+    """
+    kind = graph.call_function(builtins.getattr, (node, "__class__", None))
+    written = _text(graph, kind)
+    kind.meta["is_wrapped"] = True
+    same = graph.call_function(operator.eq, (written, repr(type(value))))
+    say(graph, same, f"{name} of the class {type(value).__name__}")
+
+
+def assert_keys(graph: fx.Graph, node: fx.Node, keys: list[Any], name: str) -> None:
+    """Write an assertion on the keys of a dict, their types and their order."""
+    found = graph.call_function(builtins.list, (node,))
+    # A GraphModule is unpickled by tracing it, which can make no list of a proxy.
+    found.meta["is_wrapped"] = True
+    same = graph.call_function(operator.eq, (_text(graph, found), repr(keys)))
+    say(graph, same, f"{name} with the keys {keys}, in this order")
+
+
+def _text(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    written = graph.call_function(builtins.repr, (node,))
+    written.meta["is_wrapped"] = True
+    return written
+
+
 def say(graph: fx.Graph, holds: Any, what: str) -> None:
     """Write an assertion, in the words of all of them."""
     graph.call_function(torch._assert, (holds, f"this graph was folded for {what}"))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections.abc import Sequence
 from typing import Any
 
+import sympy  # type: ignore[import-untyped]
 import torch
-from sympy import Symbol  # type: ignore[import-untyped]
+from sympy import Symbol
 from torch import fx
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
@@ -21,8 +23,10 @@ from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import WRITTEN, assert_constant, say
 from bnfx.folding.capturing.asking.asked import Asked
 from bnfx.folding.capturing.size_expressions import SizeExpressions
+from bnfx.folding.capturing.squeezed import squeezed_sizes
 from bnfx.folding.capturing.taken_arguments import Arguments
 from bnfx.folding.programs.state_reads import is_idle
+from bnfx.passes.fx import private
 from bnfx.report.wording import counted
 
 
@@ -46,7 +50,9 @@ def plain_graph(
     for place, (node, _, _) in zip(places, leaves, strict=True):
         copies[place] = node
         node.meta.update(place.meta)
-    _check(graph, leaves, [place.meta.get("val") for place in places], asked)
+    _refuse_fakes(module, kind)
+    squeezed = list(squeezed_sizes(module.graph))
+    _check(graph, leaves, [place.meta.get("val") for place in places], asked, squeezed)
     for node in module.graph.nodes:
         if node.op == "output":
             _write_output(
@@ -67,6 +73,16 @@ def plain_graph(
     return fx.GraphModule(module, graph, kind).eval()
 
 
+def _refuse_fakes(module: fx.GraphModule, kind: str) -> None:
+    """A number of NumPy's that the model holds is captured without its value."""
+    for node in module.graph.find_nodes(op="get_attr"):
+        if isinstance(operator.attrgetter(str(node.target))(module), private.FakeTensor):
+            raise CaptureError(
+                f"{kind} computes with a number or array of NumPy's ({node.target}), which "
+                "torch.export keeps without its value: make it a Python number or a tensor"
+            )
+
+
 def _write_devices_as_text(graph: fx.Graph) -> None:
     """``torch.fx`` writes ``device(type='cpu')``, which an argument of that name would shadow."""
 
@@ -83,7 +99,11 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _check(
-    graph: fx.Graph, leaves: list[tuple[fx.Node, str, Any]], described: list[Any], asked: Asked
+    graph: fx.Graph,
+    leaves: list[tuple[fx.Node, str, Any]],
+    described: list[Any],
+    asked: Asked,
+    squeezed: Sequence[torch.SymInt],
 ) -> None:
     """Assert constants, ranks, fixed sizes, what was decided about sizes, and what was asked."""
     sizes: dict[Symbol, tuple[fx.Node, int, str]] = {}
@@ -123,6 +143,16 @@ def _check(
             )
     asked.write_identities(graph, leaves)
     asked.write_modes(graph, leaves)
+    for dropped in squeezed:
+        sizes_of: Any = dropped.node.shape_env
+        expression = sizes_of.replace(dropped.node.expr)
+        if not expression.free_symbols <= set(sizes):
+            raise CaptureError("it squeezes an axis whose size depends on numbers")
+        if dropped.node.hint == 1:
+            raise CaptureError("it squeezes an axis of size 1, which was left open")
+        if expression.free_symbols:
+            other = sympy.Ne(expression, 1)
+            say(graph, proxies.run(other).node, f"inputs with {proxies.words(other)}")
     for guard in env.guards if env is not None else ():
         expression = env.replace(guard.expr)
         if expression.free_symbols and expression.free_symbols <= set(sizes):

@@ -76,6 +76,8 @@ class SizeExpressions:
         return sympy_interp(_Arithmetic, self._proxies, expression)
 
     def words(self, expression: Any) -> str:
+        if isinstance(expression, Ne):
+            return " != ".join(map(self.words, expression.args))
         return str(
             expression.xreplace({s: Symbol(self._sizes[s][2]) for s in expression.free_symbols})
         )

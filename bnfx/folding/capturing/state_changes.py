@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from bnfx.errors import CaptureError
+from bnfx.folding.capturing.taken_arguments import check_answer
 from bnfx.folding.given import WAY_OUT, ExampleInputs, copied
 from bnfx.folding.verify import allowed, answer, answer_to, relative_error
 
@@ -47,6 +48,7 @@ def check_no_state(model: nn.Module, inputs: ExampleInputs) -> None:
     bound.apply_defaults()
     containers = dict(_containers(bound.arguments))
     first = answer_to(used, args, kwargs)
+    check_answer(type(model).__name__, first)
     for name, seen in containers.items():
         if not seen.is_still(_Seen(seen.value)):
             raise StateError(

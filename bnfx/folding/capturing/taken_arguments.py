@@ -6,12 +6,12 @@ whether ``"mask" in batch``, or how long a list is.
 
 from __future__ import annotations
 
-import builtins
 import inspect
 import operator
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
@@ -19,6 +19,8 @@ from torch.utils import _pytree as pytree
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import (
     WRITTEN,
+    assert_class,
+    assert_keys,
     is_container,
     is_written,
     say,
@@ -29,6 +31,7 @@ _STARS: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
     inspect.Parameter.VAR_KEYWORD: "**",
 }
+_HIDING = ("torch", "repr", "slice")
 _Path = tuple[Any, ...]  # the name of a parameter, then keys into what it holds
 
 
@@ -102,13 +105,10 @@ class Arguments:
         return first
 
     def _assert_built_so(self, node: fx.Node, name: str, held: Any) -> None:
-        """Assert the keys of a dict and their order, or the length of a list or tuple."""
+        """Assert the class, and the keys of a dict and their order, or the length of a sequence."""
+        assert_class(self._graph, node, held, name)
         if isinstance(held, dict):
-            keys = self._graph.call_function(builtins.list, (node,))
-            # A GraphModule is unpickled by tracing it, which can make no list of a proxy.
-            keys.meta["is_wrapped"] = True
-            same = self._graph.call_function(operator.eq, (keys, list(held)))
-            say(self._graph, same, f"{name} with the keys {list(held)}, in this order")
+            assert_keys(self._graph, node, list(held), name)
         else:
             # By a slice, for the same reason: tracing knows no lengths.
             rest = self._graph.call_function(operator.getitem, (node, slice(len(held), None)))
@@ -140,6 +140,11 @@ def check_arguments(kind: str, bound: inspect.BoundArguments, given: Collection[
         CaptureError: naming the first of them.
     """
     for name, parameter in bound.signature.parameters.items():
+        if name in _HIDING:
+            raise CaptureError(
+                f"forward of {kind} has an argument {name}, which would hide what the code of a "
+                f"graph calls by that name: rename it. {WAY_OUT}"
+            )
         if parameter.kind is parameter.POSITIONAL_ONLY and not any(
             p.kind is p.VAR_POSITIONAL for p in bound.signature.parameters.values()
         ):
@@ -162,6 +167,26 @@ def check_arguments(kind: str, bound: inspect.BoundArguments, given: Collection[
                     f"numbers, text, dtypes, devices, enums, and tuples, lists and dicts of those. "
                     f"{WAY_OUT}"
                 )
+
+
+def check_answer(kind: str, answer: Any) -> None:
+    """Refuse answers that a graph would give otherwise.
+
+    Raises:
+        CaptureError: naming what it is.
+    """
+    stack = [answer]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, (np.ndarray, np.generic, torch.Size)):
+            raise CaptureError(
+                f"forward of {kind} gives a {type(value).__name__}, which a graph gives as a "
+                f"tensor or tuple: give that. {WAY_OUT}"
+            )
+        if isinstance(value, (list, tuple)):
+            stack += value
+        elif isinstance(value, dict):
+            stack += value.values()
 
 
 def _leaves(where: _Path, held: Any) -> Iterator[tuple[_Path, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.folding.capturing.argument_checks import say
+from bnfx.folding.capturing.argument_checks import assert_class, say
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,13 @@ class Asked:
             say(graph, floats, f"{name} of a floating-point dtype")
         # Python asks nobody whether a parameter is one, so that cannot be noted.
         if self.parameters or type(value) is nn.Parameter:
-            self._write_type(graph, node, name, value)
+            assert_class(graph, node, value, name)
         if self.layouts:
             self._write_layout(graph, node, name, value)
         if self.gradients:
             wanted = graph.call_function(builtins.getattr, (node, "requires_grad"))
             same = graph.call_function(operator.eq, (wanted, value.requires_grad))
             say(graph, same, f"{name} with requires_grad={value.requires_grad}")
-
-    def _write_type(self, graph: fx.Graph, node: fx.Node, name: str, value: torch.Tensor) -> None:
-        # torch.fx cannot wrap type() on Python 3.12, and writes getattr of two as x.__class__.
-        kind = graph.call_function(builtins.getattr, (node, "__class__", None))
-        written = graph.call_function(builtins.repr, (kind,))  # a graph's code can hold no class
-        kind.meta["is_wrapped"] = written.meta["is_wrapped"] = True
-        same = graph.call_function(operator.eq, (written, repr(type(value))))
-        say(graph, same, f"{name} of the class {type(value).__name__}")
 
     def _write_layout(self, graph: fx.Graph, node: fx.Node, name: str, value: torch.Tensor) -> None:
         for layout in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
@@ -117,4 +109,6 @@ NOTHING = Asked()
 
 
 def kind_of(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return (tensor.shape, tensor.dtype, tensor.device)
+    """What tensors share that may be one in another call, where open sizes may agree."""
+    kind = "float" if tensor.is_floating_point() else tensor.dtype
+    return (tensor.dim(), kind, tensor.device)

@@ -7,11 +7,13 @@ rests on an answer asserts it.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import itertools
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -23,7 +25,7 @@ from torch.utils import _pytree as pytree
 from bnfx.folding.capturing.asking.asked import Asked, kind_of
 from bnfx.folding.capturing.asking.modes import AUTOCAST, GRADIENTS, asked_mode, profiled
 
-_DTYPE = ("dtype", "is_floating_point", "is_complex", "element_size", "itemsize", "type")
+_DTYPE = ("dtype", "nbytes", "is_floating_point", "is_complex", "element_size", "itemsize", "type")
 _LAYOUT = ("is_contiguous", "stride", "dim_order")
 _GRADIENTS = ("requires_grad", "is_leaf", "grad_fn", "grad")
 _PARAMETER = "Parameter"
@@ -75,8 +77,10 @@ _looks = _Looks()
 class Questions(TorchFunctionMode):
     """Notes what Python code other than torch's asks of tensors while it is entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: bool = False) -> None:
+        """``parameters``: whether parameters are among the arguments; else they are the model's."""
         super().__init__()
+        self._parameters = parameters
         self.names: set[str] = set()
         self._profile = profiled(self._note)
 
@@ -89,7 +93,7 @@ class Questions(TorchFunctionMode):
         about = args[0] if args else next(iter((kwargs or {}).values()), None)
         if (
             name in _DTYPE + _LAYOUT + _GRADIENTS
-            and type(about) is not nn.Parameter
+            and (self._parameters or type(about) is not nn.Parameter)
             and _is_asked()
         ):
             self.names.add(name)
@@ -126,9 +130,17 @@ class Questions(TorchFunctionMode):
 
 
 def _is_asked() -> bool:
-    """Whether the code that is two frames up is other than torch's and ours."""
-    asker = str(sys._getframe(2).f_globals.get("__name__", ""))
-    return asker.split(".")[0] not in ("torch", "bnfx")
+    """Whether the code that is two frames up is other than torch's and ours; some methods of a
+    tensor are in Python.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and _module(frame) in ("torch._tensor", "torch.overrides"):
+        frame = frame.f_back
+    return frame is not None and _module(frame).split(".")[0] not in ("torch", "bnfx")
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def apart(bound: inspect.BoundArguments) -> inspect.BoundArguments:
@@ -148,8 +160,8 @@ def tells_tensors_apart(
 ) -> bool:
     """Whether the answer depends on which arguments are one tensor, as ``key is value`` does.
 
-    That is tried out, with arguments of the same shape that are all equal, as one tensor and as
-    copies of it.
+    That is tried out, with arguments of the same rank that are all equal: as one tensor, as copies
+    of it, and each two as one.
 
     Args:
         answer: takes arguments; the same ones give the same answer to the last bit.
@@ -166,10 +178,29 @@ def tells_tensors_apart(
     if any(not t.is_floating_point() and not torch.equal(t, firsts[kind_of(t)]) for t in tensors):
         return True  # an index is of its own table: the numbers of another may be out of its range
     one = _with_tensors(bound, lambda tensor: firsts[kind_of(tensor)])
+    copies = apart(one)
     try:
-        return not _equal(answer(one), answer(apart(one)))
+        expected = answer(copies)
+        return any(not _equal(answer(some), expected) for some in (one, *_pairs(copies)))
     except Exception:
         return True  # not for these numbers: then what the example's are is asserted
+
+
+_MOST_PAIRS = 10
+
+
+def _pairs(bound: inspect.BoundArguments) -> Iterator[inspect.BoundArguments]:
+    """The arguments, of which each two in turn are one tensor; of many, neighbours only."""
+    tensors = [t for t in pytree.tree_leaves((bound.args, bound.kwargs)) if _is_plain(t)]
+    pairs = [p for p in itertools.combinations(tensors, 2) if kind_of(p[0]) == kind_of(p[1])]
+    if len(pairs) > _MOST_PAIRS:
+        pairs = [p for p in itertools.pairwise(tensors) if kind_of(p[0]) == kind_of(p[1])]
+    for pair in pairs if len(tensors) > 2 else ():
+        yield _with_tensors(bound, functools.partial(_as_first, pair))
+
+
+def _as_first(pair: tuple[torch.Tensor, torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+    return pair[0] if tensor is pair[1] else tensor
 
 
 def _is_plain(value: Any) -> bool:
