@@ -184,7 +184,7 @@ CASES = {
     "another number": case(_by_name, (X,), (X,), r"more\['a'\]=2.0", {"a": 2.0}, {"a": 3.0}),
     "empty tuple, then one": case(_sized, (X,), (X, (1,)), "seen of length 0"),
     "empty dict, then one": case(_sized, (X,), (X, (), {"a": 1}), r"named .* keys \[\]"),
-    "empty tuple, then list": case(_sized, (X,), (X, []), "seen of length 0"),
+    "empty tuple, then list": case(_sized, (X,), (X, []), "seen of the class tuple"),
     "complex": case(_scaled, (X, 1 + 0j), (X, 2 + 0j), "k="),
     "enum by default": case(_mode, (X,), (Y,), None),
     "another enum": case(_mode, (X,), (X, Mode.B), "mode=<Mode.A: 1>"),
