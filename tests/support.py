@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+import bnfx
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import is_batch_norm
 
@@ -119,3 +120,10 @@ def count_batch_norms(module: fx.GraphModule) -> int:
 def count_ops(module: fx.GraphModule) -> int:
     """Nodes that compute something."""
     return sum(node.op.startswith("call_") for node in module.graph.nodes)
+
+
+def fold_class(model: nn.Module) -> Any:
+    """The model's own class, folded, without the warnings about what stays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bnfx.fold(model, keep="module")

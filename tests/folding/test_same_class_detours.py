@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import operator
 import types
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support import randomise
+from support import fold_class, randomise
 from torch import nn
 
 import bnfx
@@ -249,9 +248,7 @@ class WalksInAClass(Base):
 @pytest.mark.parametrize("kind", FORMS, ids=lambda kind: kind.__name__)
 def test_the_class_answers_as_the_original(kind: type[Any]) -> None:
     model = randomise(kind().double()).eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        same = bnfx.fold(model, keep="module")
+    same = fold_class(model)
     assert type(same) is kind
     with torch.no_grad():
         torch.testing.assert_close(same(X), model(X), rtol=1e-12, atol=1e-12)

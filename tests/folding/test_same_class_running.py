@@ -7,13 +7,12 @@ unless a call runs it.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from support import randomise
+from support import fold_class, randomise
 from torch import nn
 
 import bnfx
@@ -264,9 +263,7 @@ class FactsOfItsWeight(Base):
 @pytest.mark.parametrize("kind", FORMS, ids=lambda kind: kind.__name__)
 def test_what_a_call_runs_is_not_trusted(kind: type[Any]) -> None:
     model = randomise(kind().double()).eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        same = bnfx.fold(model, keep="module")
+    same = fold_class(model)
     assert type(same) is kind
     with torch.no_grad():
         for _ in range(2):
@@ -351,9 +348,7 @@ class Remembers(nn.BatchNorm2d):
 
 def test_what_tracing_binds_is_bound_again() -> None:
     model = randomise(nn.Sequential(nn.Conv2d(3, 3, 1), Remembers(3)).double()).eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        same = bnfx.fold(model, keep="module")
+    same = fold_class(model)
     for each in (same[1], model[1]):
         assert (each.kept, each.table, each.names) == ([1], {"a": 1}, {1})
         assert int(each.num_batches_tracked) == 0

@@ -49,8 +49,7 @@ def assert_constant(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> No
         same.meta["is_wrapped"] = True
         last = same
     else:
-        written = graph.call_function(builtins.repr, (node,))
-        written.meta["is_wrapped"] = True
+        written = _text(graph, node)
         with graph.inserting_after(written):
             last = graph.call_function(operator.eq, (written, repr(value)))
     with graph.inserting_after(last):

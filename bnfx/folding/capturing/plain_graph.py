@@ -12,9 +12,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import sympy  # type: ignore[import-untyped]
 import torch
-from sympy import Symbol
+from sympy import Ne, Symbol  # type: ignore[import-untyped]
 from torch import fx
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
@@ -144,14 +143,14 @@ def _check(
     asked.write_identities(graph, leaves)
     asked.write_modes(graph, leaves)
     for dropped in squeezed:
-        sizes_of: Any = dropped.node.shape_env
-        expression = sizes_of.replace(dropped.node.expr)
+        shapes: Any = dropped.node.shape_env
+        expression = shapes.replace(dropped.node.expr)
         if not expression.free_symbols <= set(sizes):
             raise CaptureError("it squeezes an axis whose size depends on numbers")
         if dropped.node.hint == 1:
             raise CaptureError("it squeezes an axis of size 1, which was left open")
         if expression.free_symbols:
-            other = sympy.Ne(expression, 1)
+            other = Ne(expression, 1)
             say(graph, proxies.run(other).node, f"inputs with {proxies.words(other)}")
     for guard in env.guards if env is not None else ():
         expression = env.replace(guard.expr)

@@ -83,8 +83,9 @@ class Watch:
 
     def restore(self) -> None:
         """Bind the attributes that were bound to symbols to what they were."""
-        self._changed += _changed(self._before, _held(self._model))
-        for place in self._changed:
+        changed = _changed(self._before, _held(self._model))
+        self._changed += changed
+        for place in changed:
             path, table, name = place
             if path not in self._modules:
                 continue  # of a module that the call made

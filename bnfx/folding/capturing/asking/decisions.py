@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.folding.capturing.asking.modes import asked_mode, profiled
+from bnfx.folding.capturing.asking.modes import asked_mode, module_of, profiled
 from bnfx.folding.capturing.asking.tainted import Reader, Run
 
 _BLIND = (
@@ -68,7 +68,7 @@ class Decisions:
 
     def _note(self, frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
-        module = str(frame.f_globals.get("__name__", ""))
+        module = module_of(frame)
         if event == "return" and _holds(arg) and not module.startswith("torch.fx"):
             self.sources.add(code.co_name)
         if (mode := asked_mode(frame, event, arg)) is not None:
@@ -77,7 +77,7 @@ class Decisions:
             return
         if frame.f_back is None:
             return
-        above = str(frame.f_back.f_globals.get("__name__", ""))
+        above = module_of(frame.f_back)
         if code.co_name in ("is_fx_tracing", "is_fx_symbolic_tracing"):
             if not _is_torchs(above):
                 self.asked.append(f"{frame.f_back.f_code.co_name} asks whether it is traced")

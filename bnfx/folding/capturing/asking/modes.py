@@ -27,8 +27,16 @@ def asked_mode(frame: FrameType, event: str, function: Any) -> str | None:
     """The mode that a call of a C function asks for, if that is not torch's or ours."""
     if event != "c_call" or getattr(function, "__name__", "") not in _ASKING:
         return None
-    asker = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return None if asker in ("torch", "bnfx") else _ASKING[function.__name__]
+    return _ASKING[function.__name__] if is_users(frame) else None
+
+
+def module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def is_users(frame: FrameType) -> bool:
+    """Whether the code that runs there is other than torch's and ours."""
+    return module_of(frame).partition(".")[0] not in ("torch", "bnfx")
 
 
 @contextlib.contextmanager

@@ -23,7 +23,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from bnfx.folding.capturing.asking.asked import Asked, kind_of
-from bnfx.folding.capturing.asking.modes import AUTOCAST, GRADIENTS, asked_mode, profiled
+from bnfx.folding.capturing.asking.modes import (
+    AUTOCAST,
+    GRADIENTS,
+    asked_mode,
+    is_users,
+    module_of,
+    profiled,
+)
 
 _DTYPE = ("dtype", "nbytes", "is_floating_point", "is_complex", "element_size", "itemsize", "type")
 _LAYOUT = ("is_contiguous", "stride", "dim_order")
@@ -134,13 +141,9 @@ def _is_asked() -> bool:
     tensor are in Python.
     """
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and _module(frame) in ("torch._tensor", "torch.overrides"):
+    while frame is not None and module_of(frame) in ("torch._tensor", "torch.overrides"):
         frame = frame.f_back
-    return frame is not None and _module(frame).split(".")[0] not in ("torch", "bnfx")
-
-
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
+    return frame is not None and is_users(frame)
 
 
 def apart(bound: inspect.BoundArguments) -> inspect.BoundArguments:

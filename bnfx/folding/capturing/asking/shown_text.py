@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-_SAYING = frozenset(["_assert", "print", "warn", "warning", "info", "debug"])
+SAID = frozenset(["print", "warn", "warning", "info", "debug"])
 
 
 def formatted(node: Any) -> list[ast.AST] | None:
@@ -28,14 +28,18 @@ def said(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Assert) and node.msg is not None:
         yield from ast.walk(node.msg)
     elif isinstance(node, ast.Call):
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        yield from ast.walk(node) if name in _SAYING else ()
+        yield from ast.walk(node) if called_name(node) in SAID | {"_assert"} else ()
 
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.JoinedStr) or (
         isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
+
+
+def called_name(call: ast.Call) -> str:
+    """The name, or that of the attribute, that is called; ``""`` for another expression."""
+    return str(getattr(call.func, "attr", getattr(call.func, "id", "")))
 
 
 def arguments(call: ast.Call) -> list[ast.AST]:

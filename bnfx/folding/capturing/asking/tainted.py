@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfx.folding.capturing.asking.shown_text import arguments, formatted, said
+from bnfx.folding.capturing.asking.shown_text import arguments, called_name, formatted, said
 
 # Builtins that pass values on and never look at them, or that a proxy refuses with an error.
 _PASSING = frozenset(
@@ -98,7 +98,7 @@ class Reader:
             if held is not None:
                 return isinstance(held, (torch.Tensor, nn.ParameterList, nn.ParameterDict))
         if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            name = called_name(node)
             if name in self._sources and not arguments(node):
                 return True
             if isinstance(self._resolve(node.func), nn.Module):
@@ -180,7 +180,7 @@ class Reader:
             called = any(isinstance(n, ast.Call) and n.func is node for n in self._nodes)
             return [] if called or not self._tainted else [ast.Name(next(iter(self._tainted)))]
         if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            name = called_name(node)
             if name in _OPERATORS:
                 return arguments(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

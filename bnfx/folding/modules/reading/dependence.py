@@ -7,6 +7,8 @@ import re
 from types import FunctionType
 from typing import Any
 
+from bnfx.folding.capturing.asking.shown_text import SAID, called_name
+
 # Methods that give back the module that they belong to.
 SELVES = frozenset(
     [
@@ -31,7 +33,6 @@ _IN_ORDER = frozenset(
     ]
 )
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_SAID = frozenset(["print", "warn", "warning", "info", "debug"])
 
 
 def sets_weights_up(name: str) -> bool:
@@ -165,4 +166,4 @@ def _is_said(node: ast.AST) -> bool:
     """``print(...)``, ``log.info(...)``."""
     if not isinstance(node, ast.Call):
         return False
-    return getattr(node.func, "attr", getattr(node.func, "id", "")) in _SAID
+    return called_name(node) in SAID

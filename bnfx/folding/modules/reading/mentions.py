@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from torch import nn
@@ -142,9 +142,7 @@ class Mentions(Walks):
 
     def resolve(self, node: ast.AST) -> Any:
         """What a name of the Python module stands for."""
-        above: ast.AST | None = node
-        while above is not None and above not in self.functions:
-            above = self.parents.get(above)
+        above = self._first_above(node, self.functions)
         root = node
         while isinstance(root, ast.Attribute):
             root = root.value
@@ -182,25 +180,24 @@ class Mentions(Walks):
         return any(module._parameters or module._buffers for module in named)
 
     def runs_in_calls(self, node: ast.AST) -> bool:
-        return self._stands_in(node, self._running.by_calls)
+        return self._first_above(node, self._running.by_calls) is not None
 
     def answers(self, node: ast.AST) -> bool:
-        return self._stands_in(node, self._running.by_answers)
+        return self._first_above(node, self._running.by_answers) is not None
 
-    def _stands_in(self, node: ast.AST | None, functions: frozenset[ast.AST]) -> bool:
+    def _first_above(self, node: ast.AST | None, functions: Container[ast.AST]) -> ast.AST | None:
+        """The innermost of the functions that a node stands in."""
         while node is not None and node not in functions:
             node = self.parents.get(node)
-        return node is not None
+        return node
 
     def _modules(self, node: ast.AST) -> list[nn.Module]:
         """Those that it may stand for: all that have its name; for ``self``, all of the class."""
         if isinstance(node, ast.Attribute):
             places = self.model.named_modules(remove_duplicate=False)
             return [m for path, m in places if path.rpartition(".")[2] == node.attr]
-        above: ast.AST | None = node
-        while above is not None and above not in self.functions:
-            above = self.parents.get(above)
-        function = self.functions.get(above) if above is not None else None
+        above = self._first_above(node, self.functions)
+        function = None if above is None else self.functions[above]
         if function is None or function.kind is None or not is_of(node, function.owner):
             return []
         return [m for m in self.model.modules() if isinstance(m, function.kind)]

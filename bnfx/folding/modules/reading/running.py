@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
+from bnfx.folding.capturing.asking.shown_text import called_name
 from bnfx.folding.modules.reading.computed_names import ANY, pattern
 from bnfx.folding.modules.reading.reachable import Function, Reachable, resolve_global
 
@@ -35,37 +35,34 @@ class Running:
         self._by_name: dict[Any, set[Function]] = {}
         for function in self._functions:
             code = function.function.__code__
-            self._names[function] = {own_name(function), *reachable.names.get(code, ())}
+            self._names[function] = {_own_name(function), *reachable.names.get(code, ())}
             for key in (code, *self._names[function]):
                 self._by_name.setdefault(key, set()).add(function)
-        begins = [
-            f
-            for f in self._functions
-            if f.function.__code__ in reachable.held_code or self._begins(f)
-        ]
-        asked = [f for f in self._functions if _is_given(f) and not trusted(own_name(f))]
-        self.by_calls = self._closure(begins)  # of the model, or of what it holds
-        self.by_answers = self._closure(
-            [*begins, *asked]
-        )  # of a method that is given something, too
+        held = reachable.held_code
+        begins = [f for f in self._functions if f.function.__code__ in held or self._begins(f)]
+        asked = [f for f in self._functions if _is_given(f) and not trusted(_own_name(f))]
+        called = self._closure(begins, set())
+        answering = self._closure(asked, called)
+        # By calls of the model, or of what it holds; and of methods that are given something.
+        self.by_calls = frozenset(function.node for function in called)
+        self.by_answers = frozenset(function.node for function in answering)
 
     def _begins(self, function: Function) -> bool:
         """Whether a call of a module begins there, or an operator on an object."""
         special = {name for name in self._names[function] if re.fullmatch("__.*__", name)}
         return "forward" in self._names[function] or bool(special - _MAKING - _SHOWING)
 
-    def _closure(self, begin: Iterable[Function]) -> frozenset[ast.AST]:
-        found: set[Function] = set()
-        stack = list(begin)
+    def _closure(self, begin: Iterable[Function], known: set[Function]) -> set[Function]:
+        """What is run from there, besides what is known to be run, and with it."""
+        found, stack = set(known), list(begin)
         while stack:
             function = stack.pop()
             if function not in found:
                 found.add(function)
                 stack += self._named(function)
-        return frozenset(function.node for function in found)
+        return found
 
-    @functools.cache  # noqa: B019 (as long as this object lives)
-    def _named(self, function: Function) -> frozenset[Function]:
+    def _named(self, function: Function) -> set[Function]:
         found: set[Function] = set()
         for named in set(_names(function)):
             if isinstance(named, re.Pattern):
@@ -75,10 +72,10 @@ class Running:
                 found |= {f for f in made if f.kind in named.__mro__}
             else:
                 found |= self._by_name.get(named, set())
-        return frozenset(found)
+        return found
 
 
-def own_name(function: Function) -> str:
+def _own_name(function: Function) -> str:
     """The name that a function was defined by."""
     return function.name.rpartition(".")[2]
 
@@ -110,7 +107,7 @@ def _names(function: Function) -> Iterator[Any]:
 
 def _computed(function: Function, call: ast.Call) -> Iterator[re.Pattern[str]]:
     """What names that a call looks up may be."""
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    name = called_name(call)
     if name in ("attrgetter", "methodcaller"):
         yield from (pattern(each, function.node) for each in call.args)
     elif name in ("getattr", "getattr_static", "__getattribute__", "__getattr__"):

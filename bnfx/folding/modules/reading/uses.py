@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from bnfx.folding.capturing.asking.shown_text import called_name
 from bnfx.folding.modules.reading.dependence import (
     HARMLESS_METHODS,
     Dependence,
@@ -126,7 +127,7 @@ class Uses(Dependence):
 
     def _is_set_up_by(self, call: ast.Call) -> bool:
         """``init_layer(self.conv)``, trusted by its name, as where it is passed to ``apply``."""
-        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        name = called_name(call)
         trusted = sets_weights_up(name) and not self.runs_in_calls(call)
         return trusted and self.is_statement(call)
 
