@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import without_checks, write_checks
+from bnfx.folding.capturing.asking.classes import looks
 from bnfx.folding.capturing.asking.questions import Questions
 from bnfx.folding.capturing.capture import capture
 from bnfx.folding.capturing.state_changes import check_no_state
@@ -110,7 +112,11 @@ def _captured(model: nn.Module, inputs: ExampleInputs) -> fx.GraphModule:
             leaves = pytree.tree_leaves((args, kwargs))
             with Questions(any(type(leaf) is nn.Parameter for leaf in leaves)) as questions:
                 check_no_state(model, inputs)
-            known = capture(copied(model), args, kwargs, inputs.fixed, questions.asked())
+            looked = looks(model, inputs)
+            asked = replace(
+                questions.asked(), classes=looked.classes, absent=frozenset(looked.attributes)
+            )
+            known = capture(copied(model), args, kwargs, inputs.fixed, asked)
         except CaptureError as error:
             known = error
         inputs.captures[id(model)] = known

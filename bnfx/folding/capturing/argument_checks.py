@@ -69,6 +69,25 @@ def assert_class(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> None:
     say(graph, same, f"{name} of the class {type(value).__name__}")
 
 
+def assert_torchs(graph: fx.Graph, node: fx.Node, name: str) -> None:
+    """Write an assertion that a tensor is of a class of torch's, of which tracing has some."""
+    kind = graph.call_function(builtins.getattr, (node, "__class__", None))
+    module = graph.call_function(builtins.getattr, (kind, "__module__", None))
+    kind.meta["is_wrapped"] = module.meta["is_wrapped"] = True
+    parts = graph.call_method("partition", (module, "."))
+    package = graph.call_function(operator.getitem, (parts, 0))
+    same = graph.call_function(operator.eq, (package, "torch"))
+    say(graph, same, f"{name} of a class of torch's, as x.as_subclass(torch.Tensor) gives")
+
+
+def assert_absent(graph: fx.Graph, node: fx.Node, attribute: str, name: str) -> None:
+    """Write an assertion that a tensor was given no such attribute, but ``None`` at most."""
+    held = graph.call_function(builtins.getattr, (node, attribute, None))
+    absent = graph.call_function(operator.is_, (held, None))
+    held.meta["is_wrapped"] = absent.meta["is_wrapped"] = True
+    say(graph, absent, f"{name} without an attribute {attribute}")
+
+
 def assert_keys(graph: fx.Graph, node: fx.Node, keys: list[Any], name: str) -> None:
     """Write an assertion on the keys of a dict, their types and their order."""
     found = graph.call_function(builtins.list, (node,))

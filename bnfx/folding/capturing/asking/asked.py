@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.folding.capturing.argument_checks import assert_class, say
+from bnfx.folding.capturing.argument_checks import (
+    assert_absent,
+    assert_class,
+    assert_torchs,
+    say,
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,9 @@ class Asked:
         parameters: whether which of them are parameters.
         gradients: whether they require gradients, and whether a call computes any.
         autocast: whether a call runs under autocast.
+        default_dtype: whether ``torch.get_default_dtype()`` is what it was.
+        classes: whether they are of torch's own classes.
+        absent: attributes that none of them has.
     """
 
     dtypes: bool = False
@@ -33,6 +41,9 @@ class Asked:
     parameters: bool = False
     gradients: bool = False
     autocast: bool = False
+    default_dtype: bool = False
+    classes: bool = False
+    absent: frozenset[str] = frozenset()
 
     def write(self, graph: fx.Graph, node: fx.Node, name: str, value: torch.Tensor) -> None:
         """Assert it of one argument. Floating point is floating point, unless the dtype was asked
@@ -46,8 +57,14 @@ class Asked:
             floats = graph.call_method("is_floating_point", (node,))
             say(graph, floats, f"{name} of a floating-point dtype")
         # Python asks nobody whether a parameter is one, so that cannot be noted.
-        if self.parameters or type(value) is nn.Parameter:
+        # Nor what class of a user's a tensor is of.
+        known = type(value) is torch.Tensor or type(value).__module__.startswith("torch.")
+        if self.parameters or type(value) is nn.Parameter or not known:
             assert_class(graph, node, value, name)
+        elif self.classes:
+            assert_torchs(graph, node, name)
+        for attribute in sorted(self.absent):
+            assert_absent(graph, node, attribute, name)
         if self.layouts:
             self._write_layout(graph, node, name, value)
         if self.gradients:
@@ -92,6 +109,13 @@ class Asked:
             under = "out" if expected == torch.float32 else f" {expected}"
             same = graph.call_function(operator.eq, (kind, expected))
             say(graph, same, f"calls with{under} autocast")
+        if self.default_dtype:
+            rank = graph.call_method("dim", (place,))
+            new = graph.call_function(torch.ones, (rank,))
+            kind = graph.call_function(builtins.getattr, (new, "dtype"))
+            default = torch.get_default_dtype()
+            same = graph.call_function(operator.eq, (kind, default))
+            say(graph, same, f"a default dtype of {default}")
 
     def write_identities(self, graph: fx.Graph, leaves: list[tuple[fx.Node, str, Any]]) -> None:
         """Assert which arguments are one tensor, as the example's are, and which are not."""

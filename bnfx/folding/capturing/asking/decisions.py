@@ -72,7 +72,7 @@ class Decisions:
         if event == "return" and _holds(arg) and not module.startswith("torch.fx"):
             self.sources.add(code.co_name)
         if (mode := asked_mode(frame, event, arg)) is not None:
-            self.asked.append(f"{code.co_name} asks for the mode of {mode}")
+            self.asked.append(f"{code.co_name} asks for {mode}")
         if event != "call":
             return
         if frame.f_back is None:

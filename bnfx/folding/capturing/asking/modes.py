@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-GRADIENTS = "gradients"
-AUTOCAST = "autocast"
-_ASKING = {"is_grad_enabled": GRADIENTS} | dict.fromkeys(
+GRADIENTS = "the mode of gradients"
+AUTOCAST = "the mode of autocast"
+DTYPE = "the default dtype"
+_ASKING = {"is_grad_enabled": GRADIENTS, "get_default_dtype": DTYPE} | dict.fromkeys(
     (
         "is_autocast_enabled",
         "is_autocast_cpu_enabled",

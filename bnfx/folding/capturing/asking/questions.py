@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from bnfx.folding.capturing.asking.asked import Asked, kind_of
 from bnfx.folding.capturing.asking.modes import (
     AUTOCAST,
+    DTYPE,
     GRADIENTS,
     asked_mode,
     is_users,
@@ -133,6 +134,7 @@ class Questions(TorchFunctionMode):
             parameters=_PARAMETER in self.names,
             gradients=gradients or GRADIENTS in self.names,
             autocast=AUTOCAST in self.names,
+            default_dtype=DTYPE in self.names,
         )
 
 
