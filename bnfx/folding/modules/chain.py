@@ -100,7 +100,9 @@ class ModuleChain:
             path = self._path(name)
             owner, _, last = path.rpartition(".")
             old = self._model.get_submodule(path)
-            setattr(self._model.get_submodule(owner), last, left_of(old, unit).train(old.training))
+            # Not by ``setattr``, which the user's class may have made its own.
+            below = self._model.get_submodule(owner)._modules
+            below[last] = left_of(old, unit).train(old.training)
             folded.append(path)
 
     def _neighbours(self, name: str) -> str:
@@ -183,4 +185,4 @@ class ModuleChain:
                 continue
             slot = Slot(place, expression, dtype)
             tensor = self._values.stored(slot.expression, slot.dtype)
-            owner.register_parameter(place, nn.Parameter(tensor, requires_grad=grad))
+            owner._parameters[place] = nn.Parameter(tensor, requires_grad=grad)

@@ -15,10 +15,13 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FunctionType
 
 import torch
 from torch import nn
 
+from bnfx.folding.modules.reading.functions.library import is_known
+from bnfx.folding.modules.reading.hooks import hooks_of, ignores_module
 from bnfx.folding.modules.reading.mentions import Mentions
 from bnfx.folding.modules.reading.owners import Mention
 from bnfx.folding.modules.reading.reachable import Reachable
@@ -98,6 +101,8 @@ class Succession:
             return f"{path} is TorchScript, whose layers cannot be changed"
         if has_hooks(module):
             return f"{path} has hooks"
+        if (base := self._torch_class_that_names(path)) is not None:
+            return f"{base.__name__} of torch may run or read {path} by itself"
         if type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module):
             return f"{path} replaces its own forward"
         parts = list(module.modules())
@@ -110,6 +115,14 @@ class Succession:
                 if memory(tensor) in self._reachable.memory or self._owned[memory(tensor)] > 1:
                     return f"the weights of {path} are held elsewhere too"
         return None
+
+    def _torch_class_that_names(self, path: str) -> type | None:
+        """A class of torch's that the owner of a module extends, and whose code names the module:
+        that code is not read.
+        """
+        owner, _, name = path.rpartition(".")
+        above = self._paths.get(owner)
+        return next((k for k in type(above).__mro__ if is_known(k) and _names(k, name)), None)
 
     def _end(self, path: str, place: int) -> str:
         """The last, or first, module of what is run there: down through containers."""
@@ -138,6 +151,8 @@ class Succession:
         module = self._paths[path]
         if id(module) in self._reachable.held or self._homes[id(module)] > 1:
             return f"{path or 'the model'} is held in several places"
+        if not all(map(ignores_module, hooks_of(module))):
+            return f"{path or 'the model'} has a hook, which may run its layers"
         for name in module._modules:
             if (strange := next(iter(self._mentions.of(module, name)), None)) is not None:
                 return _told(strange, name)
@@ -202,10 +217,11 @@ def _forward(module: nn.Module) -> object:
 
 def _is_sequential(module: nn.Module) -> bool:
     """Whether it runs its modules in their order: its ``forward`` goes by its ``__iter__``."""
-    kind = type(module)
-    return isinstance(module, nn.Sequential) and all(
-        inspect.getattr_static(kind, name) is inspect.getattr_static(nn.Sequential, name)
-        for name in ("forward", "__iter__")
+    if not isinstance(module, nn.Sequential) or "forward" in vars(module):
+        return False
+    return all(
+        inspect.getattr_static(type(module), name) is inspect.getattr_static(nn.Sequential, name)
+        for name in ("__call__", "forward", "__iter__")
     )
 
 
@@ -215,6 +231,11 @@ def _is_reached(model: nn.Module, path: str, module: nn.Module) -> bool:
         return model.get_submodule(path) is module
     except AttributeError:
         return False
+
+
+def _names(kind: type, name: str) -> bool:
+    codes = [each.__code__ for each in vars(kind).values() if isinstance(each, FunctionType)]
+    return any(name in code.co_names for code in codes)
 
 
 def _told(mention: Mention, name: str) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+from typing import Any
 
 ANY = re.compile(r".*", re.DOTALL)
 # These bind an attribute, or take it away, by a name.
 REBINDING = frozenset(
     ["add_module", "register_module", "set_submodule", "__setattr__", "__delattr__"]
 )
+
+_NAMED: tuple[Any, ...] = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NAMED += (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 
 
 def exactly(name: str) -> re.Pattern[str]:
@@ -33,7 +37,8 @@ def _listed(node: ast.AST, scope: ast.AST | None) -> list[str] | None:
     stores = [n for n in binds if not isinstance(n.ctx, ast.Load)]
     loops = [n for n in ast.walk(scope) if isinstance(n, (ast.For, ast.comprehension))]
     sources = [loop.iter for loop in loops if any(loop.target is n for n in stores)]
-    if node.id in arguments or not stores or len(sources) != len(stores):
+    bound = arguments | other_names(scope)
+    if node.id in bound or not stores or len(sources) != len(stores):
         return None
     found: list[str] = []
     for source in sources:
@@ -43,7 +48,7 @@ def _listed(node: ast.AST, scope: ast.AST | None) -> list[str] | None:
             stored = [n for n in all_names if n.id == source.id and not isinstance(n.ctx, ast.Load)]
             assigns = [n for n in ast.walk(scope) if isinstance(n, ast.Assign)]
             values = [a.value for a in assigns if any(t is n for t in a.targets for n in stored)]
-            if source.id in arguments or not stored or len(values) != len(stored):
+            if source.id in bound or not stored or len(values) != len(stored):
                 return None
         for value in values:
             if _is_slice_of(value, source):
@@ -81,9 +86,22 @@ def pattern(node: ast.AST, scope: ast.AST | None = None) -> re.Pattern[str]:
     return ANY
 
 
+def other_names(scope: ast.AST) -> set[str]:
+    """Names that are bound otherwise than by assignment, as by an import or a pattern."""
+    found: set[str | None] = set()
+    for node in ast.walk(scope):
+        if isinstance(node, ast.alias):
+            found.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.MatchMapping):
+            found.add(node.rest)
+        elif isinstance(node, _NAMED) and node is not scope:
+            found.add(node.name)
+    return {name for name in found if name is not None}
+
+
 def bound_names(function: ast.AST) -> set[str]:
-    """All names that are arguments or assigned, in a function or in those in it."""
-    names = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
+    """All names that are bound, in a function or in those in it."""
+    names = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)} | other_names(function)
     stored = (n for n in ast.walk(function) if isinstance(n, ast.Name))
     return names | {n.id for n in stored if not isinstance(n.ctx, ast.Load)}
 

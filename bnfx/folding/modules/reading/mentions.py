@@ -18,9 +18,11 @@ from bnfx.folding.modules.reading.computed_names import (
     is_of,
     pattern,
 )
+from bnfx.folding.modules.reading.functions.naming import resolve_global
 from bnfx.folding.modules.reading.owners import Mention, Owners
-from bnfx.folding.modules.reading.reachable import Function, Reachable, resolve_global
+from bnfx.folding.modules.reading.reachable import Function, Reachable
 from bnfx.folding.modules.reading.running import Running
+from bnfx.folding.modules.reading.texts import Texts, made_text
 from bnfx.folding.modules.reading.walks import BY_NAME, GETTING, WEIGHTS, Walks, is_trusted_name
 
 _WALKS = frozenset(
@@ -72,6 +74,8 @@ class Mentions(Walks):
                 for child in ast.iter_child_nodes(node):
                     self.parents[child] = node
         self._running = Running(reachable, is_trusted_name)
+        names = {path.rpartition(".")[2] for path, _ in self.model.named_modules()}
+        self._texts = Texts(self, [f.node for f in reachable.functions], names - {""})
         for function in reachable.functions:
             self._read(function)
         self._owners = Owners(reachable, self._all, self)
@@ -87,6 +91,9 @@ class Mentions(Walks):
                     self._all.append(mention)  # else of an object that is made just now
 
     def _mentions(self, function: Function, node: ast.AST) -> Iterator[Mention]:
+        for value in made_text(node):
+            if self._texts.is_module(value, function.owner) and not self.decides_nothing(node):
+                yield Mention(function, function.node, ANY, value, True)
         if isinstance(node, ast.Attribute):
             yield Mention(function, node, attribute(node.attr), node.value)
             if node.attr in _WALKS and not self.is_harmless_walk(node):
@@ -127,6 +134,10 @@ class Mentions(Walks):
                 # ``for layer in self``, ``self[0]``; a function may go deeper
                 below = not isinstance(around, (ast.For, ast.comprehension, ast.Subscript))
                 yield Mention(function, node, ANY, node, below)
+        elif isinstance(node, ast.MatchClass):
+            yield from (Mention(function, node, exactly(name), None) for name in node.kwd_attrs)
+            if node.patterns:  # ``__match_args__`` says which attributes they are
+                yield Mention(function, node, ANY, None)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             parent = self.parents.get(node)
             if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in (

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.folding.modules.reading.computed_names import REBINDING
+from bnfx.folding.modules.reading.computed_names import REBINDING, other_names
 from bnfx.folding.modules.reading.dependence import Dependence
-from bnfx.folding.modules.reading.reachable import Function, Reachable, is_bound
+from bnfx.folding.modules.reading.functions.naming import is_bound
+from bnfx.folding.modules.reading.reachable import Function, Reachable
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
@@ -129,8 +130,11 @@ def _attribute(module: nn.Module, name: str) -> Any:
 
 
 def _is_assigned(function: Function, name: str) -> bool:
+    """Whether a name is bound to something else, in a function or in those in it."""
     names = (n for n in ast.walk(function.node) if isinstance(n, ast.Name) and n.id == name)
-    return any(not isinstance(n.ctx, ast.Load) for n in names)
+    arguments = [n for n in ast.walk(function.node) if isinstance(n, ast.arg) and n.arg == name]
+    again = len(arguments) > 1 or name in other_names(function.node)
+    return again or any(not isinstance(n.ctx, ast.Load) for n in names)
 
 
 def _is_imported(function: Function, node: ast.AST) -> bool:

@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
+from torch import nn
+
 from bnfx.folding.capturing.asking.shown_text import called_name
 from bnfx.folding.modules.reading.computed_names import ANY, pattern
-from bnfx.folding.modules.reading.reachable import Function, Reachable, resolve_global
+from bnfx.folding.modules.reading.functions.class_attributes import unwrapped
+from bnfx.folding.modules.reading.functions.naming import imported, named, resolve_global
+from bnfx.folding.modules.reading.reachable import Function, Reachable
 
 _MAKING = frozenset(["__init__", "__new__", "__post_init__", "__init_subclass__"])
 _SHOWING = frozenset(["__repr__", "__str__"])
@@ -39,7 +43,17 @@ class Running:
             for key in (code, *self._names[function]):
                 self._by_name.setdefault(key, set()).add(function)
         held = reachable.held_code
-        begins = [f for f in self._functions if f.function.__code__ in held or self._begins(f)]
+        kinds: set[type] = {nn.Module}
+        kinds |= {base for kind in reachable.held_kinds for base in kind.__mro__}
+        escaped = {name for f in self._functions for name in _escaped(f)}
+        begins = [
+            f
+            for f in self._functions
+            if f.function.__code__ in held
+            or self._begins(f)
+            or (f.kind in kinds and not _MAKING.isdisjoint(self._names[f]))
+            or (trusted(_own_name(f)) and not escaped.isdisjoint(self._names[f]))
+        ]
         asked = [f for f in self._functions if _is_given(f) and not trusted(_own_name(f))]
         called = self._closure(begins, set())
         answering = self._closure(asked, called)
@@ -64,20 +78,37 @@ class Running:
 
     def _named(self, function: Function) -> set[Function]:
         found: set[Function] = set()
-        for named in set(_names(function)):
-            if isinstance(named, re.Pattern):
-                found |= {f for f in self._functions if any(map(named.fullmatch, self._names[f]))}
-            elif isinstance(named, type):
+        for inner, _ in unwrapped(function.function):
+            found |= self._by_name.get(inner.__code__, set())
+        for each in set(_names(function)):
+            if isinstance(each, re.Pattern):
+                found |= {f for f in self._functions if any(map(each.fullmatch, self._names[f]))}
+            elif isinstance(each, type):
                 made = (f for name in _MAKING for f in self._by_name.get(name, ()))
-                found |= {f for f in made if f.kind in named.__mro__}
+                found |= {f for f in made if f.kind in (*each.__mro__, nn.Module)}
             else:
-                found |= self._by_name.get(named, set())
+                found |= self._by_name.get(each, set())
         return found
 
 
 def _own_name(function: Function) -> str:
     """The name that a function was defined by."""
     return function.name.rpartition(".")[2]
+
+
+def _escaped(function: Function) -> Iterator[str]:
+    """Names of functions that may be kept and run later; ``apply`` runs what it is given now."""
+    parents = {c: n for n in ast.walk(function.node) for c in ast.iter_child_nodes(n)}
+    for node in ast.walk(function.node):
+        if not isinstance(node, (ast.Name, ast.Attribute)) or not isinstance(node.ctx, ast.Load):
+            continue
+        above: ast.AST | None = parents.get(node)
+        if isinstance(above, ast.Attribute) or (isinstance(above, ast.Call) and above.func is node):
+            continue
+        while isinstance(above, ast.Call) and called_name(above) == "partial":
+            above = parents.get(above)
+        if not isinstance(above, ast.Call) or not called_name(above).endswith("apply"):
+            yield node.id if isinstance(node, ast.Name) else node.attr
 
 
 def _is_given(function: Function) -> bool:
@@ -90,19 +121,24 @@ def _is_given(function: Function) -> bool:
 
 def _names(function: Function) -> Iterator[Any]:
     """What it names: strings, patterns, classes, and the code of functions."""
+    imports = imported(function.function, function.node)
     for node in ast.walk(function.node):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from node.value.split(".")
+        elif isinstance(node, ast.alias):
+            yield from node.name.split(".")
+        elif isinstance(node, ast.MatchClass):
+            yield from node.kwd_attrs
         elif isinstance(node, ast.Call):
             yield from _computed(function, node)
         elif isinstance(node, (ast.Name, ast.Attribute)):
             name = node.id if isinstance(node, ast.Name) else node.attr
             yield ANY if name in _COMPUTING else name
-            value = resolve_global(function.function, node)
-            if isinstance(value, FunctionType):
-                yield value.__code__
-            elif isinstance(value, type):
-                yield value
+            for value in named(function.function, node, imports):
+                if isinstance(value, FunctionType):
+                    yield from (each.__code__ for each, _ in unwrapped(value))
+                elif isinstance(value, type):
+                    yield value
 
 
 def _computed(function: Function, call: ast.Call) -> Iterator[re.Pattern[str]]:

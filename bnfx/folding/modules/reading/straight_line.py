@@ -47,9 +47,7 @@ def argument_of(mentions: Mentions, mention: Mention) -> ast.AST | None:
     name = argument.id
     loads = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name]
     here = [n for n in ast.walk(statement) if isinstance(n, ast.Name) and n.id == name]
-    stored = any(isinstance(n.ctx, ast.Store) for n in here)
-    if isinstance(statement, ast.AugAssign) and stored:
-        return None
+    stored = _binds(statement, name)
     if sum(isinstance(n.ctx, ast.Load) for n in here) != 1:
         return None
     if any(isinstance(n, (ast.Global, ast.Nonlocal)) for n in ast.walk(function)):
@@ -96,13 +94,20 @@ def _block(parent: ast.AST, statement: ast.AST) -> list[ast.AST] | None:
 
 
 def _is_binding(statement: ast.AST, name: str) -> bool:
-    return (
-        isinstance(statement, ast.Assign)
-        and len(statement.targets) == 1
-        and isinstance(statement.targets[0], ast.Name)
-        and statement.targets[0].id == name
-    ) or (
-        isinstance(statement, ast.AnnAssign)
-        and isinstance(statement.target, ast.Name)
-        and statement.target.id == name
-    )
+    """Whether a statement binds a name to its value, and does no more."""
+    targets = _targets(statement)
+    return len(targets) == 1 and isinstance(targets[0], ast.Name) and targets[0].id == name
+
+
+def _binds(statement: ast.AST, name: str) -> bool:
+    """Whether a name is another's behind a statement, whatever its expressions do."""
+    targets = _targets(statement)
+    while any(isinstance(target, (ast.Tuple, ast.List)) for target in targets):
+        targets = [each for target in targets for each in getattr(target, "elts", [target])]
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+
+
+def _targets(statement: ast.AST) -> list[ast.expr]:
+    if isinstance(statement, ast.Assign):
+        return statement.targets
+    return [statement.target] if isinstance(statement, ast.AnnAssign) else []

@@ -1,0 +1,66 @@
+"""Code that gets at a layer in a way that its text hardly shows: a folded class answers as before.
+
+Each source has a class ``Net``. It is called, and its ``probe``, which no example shows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import randomise
+
+import bnfx
+
+SOURCES = Path(__file__).with_name("sources")
+HEAD = (SOURCES / "head.txt").read_text() + (SOURCES / "head_of_blocks.txt").read_text()
+HELPERS = """
+from torch import nn
+NAME = "c"
+def peek_c(m, x):
+    return m.c(x)
+def init_weights(m):
+    return 2 if isinstance(m.b, nn.BatchNorm2d) else 3
+"""
+_NUMBER = itertools.count()
+CODE = (SOURCES / "other_objects.txt").read_text().strip("\n").split("\n---\n")
+
+
+def module(name: str, source: str) -> types.ModuleType:
+    """A Python module, whose source can be read."""
+    file = f"/made/by/test_reading_answers/{name}.py"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    made = types.ModuleType(name)
+    sys.modules[name] = made
+    exec(compile(source, file, "exec"), made.__dict__)
+    return made
+
+
+module("h2_helpers", HELPERS)
+
+
+def answers(net: Any, x: torch.Tensor) -> list[torch.Tensor]:
+    calls = [net, net.probe] if hasattr(net, "probe") else [net]
+    with torch.no_grad():
+        return [torch.as_tensor(call(x)) for call in calls]
+
+
+@pytest.mark.parametrize("code", CODE, ids=[c.partition("\n")[0].lstrip("# ") for c in CODE])
+def test_the_class_answers_as_before(code: str) -> None:
+    net = module(f"made_by_test_reading_answers_{next(_NUMBER)}", HEAD + code).Net()
+    torch.manual_seed(0)
+    net = net.double().eval()
+    randomise(net)
+    x = torch.randn(2, 3, 5, 5).double()
+    expected = answers(net, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small = bnfx.fold(net, x, keep="module", verify=False)
+    torch.testing.assert_close(answers(small, x), expected)
