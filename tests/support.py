@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
+import types
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -53,6 +55,16 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
                 module.running_mean.copy_(uniform(count, -0.5, 0.5))
                 module.running_var.copy_(uniform(count, 0.5, 2.0))
     return model
+
+
+def python_module(name: str, source: str) -> types.ModuleType:
+    """A Python module of this source, which can be read."""
+    file = f"/made/by/tests/{name}.py"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    made = types.ModuleType(name)
+    sys.modules[name] = made
+    exec(compile(source, file, "exec"), made.__dict__)
+    return made
 
 
 def fail_on_warnings() -> None:

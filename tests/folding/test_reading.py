@@ -8,7 +8,6 @@ at what a fold changes.
 from __future__ import annotations
 
 import itertools
-import linecache
 import textwrap
 import warnings
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import python_module
 from torch import nn
 
 from bnfx.folding.modules.succession import Pair, Succession
@@ -35,11 +35,7 @@ def model(code: str) -> Any:
     if "def forward" not in body:
         body = _PLAIN + body
     source = f"{_HEAD}\nclass Net(Base):\n{textwrap.indent(body, '    ')}\n"
-    name = f"/made/by/test_reading_{next(_NUMBER)}.py"
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    space: dict[str, Any] = {"__name__": "made_by_test_reading"}
-    exec(compile(source, name, "exec"), space)
-    return space["Net"]().eval()
+    return python_module(f"made_by_test_reading_{next(_NUMBER)}", source).Net().eval()
 
 
 def says(code: str, first: str = "c", second: str = "b") -> bool:

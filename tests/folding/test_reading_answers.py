@@ -6,16 +6,13 @@ Each source has a class ``Net``. It is called, and its ``probe``, which no examp
 from __future__ import annotations
 
 import itertools
-import linecache
-import sys
-import types
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support import randomise
+from support import python_module, randomise
 
 import bnfx
 
@@ -33,17 +30,7 @@ _NUMBER = itertools.count()
 CODE = (SOURCES / "other_objects.txt").read_text().strip("\n").split("\n---\n")
 
 
-def module(name: str, source: str) -> types.ModuleType:
-    """A Python module, whose source can be read."""
-    file = f"/made/by/test_reading_answers/{name}.py"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    made = types.ModuleType(name)
-    sys.modules[name] = made
-    exec(compile(source, file, "exec"), made.__dict__)
-    return made
-
-
-module("h2_helpers", HELPERS)
+python_module("kept_helpers", HELPERS)
 
 
 def answers(net: Any, x: torch.Tensor) -> list[torch.Tensor]:
@@ -60,7 +47,7 @@ def _case(at: int, code: str) -> Any:
 
 @pytest.mark.parametrize("code", [_case(at, code) for at, code in enumerate(CODE)])
 def test_the_class_answers_as_before(code: str) -> None:
-    net = module(f"made_by_test_reading_answers_{next(_NUMBER)}", HEAD + code).Net()
+    net = python_module(f"made_by_test_reading_answers_{next(_NUMBER)}", HEAD + code).Net()
     torch.manual_seed(0)
     net = net.double().eval()
     randomise(net)

@@ -56,9 +56,8 @@ class Asked:
         else:
             floats = graph.call_method("is_floating_point", (node,))
             say(graph, floats, f"{name} of a floating-point dtype")
-        # Python asks nobody whether a parameter is one, so that cannot be noted.
-        # Nor what class of a user's a tensor is of.
-        known = type(value) is torch.Tensor or type(value).__module__.startswith("torch.")
+        # Python asks nobody whether a tensor is a parameter, or of a class that is the example's.
+        known = type(value).__module__.partition(".")[0] == "torch"
         if self.parameters or type(value) is nn.Parameter or not known:
             assert_class(graph, node, value, name)
         elif self.classes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import builtins
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -21,12 +22,11 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
-from bnfx.folding.capturing.asking.modes import is_users, module_of, profiled
+from bnfx.folding.capturing.asking.modes import is_pythons, is_users, module_of, profiled
 from bnfx.folding.given import WAY_OUT, ExampleInputs, copied
 from bnfx.folding.verify import answer_to
 
 _HELD = "_bnfx_held"
-_here = threading.local()
 
 
 @dataclass
@@ -43,19 +43,21 @@ class Looks:
 
     def note(self, frame: FrameType, event: str, _: Any) -> None:
         """Note of a function that begins whether it names ``type``."""
-        if event == "call" and not self.classes and is_users(frame) and not _is_pythons(frame):
-            space = (frame.f_globals, vars(builtins))
-            names = frame.f_code.co_names
-            self.classes = any(_value(name, space) is type for name in names)
+        if event != "call" or self.classes or not is_users(frame):
+            return
+        if not is_pythons(module_of(frame)):  # which names it for reasons of its own
+            space = ChainMap(frame.f_globals, vars(builtins))
+            self.classes = any(space.get(name) is type for name in frame.f_code.co_names)
 
 
-def _is_pythons(frame: FrameType) -> bool:
-    """Whether it is of the standard library, which names ``type`` for reasons of its own."""
-    return module_of(frame).partition(".")[0] in sys.stdlib_module_names
+class _Here(threading.local):
+    """This thread's; nobody's, where a model kept a tensor that notes."""
+
+    def __init__(self) -> None:
+        self.looks = Looks()
 
 
-def _value(name: str, spaces: tuple[Mapping[str, Any], ...]) -> Any:
-    return next((space[name] for space in spaces if name in space), None)
+_here = _Here()
 
 
 class _Noting(torch.Tensor):
@@ -64,7 +66,7 @@ class _Noting(torch.Tensor):
     @property
     def __class__(self) -> Any:
         if is_users(sys._getframe(1)):
-            _current().classes = True
+            _here.looks.classes = True
         return torch.Tensor
 
     @__class__.setter
@@ -74,7 +76,7 @@ class _Noting(torch.Tensor):
     def __getattr__(self, name: str) -> Any:
         held = vars(self).get(_HELD, {})
         if is_users(sys._getframe(1)) and not name.startswith("__"):
-            _current().attributes.add(name)
+            _here.looks.attributes.add(name)
         if name in held:
             return held[name]
         raise AttributeError(f"'Tensor' object has no attribute '{name}'")
@@ -90,10 +92,10 @@ def looks(model: nn.Module, inputs: ExampleInputs) -> Looks:
     """
     found = Looks()
     args, kwargs = pytree.tree_map(_noting, inputs.copied())
-    own = copied(model)
+    ours = copied(model)
     try:
         with _noted(found):
-            answer_to(own, args, kwargs)
+            answer_to(ours, args, kwargs)
     except Exception:
         found.classes = True
     for tensor in pytree.tree_leaves((inputs.args, dict(inputs.kwargs))):
@@ -106,16 +108,9 @@ def looks(model: nn.Module, inputs: ExampleInputs) -> Looks:
     return found
 
 
-def _current() -> Looks:
-    """Of this thread; of nobody where a model kept a tensor that notes."""
-    found = getattr(_here, "looks", None)
-    return found if found is not None else Looks()
-
-
 @contextmanager
 def _noted(found: Looks) -> Iterator[None]:
-    before = getattr(_here, "looks", None)
-    _here.looks = found
+    before, _here.looks = _here.looks, found
     try:
         with profiled(found.note):
             yield

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import linecache
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.folding.capturing.asking.modes import asked_mode, module_of, profiled
+from bnfx.folding.capturing.asking.modes import asked_mode, is_pythons, module_of, profiled
 from bnfx.folding.capturing.asking.tainted import Reader, Run
 
 _BLIND = (
@@ -131,7 +130,7 @@ def _is_torchs(module: str) -> bool:
 
 
 def _is_library(module: str) -> bool:
-    return _is_torchs(module) or module.split(".")[0] in sys.stdlib_module_names
+    return _is_torchs(module) or is_pythons(module)
 
 
 @lru_cache(maxsize=1)

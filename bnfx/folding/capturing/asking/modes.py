@@ -35,6 +35,11 @@ def module_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
 
 
+def is_pythons(module: str) -> bool:
+    """Whether a module is of the standard library, by its name."""
+    return module.partition(".")[0] in sys.stdlib_module_names
+
+
 def is_users(frame: FrameType) -> bool:
     """Whether the code that runs there is other than torch's and ours."""
     return module_of(frame).partition(".")[0] not in ("torch", "bnfx")

@@ -35,6 +35,11 @@ _IN_ORDER = frozenset(
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
+def parents_of(tree: ast.AST) -> dict[ast.AST, ast.AST]:
+    """What each node below the top of a tree stands in."""
+    return {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+
+
 def sets_weights_up(name: str) -> bool:
     """Whether a function of that name is one that initialises weights."""
     return _SET_UP.fullmatch(name.rpartition(".")[2]) is not None

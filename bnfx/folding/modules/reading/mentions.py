@@ -18,6 +18,7 @@ from bnfx.folding.modules.reading.computed_names import (
     is_of,
     pattern,
 )
+from bnfx.folding.modules.reading.dependence import parents_of
 from bnfx.folding.modules.reading.functions.naming import resolve_global
 from bnfx.folding.modules.reading.owners import Mention, Owners
 from bnfx.folding.modules.reading.reachable import Function, Reachable
@@ -70,9 +71,7 @@ class Mentions(Walks):
         self._all: list[Mention] = []
         for function in reachable.functions:
             self.functions[function.node] = function
-            for node in ast.walk(function.node):
-                for child in ast.iter_child_nodes(node):
-                    self.parents[child] = node
+            self.parents |= parents_of(function.node)
         self._running = Running(reachable, is_trusted_name)
         names = {path.rpartition(".")[2] for path, _ in self.model.named_modules()}
         self._texts = Texts(self, [f.node for f in reachable.functions], names - {""})

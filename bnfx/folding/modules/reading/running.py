@@ -12,6 +12,7 @@ from torch import nn
 
 from bnfx.folding.capturing.asking.shown_text import called_name
 from bnfx.folding.modules.reading.computed_names import ANY, pattern
+from bnfx.folding.modules.reading.dependence import parents_of
 from bnfx.folding.modules.reading.functions.class_attributes import unwrapped
 from bnfx.folding.modules.reading.functions.naming import imported, named, resolve_global
 from bnfx.folding.modules.reading.reachable import Function, Reachable
@@ -98,7 +99,7 @@ def _own_name(function: Function) -> str:
 
 def _escaped(function: Function) -> Iterator[str]:
     """Names of functions that may be kept and run later; ``apply`` runs what it is given now."""
-    parents = {c: n for n in ast.walk(function.node) for c in ast.iter_child_nodes(n)}
+    parents = parents_of(function.node)
     for node in ast.walk(function.node):
         if not isinstance(node, (ast.Name, ast.Attribute)) or not isinstance(node.ctx, ast.Load):
             continue

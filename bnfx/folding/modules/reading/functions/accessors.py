@@ -52,10 +52,11 @@ def hides(node: ast.AST, value: Any) -> bool:
     ``self.children()`` and ``getattr(layer, name)`` are read where they stand.
     """
     if isinstance(node, ast.Name):
-        shown = node.id in _BUILTIN and getattr(builtins, node.id) is value
-        return node.id in _WAYS_OUT or (is_accessor(value) and not shown)
-    name = getattr(node, "attr", "")
-    if name == "__class__" and isinstance(node, ast.Attribute):
-        return not isinstance(node.ctx, ast.Load)  # it takes on another's methods
-    shown = name in _OF_MODULES and getattr(value, "__name__", "") == name
+        name = node.id
+        shown = name in _BUILTIN and getattr(builtins, name) is value
+    else:
+        name = getattr(node, "attr", "")
+        if name == "__class__" and isinstance(node, ast.Attribute):
+            return not isinstance(node.ctx, ast.Load)  # it takes on another's methods
+        shown = name in _OF_MODULES and getattr(value, "__name__", "") == name
     return name in _WAYS_OUT or (is_accessor(value) and not shown)

@@ -36,8 +36,8 @@ def is_library_function(function: FunctionType) -> bool:
     be written there, too.
     """
     file = function.__code__.co_filename
-    written = file.startswith(("<", _TORCH)) or _is_in_stdlib(file) or "numpy" in Path(file).parts
-    return is_library(function.__module__) and (written or "bnfx" in Path(file).parts)
+    written = file.startswith("<") or not {"numpy", "bnfx"}.isdisjoint(Path(file).parts)
+    return is_library(function.__module__) and (written or is_torchs(function))
 
 
 def is_torchs(function: FunctionType) -> bool:

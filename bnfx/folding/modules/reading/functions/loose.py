@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from bnfx.folding.capturing.asking.shown_text import called_name
+from bnfx.folding.modules.reading.dependence import parents_of
 from bnfx.folding.modules.reading.functions.naming import resolve_global
 
 _MADE_OF = (ast.Tuple, ast.List, ast.Dict, ast.IfExp, ast.BoolOp, ast.Starred, ast.Lambda)
@@ -28,7 +29,7 @@ def loose(functions: Sequence[Any], held: Collection[type]) -> list[int]:
     """
     kinds, names = set(held), set()
     for function in functions:
-        parents = {c: n for n in ast.walk(function.node) for c in ast.iter_child_nodes(n)}
+        parents = parents_of(function.node)
         for node in ast.walk(function.node):
             if isinstance(node, ast.Name) and not _is_plain(node, parents):
                 kinds |= set(_classes(function, node))
