@@ -18,9 +18,11 @@ from bnfx.errors import InnerWarning, OptionError, SyncError
 from bnfx.folding.first_answer import may_serve
 from bnfx.folding.verify import disagreement
 from bnfx.inner.base import EngineRefusal, Inner
+from bnfx.inner.kept_memory import keeping_memory
 from bnfx.inner.resolve import resolve
 from bnfx.options import Options, parse_rules
 from bnfx.passes.fx.dynamo import GraphInputs, switches_gradients, without_gradients
+from bnfx.passes.fx.memory.output_memory import OutputMemory
 from bnfx.passes.fx.rewrite import Rewritten, is_meta, rewrite_captured
 from bnfx.passes.fx.surveys import survey
 from bnfx.passes.fx.training.synchronise import Swapped
@@ -65,6 +67,8 @@ def bnfx(
         OptionError: for an unknown option or value.
         SyncError: if ``sync="require"`` cannot be met.
     """
+    memory = _memory_of_outputs(module)
+    module = memory.module
     try:
         chosen = Options.parse(options)
         inner = resolve(chosen, mode)
@@ -80,7 +84,15 @@ def bnfx(
     except Exception as error:
         message = warn_of_failure(error, "the rewrite", "graph")
         plan = job.leave(Refusal(Code.INTERNAL_ERROR, message), {})
-    return job.finish(plan)
+    return keeping_memory(job.finish(plan), memory)
+
+
+def _memory_of_outputs(module: fx.GraphModule) -> OutputMemory:
+    try:
+        return OutputMemory.of(module)
+    except Exception as error:
+        warn_of_failure(error, "reading what shares memory", "graph")
+        return OutputMemory.unread(module)
 
 
 @dataclass(frozen=True)

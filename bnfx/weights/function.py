@@ -21,6 +21,7 @@ from torch import fx
 
 from bnfx.inner.base import Compiled, EngineRefusal, Inner
 from bnfx.inner.locks import Lock
+from bnfx.inner.unsaved import Unsaved
 from bnfx.passes.fx.dynamo import GraphInputs, describe_slots
 from bnfx.passes.fx.rewrite import Rewritten
 from bnfx.passes.pipeline import warn_of_failure
@@ -33,7 +34,6 @@ from bnfx.weights.choice import described, forms
 from bnfx.weights.folded import FoldedSets, FoldedState
 from bnfx.weights.freezing import Budget, Patience
 from bnfx.weights.programs import Programs
-from bnfx.weights.unsaved import Unsaved
 
 log = logging.getLogger("bnfx")
 

@@ -6,8 +6,8 @@ import pytest
 from folding import PLAIN, made
 
 from bnfx.errors import BnfxError
+from bnfx.inner.unsaved import Unsaved
 from bnfx.weights.function import FoldedFunction
-from bnfx.weights.unsaved import Unsaved
 
 
 def test_it_is_neither_saved_nor_read() -> None:
