@@ -19,6 +19,7 @@ from bnfx.errors import SyncError
 from bnfx.options import Options
 from bnfx.passes.fx.metadata import location_of, name_of
 from bnfx.passes.fx.training.synchronise import Swapped, graph_modules, in_training, synchronise
+from bnfx.passes.fx.training.uncounted import without_counting
 from bnfx.sync import collectives, diagnosis, functional, identity, moments, normalise, settled
 from bnfx.sync.functional import Layer
 from bnfx.sync.graphs.compiled_call import can_see_calls, current_call
@@ -115,6 +116,8 @@ def synchronised(module: fx.GraphModule, options: Options) -> Swapped:
         owner = owner_of(node)
         if owner is not None:
             note_shared(owner, options)
+    if state.recomputing:
+        module = without_counting(module, [node for node in found if _is_in_training(node)])
     call = current_call()
     # A rank that stops compiling runs each layer by itself: peers' graphs must match that.
     share = call is not None and call.whole
