@@ -14,7 +14,7 @@ from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import BATCH_NORM_RANK, read_module
 from bnfx.passes.fx.calls.structure import read_structure, squeezes
 from bnfx.passes.fx.memory.aliasing import module_writes, mutated_leaves
-from bnfx.passes.fx.memory.strides import lays_out_anew
+from bnfx.passes.fx.memory.strides import is_missed_in_vmap, lays_out_anew
 from bnfx.passes.fx.memory.writes import Writes, writes_itself, written_values
 from bnfx.passes.fx.metadata import (
     dims_of,
@@ -92,6 +92,11 @@ def lift(
             node.op = shown_kind(fx_node, module, parameters)
             _give_role(node, module, sources, nodes, writes, norms)
         nodes[fx_node] = graph.append(node)
+    for node in graph:
+        if isinstance(node.role, Affine) and is_missed_in_vmap(node.origin, node.inputs[0].origin):
+            why = "inside torch.vmap it lays its output out anew, as nothing else there can"
+            node.role, node.refusals = Opaque(), (Refusal(Code.UNSUPPORTED_FORM, why),)
+            norms.pop(node, None)
     note_layouts(graph, nodes, module, norms)
     roles = {node: node.role for node in graph}
     return Lifted(

@@ -43,6 +43,9 @@ OpOverloadPacket: Any = type(torch.ops.aten.add)
 _detect_fake_mode = find("torch._guards:detect_fake_mode")
 _is_dense = find("torch._prims_common:is_non_overlapping_and_dense_or_false")
 _StorageWeakRef = find("torch.multiprocessing.reductions:StorageWeakRef")
+_is_batched = find("torch._C._functorch:is_batchedtensor")
+_batch_axis = find("torch._C._functorch:maybe_get_bdim")
+_unwrapped = find("torch._C._functorch:get_unwrapped")
 _DisableAutocast = find("torch._C:_DisableAutocast")
 
 # What switches gradients, and the argument that switches them off.
@@ -65,6 +68,20 @@ def fake_mode_of(values: Sequence[Any]) -> Any | None:
 def fills_its_memory(value: torch.Tensor) -> bool:
     """Whether each element of the tensor's memory is its own, in whatever order; no if unknown."""
     return bool(_is_dense is not None and _is_dense(value))
+
+
+def axes_in_vmap(value: torch.Tensor) -> list[tuple[Any, Any]] | None:
+    """Size and stride of each axis of what ``torch.vmap`` shows as ``value``, batches first;
+    ``None`` if it is no such value.
+    """
+    if _is_batched is None or _batch_axis is None or _unwrapped is None or not _is_batched(value):
+        return None
+    batches: list[int] = []
+    while _is_batched(value):
+        batches.append(_batch_axis(value))
+        value = _unwrapped(value)
+    axes = list(zip(value.shape, value.stride(), strict=True))
+    return [axes.pop(batch) for batch in reversed(batches)] + axes
 
 
 def memory(tensor: torch.Tensor) -> object:

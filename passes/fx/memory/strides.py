@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -73,6 +74,35 @@ def lays_out_anew(copied: fx.Node, source: fx.Node) -> bool:
         facts = facts_of(copied)
         return facts is not None and facts.name in ("clone", "contiguous")
     return strides_of(before) != strides_of(after)
+
+
+def is_missed_in_vmap(node: fx.Node, source: fx.Node) -> bool:
+    """Whether readers rely on how ``node``, which is to become ``source``, lies in memory with all
+    batches of ``torch.vmap``: BatchNorm puts these beside the channels, a convolution beside the
+    samples, and nothing inside of vmap can lay that out.
+    """
+    value, other = value_of(node), value_of(source)
+    if value is None or other is None:
+        return False
+    axes, before = private.axes_in_vmap(value), private.axes_in_vmap(other)
+    if axes is None or _significant(axes) == _significant(before or ()):
+        return False
+    seen: set[fx.Node] = set()
+    stack = [node]
+    while stack:
+        for user in stack.pop().users:
+            facts = facts_of(user)
+            if user in seen or (facts is not None and facts.name.startswith("conv")):
+                continue  # its output lies as it does for any input
+            seen.add(user)
+            if len(seen) > _MANY or user.op == "output" or (facts is not None and facts.strides):
+                return True
+            stack.append(user)
+    return False
+
+
+def _significant(axes: Iterable[tuple[Any, Any]]) -> list[tuple[str, str]]:
+    return [(str(size), str(stride)) for size, stride in axes if str(size) != "1"]
 
 
 def layout_of(node: fx.Node) -> torch.memory_format | None:
