@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -42,7 +43,7 @@ class _Storage:
 
 
 def read_pickled(file: BinaryIO) -> Any:
-    """What ``torch.save`` wrote into ``file``, on the CPU.
+    """What ``torch.save`` wrote into ``file``, on the CPU; what was on ``meta`` is there.
 
     Raises:
         RefusedError: for pickled code, anything but tensors and plain data, and damaged files.
@@ -187,6 +188,16 @@ def _parameter(data: Any, grad: Any, *_: Any) -> torch.nn.Parameter:
     return torch.nn.Parameter(data.detach(), requires_grad=grad is True and differentiable)
 
 
+def _without_numbers(dtype: Any, size: Any, *_: Any) -> torch.Tensor:
+    """``_rebuild_meta_tensor_no_storage``: the caller has to look for these."""
+    sizes = _size(size)
+    if not isinstance(dtype, torch.dtype) or any(not 0 <= each < 2**31 for each in sizes):
+        raise RefusedError("one of its tensors is of a kind that is not allowed")
+    if math.prod(sizes) >= 2**48:  # torch raises where it cannot count the bytes
+        raise RefusedError("one of its tensors is of a kind that is not allowed")
+    return torch.empty(sizes, dtype=dtype, device="meta")
+
+
 def _size(sizes: Any) -> torch.Size:
     # A copy, so it is short: a pickle may ask for many.
     if not isinstance(sizes, tuple) or len(sizes) > 64 or not all(type(n) is int for n in sizes):
@@ -211,6 +222,7 @@ _KNOWN: dict[str, Any] = {
     "torch._utils _rebuild_tensor_v3": Global(_tensor_of_bytes),
     "torch._utils _rebuild_parameter": Global(_parameter),
     "torch._utils _rebuild_parameter_with_state": Global(_parameter),
+    "torch._utils _rebuild_meta_tensor_no_storage": Global(_without_numbers),
     "torch Size": Global(_size),
     "torch device": Global(_device),
     "torch.storage UntypedStorage": _Kind(None),

@@ -57,6 +57,11 @@ def load_weights(model: nn.Module, weights: WeightsFile) -> None:
     for prefix in ("module.", "_orig_mod."):
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if empty := [name for name, value in state.items() if value.is_meta]:
+        raise SourceError(
+            f"{path} has no numbers for {_named(empty)}, which lay on the meta device when they "
+            "were saved; save the state dict of a model that has its weights"
+        )
     for name, own in model.state_dict().items():
         if name in state and state[name].is_complex() and not own.is_complex():
             raise SourceError(

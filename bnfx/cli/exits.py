@@ -35,6 +35,9 @@ def errors(command: str) -> Iterator[None]:
             raise  # who read the output has seen enough
         _silence_stdout()
         stop(f"bnfx {command}: {_line(error)}")
+    except SystemExit as error:
+        called = f"sys.exit({error.code!r})"
+        stop(f"bnfx {command}: code of the model called {called}, so nothing was done")
     except Exception as error:
         logging.getLogger("bnfx").debug("the command failed", exc_info=True)
         stop(

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 from torch.export import ExportedProgram
+from torch.nn.parameter import is_lazy
 
 from bnfx.archives.pt2 import PackageError, load_program
 from bnfx.archives.refused import RefusedError
@@ -55,7 +56,23 @@ def load_model(
         )
     if weights is not None:
         load_weights(model, weights)
+    _check_numbers(model, source)
     return model.to(DTYPES[dtype]).eval()
+
+
+def _check_numbers(model: nn.Module, source: str) -> None:
+    """Raise if parameters have no numbers, or not even a shape."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise SourceError(
+                f"{source} has a lazy layer: {name} gets its shape in a first call; return the "
+                "model after a call with an input"
+            )
+        if tensor.is_meta:
+            raise SourceError(
+                f"{source} has no numbers for {name}, which is on the meta device; return a model "
+                "that has its weights"
+            )
 
 
 def _guess(source: str) -> str:

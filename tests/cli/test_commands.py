@@ -52,6 +52,23 @@ def tokens():
 
 def broken():
     raise RuntimeError("no such luck")
+
+def leaves():
+    raise SystemExit(0)
+
+class Leaves(nn.Module):
+    def forward(self, x):
+        raise SystemExit
+
+def leaves_later():
+    return Leaves()
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.BatchNorm2d(4))
+
+def empty():
+    with torch.device("meta"):
+        return make()
 """
 SHAPE = ("--input", "2x3x8x8")
 
@@ -226,6 +243,8 @@ def spoil(name: str) -> None:
             file.writestr("aot/data/aotinductor/model/model.so", b"")
     elif name.startswith("code"):
         torch.save({"0.weight": Evil()}, name)
+    elif name == "meta.pt":
+        torch.save({key: value.to("meta") for key, value in make().state_dict().items()}, name)
     elif name == "list.pt":
         torch.save([1, 2], name)
     elif name == "other.pt":
@@ -275,6 +294,14 @@ BAD = {
     "missing function": (("net.py:mak",), "did you mean 'make'"),
     "no module": (("net.py:wrong",), "returned a int, not an nn.Module"),
     "failing": (("net.py:broken",), "no such luck"),
+    "leaving Python": (("net.py:leaves",), "code of the model called sys.exit(0)"),
+    "leaving in a call": (("net.py:leaves_later",), "code of the model called sys.exit(None)"),
+    "lazy": (("net.py:lazy",), "has a lazy layer: 0.weight gets its shape in a first call"),
+    "empty": (("net.py:empty",), "has no numbers for 0.weight, which is on the meta device"),
+    "empty weights": (
+        ("net.py:make", "--weights", "meta.pt"),
+        "has no numbers for 0.weight, 1.weight, 1.bias and 3 more, which lay on the meta device",
+    ),
     "no source": (("resnet18",), "use torchvision:NAME"),
     "unknown name": (("torchvision:resnet1",), "did you mean 'resnet18'"),
     "unknown timm": (("timm:resnet1",), "timm has no model"),
