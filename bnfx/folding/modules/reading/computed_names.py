@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 
 ANY = re.compile(r".*", re.DOTALL)
+_NAMED: tuple[type[ast.AST], ...] = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NAMED += (ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping)
 # These bind an attribute, or take it away, by a name.
 REBINDING = frozenset(
     ["add_module", "register_module", "set_submodule", "__setattr__", "__delattr__"]
@@ -81,11 +84,17 @@ def pattern(node: ast.AST, scope: ast.AST | None = None) -> re.Pattern[str]:
     return ANY
 
 
-def bound_names(function: ast.AST) -> set[str]:
-    """All names that are arguments or assigned, in a function or in those in it."""
-    names = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
-    stored = (n for n in ast.walk(function) if isinstance(n, ast.Name))
-    return names | {n.id for n in stored if not isinstance(n.ctx, ast.Load)}
+def bindings(function: ast.AST) -> Iterator[str]:
+    """The names that are arguments or bound, in a function or those in it, once for each place."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).partition(".")[0]
+        elif node is not function and isinstance(node, _NAMED):
+            yield getattr(node, "rest" if isinstance(node, ast.MatchMapping) else "name") or ""
 
 
 def is_of(node: ast.AST | None, owner: str) -> bool:

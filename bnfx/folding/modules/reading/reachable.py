@@ -7,7 +7,7 @@ import gc
 import inspect
 import sys
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -64,8 +64,8 @@ class Reachable:
         self.held: set[int] = set()  # ids of modules, and memory of tensors
         self.memory: set[Any] = set()
         self._kinds: set[type] = set()
-        self._made: set[type] = set()
-        self._seen_code: set[CodeType] = set()
+        self.made: set[type] = set()  # classes of which code may make further objects
+        self._seen_code: dict[CodeType, set[type | None]] = {}  # and whose methods it is
         self._attributes: list[Any] = []  # of classes, yet to be walked
         self._walk()
 
@@ -115,6 +115,7 @@ class Reachable:
                     self.held.add(id(each))
                 else:
                     stack.append(each)
+        self.functions = [self._of_all(function) for function in self.functions]
 
     def _add_kind(self, kind: type) -> None:
         for base in kind.__mro__:
@@ -139,35 +140,45 @@ class Reachable:
         """A class of which the code may make further objects, and hand them what it likes."""
         self._add_kind(kind)
         for base in kind.__mro__:
-            if base in self._made or _is_known(base):
+            if base in self.made or _is_known(base):
                 continue
-            self._made.add(base)
+            self.made.add(base)
             for function in unwrapped(vars(base).get("__init__")):
                 self._add_function(function, base)
 
     def _add_function(
         self, function: FunctionType, kind: type | None, by_class: bool = False
     ) -> None:
-        if function.__code__ in self._seen_code or _is_library(function.__module__):
+        if runs_in_order(function) or _is_library(function.__module__):
             return
-        if runs_in_order(function) or self.refusal is not None:
+        kinds = self._seen_code.setdefault(function.__code__, set())
+        seen = bool(kinds)
+        kinds.add(kind)
+        if seen or self.refusal is not None:
             return
         if len(self.functions) >= MOST_FUNCTIONS:
             self.refusal = f"the model's code may run more than {MOST_FUNCTIONS} functions"
-        self._seen_code.add(function.__code__)
         nodes = function_nodes(function.__code__)
         if not nodes:
             if not _is_generated(function):
                 self.refusal = f"the source of {function.__qualname__} cannot be read"
             return
-        code = function.__code__
-        first = code.co_varnames[0] if code.co_argcount else ""
+        first = _first_argument(function)
         owner, of_class = first if kind is not None else "", first if by_class else ""
         for node in nodes:
             self.functions.append(
                 Function(function.__qualname__, node, kind, owner, of_class, function)
             )
             self._follow(function, node)
+
+    def _of_all(self, function: Function) -> Function:
+        """It, or what it is if it is a function of several classes, or also called by its class:
+        a method of any module.
+        """
+        if len(self._seen_code[function.function.__code__]) == 1:
+            return function
+        first = _first_argument(function.function)
+        return replace(function, kind=nn.Module, owner=first, of_class="")
 
     def _follow(self, function: FunctionType, node: Any) -> None:
         """Functions and classes that the code names: it may call them."""
@@ -179,6 +190,11 @@ class Reachable:
                         self._add_function(each_function, None)
                 elif isinstance(value, type):
                     self._add_made(value)
+
+
+def _first_argument(function: FunctionType) -> str:
+    code = function.__code__
+    return code.co_varnames[0] if code.co_argcount else ""
 
 
 def resolve_global(function: FunctionType, node: ast.AST) -> Any:
