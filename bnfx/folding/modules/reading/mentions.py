@@ -122,6 +122,8 @@ class Mentions(Walks):
 
     def _goes_through(self, function: Function, node: ast.Attribute) -> bool:
         """Whether a method of that name may look at, run or change whatever is below a module."""
+        if node.attr == self.function_name(node) == "_apply":
+            return False  # who calls that is seen
         return (
             node.attr in _THROUGH
             or (node.attr == "apply" and not self.is_harmless_apply(function.name, node))
@@ -218,9 +220,7 @@ class Mentions(Walks):
         return bool(found) and all(isinstance(m, _LAYERS) for m in found)
 
     def has_common(self, fact: str, of: ast.AST) -> bool:
-        # What no name tells may be any module, but those that a fold may leave no weight of their
-        # own: to hand these on is a mention of them.
-        found = self._modules(of) or [m for m in self.model.modules() if _is_above_weights(m)]
+        found = self._modules(of)
         facts = {getattr(weight, fact) for weight in self.model.parameters()}
         layers = [any(isinstance(m, _LAYERS) for m in each.modules()) for each in found]
         return len(facts) == 1 and all(layers)
@@ -229,7 +229,3 @@ class Mentions(Walks):
         """Those that may be the attribute ``name`` of ``owner``."""
         named = (m for m in self._all if m.name.fullmatch(name))
         return [m for m in named if self._owners.may_be(m, owner)]
-
-
-def _is_above_weights(module: nn.Module) -> bool:
-    return not module._parameters and next(module.parameters(), None) is not None

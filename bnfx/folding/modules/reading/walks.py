@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from bnfx.folding.capturing.asking.shown_text import called_name
-from bnfx.folding.modules.reading.computed_names import pattern
+from bnfx.folding.modules.reading.computed_names import ANY, pattern
 from bnfx.folding.modules.reading.dependence import SELVES, is_identity, is_local, sets_weights_up
 from bnfx.folding.modules.reading.reachable import Function
 from bnfx.folding.modules.reading.uses import Uses
@@ -190,7 +190,9 @@ def is_trusted_name(name: str) -> bool:
 def _sets_mode(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         asked = called_name(node) == "setattr" and len(node.args) > 1
-        return asked and pattern(node.args[1]).fullmatch("training") is not None
+        name = pattern(node.args[1]) if asked else ANY
+        # A name that may be any is a mention of all that the module has.
+        return name is not ANY and name.fullmatch("training") is not None
     written = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
     return written and getattr(node, "attr", "") == "training"
 
