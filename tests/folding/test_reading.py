@@ -49,7 +49,7 @@ def _sources(name: str) -> list[str]:
     return [each.strip("\n") for each in text.split("\n---\n")]
 
 
-FOLDS = _sources("proved")
+FOLDS = _sources("proved") + _sources("proved_uses")
 
 
 @pytest.mark.parametrize("code", FOLDS)
@@ -57,12 +57,21 @@ def test_what_is_proved(code: str) -> None:
     assert says(code)
 
 
-STAYS = _sources("not_proved")
+STAYS = _sources("not_proved") + _sources("not_proved_uses")
 
 
 @pytest.mark.parametrize("code", STAYS)
 def test_what_is_not_proved(code: str) -> None:
     assert not says(code)
+
+
+OF_A_BLOCK = _sources("not_proved_of_a_block")
+
+
+@pytest.mark.parametrize("code", OF_A_BLOCK)
+def test_what_is_not_proved_of_a_block(code: str) -> None:
+    """Whose layers nobody names by ``self.c``."""
+    assert not says(code, "block.c", "block.b")
 
 
 CONTAINERS = _sources("containers_run_whole")
@@ -88,6 +97,12 @@ OPENED = [
     ("rows.0", "[(first(x), last) for first, last in self.rows]"),
     ("rows.0", "[row[0](x) for row in reversed(self.rows)]"),
     ("rows.0", "list(self.rows)"),
+    ("rows.0", "[i[1][0](x) for *i, row in zip([1], self.rows, [x])]"),
+    ("rows.0", "[row(x) for i, row in zip(*[[1]], self.rows)]"),
+    ("rows.0", "[kept[0](x) for kept in {row: 1 for row in self.rows}]"),
+    ("rows.0", "[table[row] for row in self.rows]"),
+    ("rows.0", "[row == x for row in self.rows]"),
+    ("rows.0", "[row(x) for i, row in dict(self.rows)]"),
     ("table.k", "self.table['k'][0](x)"),
     ("table.k", "[row[0](x) for row in self.table.values()]"),
     ("table.k", "[row[0](x) for _, row in self.table.items()]"),

@@ -308,8 +308,7 @@ class Usual(Base):
 
     def train(self, mode: bool = True) -> Any:
         super().train(mode)
-        frozen = isinstance(self.b, nn.BatchNorm2d)
-        if frozen:
+        if isinstance(self.b, nn.BatchNorm2d):
             self.b.eval()
         return self
 

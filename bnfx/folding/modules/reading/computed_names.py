@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any
+from collections.abc import Iterator
 
 ANY = re.compile(r".*", re.DOTALL)
+_NAMED: tuple[type[ast.AST], ...] = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_NAMED += (ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping)
 # These bind an attribute, or take it away, by a name.
 REBINDING = frozenset(
     ["add_module", "register_module", "set_submodule", "__setattr__", "__delattr__"]
 )
-
-_NAMED: tuple[Any, ...] = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_NAMED += (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 
 
 def exactly(name: str) -> re.Pattern[str]:
@@ -32,12 +31,11 @@ def _listed(node: ast.AST, scope: ast.AST | None) -> list[str] | None:
         return None
     if any(isinstance(n, (ast.Global, ast.Nonlocal)) for n in ast.walk(scope)):
         return None
-    arguments = {n.arg for n in ast.walk(scope) if isinstance(n, ast.arg)}
     binds = [n for n in ast.walk(scope) if isinstance(n, (ast.Name)) and n.id == node.id]
     stores = [n for n in binds if not isinstance(n.ctx, ast.Load)]
     loops = [n for n in ast.walk(scope) if isinstance(n, (ast.For, ast.comprehension))]
     sources = [loop.iter for loop in loops if any(loop.target is n for n in stores)]
-    bound = arguments | other_names(scope)
+    bound = set(bound_otherwise(scope))
     if node.id in bound or not stores or len(sources) != len(stores):
         return None
     found: list[str] = []
@@ -86,24 +84,23 @@ def pattern(node: ast.AST, scope: ast.AST | None = None) -> re.Pattern[str]:
     return ANY
 
 
-def other_names(scope: ast.AST) -> set[str]:
-    """Names that are bound otherwise than by assignment, as by an import or a pattern."""
-    found: set[str | None] = set()
-    for node in ast.walk(scope):
-        if isinstance(node, ast.alias):
-            found.add(node.asname or node.name.partition(".")[0])
-        elif isinstance(node, ast.MatchMapping):
-            found.add(node.rest)
-        elif isinstance(node, _NAMED) and node is not scope:
-            found.add(node.name)
-    return {name for name in found if name is not None}
+def bindings(function: ast.AST) -> Iterator[str]:
+    """The names that are arguments or bound, in a function or those in it, once for each place."""
+    yield from bound_otherwise(function)
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
 
 
-def bound_names(function: ast.AST) -> set[str]:
-    """All names that are bound, in a function or in those in it."""
-    names = {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)} | other_names(function)
-    stored = (n for n in ast.walk(function) if isinstance(n, ast.Name))
-    return names | {n.id for n in stored if not isinstance(n.ctx, ast.Load)}
+def bound_otherwise(function: ast.AST) -> Iterator[str]:
+    """Those that are bound otherwise than by assignment: arguments, imports, patterns, ..."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).partition(".")[0]
+        elif node is not function and isinstance(node, _NAMED):
+            yield getattr(node, "rest" if isinstance(node, ast.MatchMapping) else "name") or ""
 
 
 def is_of(node: ast.AST | None, owner: str) -> bool:

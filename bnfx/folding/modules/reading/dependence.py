@@ -115,13 +115,22 @@ class Dependence:
             return all(map(self.sets_up, (*above.body, *above.orelse)))
         if isinstance(above, (ast.Assert, ast.Raise)):
             return not self.catches()
-        return isinstance(above, ast.Expr) and (node is asked or _is_said(node))
+        return isinstance(above, ast.Expr) and (node is asked or self.is_said(node))
 
     def is_trusted(self, node: ast.AST) -> bool:
-        """Whether it stands where weights are set up, modes set, or text made; not in a call."""
+        """Whether it stands where weights are set up, or text made; not in a call."""
         name = self.function_name(node)
-        known = sets_weights_up(name) or name in ("train", "eval", "__repr__", "extra_repr")
+        known = sets_weights_up(name) or name in ("__repr__", "extra_repr")
         return known and not self.runs_in_calls(node)
+
+    def defines(self, name: str) -> bool:
+        """Whether the model's code has a function of that name."""
+        raise NotImplementedError
+
+    def is_said(self, node: ast.AST) -> bool:
+        """``print(...)``, ``log.info(...)``."""
+        name = called_name(node) if isinstance(node, ast.Call) else ""
+        return name in SAID and not self.defines(name)
 
     def is_initialiser(self, call: ast.Call) -> bool:
         """``nn.init.zeros_(...)``: a fold takes the weights as they are."""
@@ -135,7 +144,7 @@ class Dependence:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
             call = statement.value
             mode = getattr(call.func, "attr", "") in HARMLESS_METHODS
-            return mode or self.is_initialiser(call) or _is_said(call)
+            return mode or self.is_initialiser(call) or self.is_said(call)
         if isinstance(statement, ast.Assign):
             return all(
                 getattr(target, "attr", "") == "requires_grad" for target in statement.targets
@@ -165,10 +174,3 @@ def is_local(name: str, scope: ast.AST) -> bool:
     """Whether a name is that of a function alone: no ``global`` or ``nonlocal`` hands it on."""
     shared = (n.names for n in ast.walk(scope) if isinstance(n, (ast.Global, ast.Nonlocal)))
     return not any(name in names for names in shared)
-
-
-def _is_said(node: ast.AST) -> bool:
-    """``print(...)``, ``log.info(...)``."""
-    if not isinstance(node, ast.Call):
-        return False
-    return called_name(node) in SAID

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Container, Iterator
 from typing import Any
@@ -13,18 +14,26 @@ from bnfx.folding.modules.reading.computed_names import (
     ANY,
     REBINDING,
     attribute,
-    bound_names,
+    bindings,
     exactly,
     is_of,
     pattern,
 )
+from bnfx.folding.modules.reading.computing import ACCESS, COMPUTING, computes, takes_apart
 from bnfx.folding.modules.reading.dependence import parents_of
 from bnfx.folding.modules.reading.functions.naming import resolve_global
 from bnfx.folding.modules.reading.owners import Mention, Owners
 from bnfx.folding.modules.reading.reachable import Function, Reachable
 from bnfx.folding.modules.reading.running import Running
 from bnfx.folding.modules.reading.texts import Texts, made_text
-from bnfx.folding.modules.reading.walks import BY_NAME, GETTING, WEIGHTS, Walks, is_trusted_name
+from bnfx.folding.modules.reading.walks import (
+    BY_NAME,
+    GETTING,
+    STATES,
+    WEIGHTS,
+    Walks,
+    is_trusted_name,
+)
 
 _WALKS = frozenset(
     [
@@ -38,26 +47,8 @@ _WALKS = frozenset(
 )
 # Those that give children only: whatever is below is named anew.
 _DIRECT = frozenset(["children", "named_children", "_modules", "getattr", "setattr", "delattr"])
-_COMPUTING = frozenset(
-    [
-        "eval",
-        "exec",
-        "vars",
-        "locals",
-        "globals",
-        "compile",
-        "attrgetter",
-        "methodcaller",
-        "getmembers",
-        "getattr_static",
-        "__getstate__",
-        "__reduce__",
-        "__reduce_ex__",
-        "_getframe",
-        "currentframe",
-        "f_locals",
-    ]
-)
+# What calls or changes all below, whatever it is given.
+_THROUGH = frozenset([*REBINDING, *BY_NAME, "_apply", "_named_members"])
 # A fold gives them other weights, and puts nothing in their place.
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -98,34 +89,22 @@ class Mentions(Walks):
             if node.attr in _WALKS and not self.is_harmless_walk(node):
                 below = node.attr not in _DIRECT
                 yield Mention(function, self.parents[node], ANY, node.value, below)
-            if node.attr == "apply" and not self.is_harmless_apply(function.name, node):
+            if self._goes_through(function, node):
                 yield Mention(function, node, ANY, node.value, True)
-            if node.attr == "train" and not self.is_mode(node):
-                yield Mention(function, node, ANY, node.value, True)
-            if node.attr in REBINDING:
-                yield Mention(function, node, ANY, node.value, True)
-            if node.attr == "state_dict" and not self.is_for_a_file(node):
-                yield Mention(function, node, ANY, node.value, True)
-            if node.attr in WEIGHTS and not self.is_harmless_weights(node):
-                yield Mention(function, node, ANY, node.value, True)
-            if node.attr in BY_NAME:
-                yield Mention(function, node, ANY, node.value, True)
-            if node.attr in _COMPUTING - {"compile", "eval"}:
+            if self._may_be_any(function, node):
                 yield Mention(function, node, ANY, None)
-        elif isinstance(node, ast.Name) and node.id in _COMPUTING | {
-            "getattr",
-            "setattr",
-            "delattr",
-        }:
+        elif isinstance(node, ast.Name) and node.id in COMPUTING | ACCESS:
             call = self.parents.get(node)
-            if node.id in _COMPUTING or not isinstance(call, ast.Call) or call.func is not node:
+            if node.id in COMPUTING or not isinstance(call, ast.Call) or call.func is not node:
                 yield Mention(function, node, ANY, None)
-            elif len(call.args) > 1:
+            elif len(call.args) > 1 and not any(isinstance(a, ast.Starred) for a in call.args):
                 name = pattern(call.args[1], self.scope(call))
                 asked = call if node.id == "getattr" else node
                 yield Mention(function, asked, name, call.args[0])
             else:
                 yield Mention(function, call, ANY, None)
+        elif takes_apart(node) or computes(function, node):
+            yield Mention(function, node, ANY, None)
         elif isinstance(node, ast.Name) and node.id == function.owner and node.id:
             around = self.parents[node]
             stays = self.stays(node, around) and not self.is_handed_on(around)
@@ -148,7 +127,29 @@ class Mentions(Walks):
                 return
             for part in node.value.split("."):
                 if not part.isdigit():
-                    yield Mention(function, node, exactly(part), None)
+                    name = ANY if part == "__class__" else exactly(part)
+                    yield Mention(function, node, name, None)
+
+    def _goes_through(self, function: Function, node: ast.Attribute) -> bool:
+        """Whether a method of that name may look at, run or change whatever is below a module."""
+        if node.attr == self.function_name(node) == "_apply":
+            return False  # who calls that is seen
+        return (
+            node.attr in _THROUGH
+            or (node.attr == "apply" and not self.is_harmless_apply(function.name, node))
+            or (node.attr == "train" and not self.is_mode(node))
+            or (node.attr in STATES and not self.is_for_a_file(node))
+            or (node.attr in WEIGHTS and not self.is_harmless_weights(node))
+        )
+
+    def _may_be_any(self, function: Function, node: ast.Attribute) -> bool:
+        """Whether any attribute of any module may be got by it."""
+        if node.attr == "__class__":  # whose methods are read as those of other modules
+            return not isinstance(node.ctx, ast.Load)
+        if node.attr == "__init__":  # which is not read, or as that of a new object
+            return self.function_name(node) != "__init__"
+        known = node.attr in COMPUTING - {"compile", "eval"}
+        return known or computes(function, node)
 
     def resolve(self, node: ast.AST) -> Any:
         """What a name of the Python module stands for."""
@@ -156,16 +157,28 @@ class Mentions(Walks):
         root = node
         while isinstance(root, ast.Attribute):
             root = root.value
-        if above is None or not isinstance(root, ast.Name) or root.id in bound_names(above):
+        if above is None or not isinstance(root, ast.Name) or root.id in bindings(above):
             return None
         function = self.functions[above].function
         if root.id in function.__code__.co_freevars:
             return None
         return resolve_global(function, node)
 
+    def python_name(self, call: ast.Call) -> str:
+        """The name of Python's own function that is called; "" if it is another."""
+        above = self._first_above(call, self.functions)
+        if above is None or not isinstance(call.func, ast.Name):
+            return ""
+        name, function = call.func.id, self.functions[above].function
+        known = getattr(builtins, name, None)
+        bound = name in bindings(above) or name in function.__code__.co_freevars
+        return "" if bound or function.__globals__.get(name, known) is not known else name
+
     def _is_only_named(self, call: ast.AST, given: ast.AST, seen: frozenset[Any]) -> bool:
         """Whether a function does with an argument what is a mention, or harmless, and no more."""
         if not isinstance(call, ast.Call) or given not in call.args:
+            return False
+        if any(isinstance(each, ast.Starred) for each in call.args):
             return False
         callee, place = self.resolve(call.func), call.args.index(given)
         nodes = [n for n, f in self.functions.items() if f.function is callee]

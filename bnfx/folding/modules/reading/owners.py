@@ -6,14 +6,14 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
 
-from bnfx.folding.modules.reading.computed_names import REBINDING, other_names
+from bnfx.folding.modules.reading.computed_names import ANY, REBINDING, bindings
 from bnfx.folding.modules.reading.dependence import Dependence
-from bnfx.folding.modules.reading.functions.naming import is_bound
+from bnfx.folding.modules.reading.functions.naming import resolve_global
 from bnfx.folding.modules.reading.reachable import Function, Reachable
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
@@ -48,6 +48,7 @@ class Owners:
     def __init__(self, reachable: Reachable, mentions: Sequence[Mention], code: Dependence) -> None:
         self._code = code
         self._kinds: dict[type, list[nn.Module]] = {}
+        self._made = reachable.made
         self._in_held: set[nn.Module] = set()
         for module in reachable.model.modules():
             for kind in type(module).__mro__:
@@ -98,14 +99,17 @@ class Owners:
             node = node.value
         function = mention.function
         if isinstance(node, ast.Name) and node.id == function.of_class:
-            return _is_assigned(function, node.id)  # else a class, not an instance of it
+            # What a class holds may be a module, which is no attribute of a class.
+            return bool(names) or _is_assigned(function, node.id)
         if not isinstance(node, ast.Name) or node.id != function.owner or function.kind is None:
-            return not _is_imported(function, node)
+            return not _is_imported(mention)
         if _is_assigned(function, node.id):
             return True
         found: list[nn.Module] = list(self._kinds.get(function.kind, ()))
         if not issubclass(function.kind, nn.Module) and (names or not found):
             return bool(names)  # what such an object holds itself is refused for being held
+        if names and function.kind in self._made:
+            return True  # of another object than those that are there
         for name in reversed(names):
             if any(isinstance(module, (*_CONTAINERS, *self._binding(name))) for module in found):
                 return True  # it may be another module by then
@@ -130,16 +134,20 @@ def _attribute(module: nn.Module, name: str) -> Any:
 
 
 def _is_assigned(function: Function, name: str) -> bool:
-    """Whether a name is bound to something else, in a function or in those in it."""
-    names = (n for n in ast.walk(function.node) if isinstance(n, ast.Name) and n.id == name)
-    arguments = [n for n in ast.walk(function.node) if isinstance(n, ast.arg) and n.arg == name]
-    again = len(arguments) > 1 or name in other_names(function.node)
-    return again or any(not isinstance(n.ctx, ast.Load) for n in names)
+    """Whether an argument is bound again, or the name is that of another function's argument."""
+    return list(bindings(function.node)).count(name) > 1
 
 
-def _is_imported(function: Function, node: ast.AST) -> bool:
-    """Whether a name is that of a Python module or class, as ``nn`` in ``nn.functional.conv``."""
-    if not isinstance(node, ast.Name) or is_bound(function.function, node.id):
+def _is_imported(mention: Mention) -> bool:
+    """Whether it is an attribute of a Python module or class, as in ``nn.functional.conv``.
+
+    ``nn.Module.children(layer)`` looks at what it is given.
+    """
+    function, base = mention.function, mention.base
+    root = base
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    if base is None or (isinstance(root, ast.Name) and root.id in bindings(function.node)):
         return False
-    value = function.function.__globals__.get(node.id)
-    return value is not None and (isinstance(value, type) or type(value).__name__ == "module")
+    value = resolve_global(function.function, base)
+    return isinstance(value, ModuleType) or (isinstance(value, type) and mention.name is not ANY)

@@ -79,7 +79,7 @@ class Reachable:
         self.held: set[int] = set()  # ids of modules, and memory of tensors
         self.memory: set[Any] = set()
         self._kinds: set[type] = set()
-        self._made: set[type] = set()
+        self.made: set[type] = set()  # classes of which code may make further objects
         self._places: dict[CodeType, list[int]] = {}  # in ``functions``
         self._attributes: list[Any] = []  # of classes, and of Python modules, yet to be walked
         self.held_kinds: set[type] = set()  # classes that objects hold, besides their own
@@ -167,9 +167,9 @@ class Reachable:
         """A class of which the code may make further objects, and hand them what it likes."""
         self._add_kind(kind)
         for base in kind.__mro__:
-            if base in self._made or is_known(base):
+            if base in self.made or is_known(base):
                 continue
-            self._made.add(base)
+            self.made.add(base)
             for function, given in unwrapped(vars(base).get("__init__")):
                 self._add_function(function, base if given else nn.Module)
 

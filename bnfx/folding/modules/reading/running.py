@@ -55,10 +55,11 @@ class Running:
             or (f.kind in kinds and not _MAKING.isdisjoint(self._names[f]))
             or (trusted(_own_name(f)) and not escaped.isdisjoint(self._names[f]))
         ]
-        asked = [f for f in self._functions if _is_given(f) and not trusted(_own_name(f))]
+        given = [f for f in self._functions if _is_given(f) or _keeps(f)]
+        asked = [f for f in given if not trusted(_own_name(f))]
         called = self._closure(begins, set())
         answering = self._closure(asked, called)
-        # By calls of the model, or of what it holds; and of methods that are given something.
+        # By calls of the model, or of what it holds; and of methods given, or keeping, something.
         self.by_calls = frozenset(function.node for function in called)
         self.by_answers = frozenset(function.node for function in answering)
 
@@ -118,6 +119,16 @@ def _is_given(function: Function) -> bool:
     required = code.co_argcount - len(made.__defaults__ or ())
     required += code.co_kwonlyargcount - len(made.__kwdefaults__ or {})
     return function.kind is not None and required > bool(function.owner)
+
+
+def _keeps(function: Function) -> bool:
+    """Whether it binds an attribute or an element, which calls may read later."""
+    written = (
+        node
+        for node in ast.walk(function.node)
+        if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Store)
+    )
+    return any(getattr(node, "attr", "") != "requires_grad" for node in written)
 
 
 def _names(function: Function) -> Iterator[Any]:

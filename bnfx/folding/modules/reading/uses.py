@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from bnfx.folding.capturing.asking.shown_text import called_name
+from bnfx.folding.modules.reading.computed_names import bindings
 from bnfx.folding.modules.reading.dependence import (
     HARMLESS_METHODS,
     Dependence,
@@ -62,6 +63,10 @@ class Uses(Dependence):
         """Whether a method of that name may return the module that it belongs to."""
         raise NotImplementedError
 
+    def python_name(self, call: ast.Call) -> str:
+        """The name of Python's own function that is called; "" if it is another."""
+        raise NotImplementedError
+
     def is_call(self, node: ast.AST) -> bool:
         """Whether the expression is only called."""
         parent = self.parents.get(node)
@@ -72,11 +77,11 @@ class Uses(Dependence):
         or shown where no answer depends on that.
         """
         if isinstance(parent, ast.Call):
-            name = getattr(parent.func, "id", "")
+            name = self.python_name(parent)
             if name in ("repr", "str", "print"):
                 return self.decides_nothing(parent)
-            handed = name not in ("super", "getattr", "setattr", "delattr", *HARMLESS_CALLS)
-            return parent.func is node or not handed
+            asked = name in ("getattr", "setattr", "delattr") and parent.args[0] is node
+            return parent.func is node or asked or name in ("super", *HARMLESS_CALLS)
         if isinstance(parent, ast.Compare):
             return is_identity(parent)
         if isinstance(parent, ast.FormattedValue):
@@ -91,7 +96,7 @@ class Uses(Dependence):
         if isinstance(parent, ast.FormattedValue):
             return self.decides_nothing(parent)
         if isinstance(parent, ast.Call) and parent.func is not node:
-            name = getattr(parent.func, "id", "")
+            name = self.python_name(parent)
             if name == "getattr" and len(parent.args) == 3 and parent.args[0] is node:
                 return is_identity(self.parents.get(parent)) and self.decides_nothing(parent)
             if name in HARMLESS_CALLS:
@@ -121,8 +126,6 @@ class Uses(Dependence):
             return (isinstance(above, ast.Call) and self.is_initialiser(above)) or (
                 is_identity(above) and self.decides_nothing(parent)
             )
-        if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "getattr":
-            return self.is_harmless(parent)
         return isinstance(parent, ast.Expr)
 
     def _is_set_up_by(self, call: ast.Call) -> bool:
@@ -144,8 +147,16 @@ class Uses(Dependence):
             and _is_within(method.value, given.value)
             and not self.sets_modes()
         )
-        trains = self.function_name(call) == "train" and not self.runs_in_calls(call)
-        return off or same or trains
+        return off or same or (self._is_its_mode(given) and not self.runs_in_calls(call))
+
+    def _is_its_mode(self, given: ast.AST | None) -> bool:
+        """Whether it is what ``train`` itself is given."""
+        scope = None if given is None else self.scope(given)
+        if not isinstance(given, ast.Name) or not isinstance(scope, ast.FunctionDef):
+            return False
+        modes = {each.arg for each in scope.args.args}
+        bound = list(bindings(scope)).count(given.id)
+        return scope.name == "train" and given.id in modes and bound == 1
 
     def runs_whole(self, node: ast.AST, depth: int) -> bool:
         """Whether an expression is only called, ``depth`` containers down."""
@@ -169,20 +180,21 @@ class Uses(Dependence):
                     return False
                 target = target.elts[1]
             return self._targets_run_whole(target, depth - 1)
-        if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "reversed":
-            return self.runs_whole(parent, depth)
-        if isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in ("enumerate", "zip"):
+        if isinstance(parent, ast.Call):
+            name = self.python_name(parent)
+            if name == "reversed":
+                return self.runs_whole(parent, depth)
             loop = self.parents.get(parent)
             if not isinstance(loop, (ast.For, ast.comprehension)) or loop.iter is not parent:
                 return False
-            place = (
-                1
-                if getattr(parent.func, "id", "") == "enumerate"
-                else list[ast.AST](parent.args).index(node)
-            )
-            if not isinstance(loop.target, ast.Tuple) or len(loop.target.elts) <= place:
+            names = loop.target.elts if isinstance(loop.target, ast.Tuple) else []
+            number = [ast.Constant(0)] if name == "enumerate" else []
+            given: list[ast.AST] = [*number, *parent.args]
+            if name not in ("enumerate", "zip") or len(names) != len(given):
                 return False
-            return self._targets_run_whole(loop.target.elts[place], depth - 1)
+            if any(isinstance(each, ast.Starred) for each in (*names, *given)):
+                return False
+            return self._targets_run_whole(names[given.index(node)], depth - 1)
         if isinstance(parent, (ast.For, ast.comprehension)) and parent.iter is node:
             return self._targets_run_whole(parent.target, depth - 1)
         return self._names_run_whole(parent, node, depth)
@@ -216,11 +228,7 @@ class Uses(Dependence):
         parent = self.parents.get(use)
         if isinstance(parent, ast.Assign):
             return False
-        return (
-            self.runs_whole(use, depth)
-            or isinstance(parent, ast.Compare)
-            or (isinstance(parent, ast.Subscript) and parent.slice is use)
-        )
+        return self.runs_whole(use, depth)
 
 
 def _is_within(inner: ast.AST, outer: ast.AST) -> bool:

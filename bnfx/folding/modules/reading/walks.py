@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from bnfx.folding.capturing.asking.shown_text import called_name
+from bnfx.folding.modules.reading.computed_names import ANY, pattern
 from bnfx.folding.modules.reading.dependence import SELVES, is_identity, is_local, sets_weights_up
 from bnfx.folding.modules.reading.reachable import Function
 from bnfx.folding.modules.reading.uses import Uses
@@ -18,6 +20,7 @@ BY_NAME = frozenset(
 )
 _FILES = re.compile(r"_*(save|load|from|export|state_dict|get_state|set_state)\w*")
 WEIGHTS = frozenset(["parameters", "named_parameters", "buffers", "named_buffers"])
+STATES = frozenset(["state_dict", "load_state_dict"])
 _WEIGHT_FACTS = frozenset(
     ["requires_grad", "requires_grad_", "dtype", "device", "shape", "size", "dim", "ndim", "grad"]
 )
@@ -43,6 +46,9 @@ class Walks(Uses):
         self._catches: bool | None = None
         self._sets_modes: bool | None = None
 
+    def defines(self, name: str) -> bool:
+        return any(getattr(node, "name", "") == name for node in self.functions)
+
     def catches(self) -> bool:
         if self._catches is None:
             code = (n for n, f in self.functions.items() if not _is_torchs(f))
@@ -52,12 +58,7 @@ class Walks(Uses):
     def sets_modes(self) -> bool:
         if self._sets_modes is None:
             nodes = (node for function in self.functions for node in ast.walk(function))
-            self._sets_modes = any(
-                isinstance(node, ast.Attribute)
-                and node.attr == "training"
-                and not isinstance(node.ctx, ast.Load)
-                for node in nodes
-            )
+            self._sets_modes = any(map(_sets_mode, nodes))
         return self._sets_modes
 
     def has_common(self, fact: str, of: ast.AST) -> bool:
@@ -82,18 +83,19 @@ class Walks(Uses):
         )
 
     def is_for_a_file(self, node: ast.Attribute) -> bool:
-        """Whether ``state_dict()`` is saved, or looked at where others are loaded."""
+        """Whether ``state_dict()`` is saved, or looked at where others are loaded, in no call."""
         name, call = self.function_name(node), self.parents.get(node)
         above = self.parents.get(call) if isinstance(call, ast.Call) else None
         saved = isinstance(above, ast.Call) and getattr(above.func, "attr", "") == "save"
         trusted = _FILES.fullmatch(name) is not None or sets_weights_up(name)
-        return saved or (trusted and not self.runs_in_calls(node))
+        return (saved or trusted) and not self.runs_in_calls(node)
 
     def is_harmless_apply(self, inside: str, node: ast.Attribute) -> bool:
         """Whether ``apply`` hands modules to a function that sets weights up."""
         call = self.parents.get(node)
-        if isinstance(self.resolve(node.value), type):
-            return True  # of a torch.autograd.Function
+        kind = self.resolve(node.value)
+        if isinstance(kind, type) and issubclass(kind, torch.autograd.Function):
+            return True
         if not isinstance(call, ast.Call) or call.func is not node or len(call.args) != 1:
             return False
         given = call.args[0]
@@ -113,7 +115,7 @@ class Walks(Uses):
         answers = self.answers(node)
         facts = self._facts_that_stay(node, call) if answers else _WEIGHT_FACTS
         above = self.parents.get(call)
-        while isinstance(above, ast.Call) and getattr(above.func, "id", "") in _PASSING:
+        while isinstance(above, ast.Call) and self.python_name(above) in _PASSING:
             call, above = above, self.parents.get(above)
         if isinstance(above, ast.Call) and above.func is not call:
             path = ast.unparse(above.func)
@@ -163,10 +165,12 @@ class Walks(Uses):
     def is_harmless_walk(self, node: ast.Attribute) -> bool:
         """``for m in self.modules()``, whose ``m`` is neither run nor kept."""
         call = self.parents.get(node)
-        above = self.parents.get(call) if call is not None else None
-        if isinstance(above, ast.Call) and getattr(above.func, "id", "") == "enumerate":
+        if not isinstance(call, ast.Call) or call.func is not node:
+            return False
+        above = self.parents.get(call)
+        if isinstance(above, ast.Call) and self.python_name(above) == "enumerate":
             call, above = above, self.parents.get(above)
-        if not isinstance(call, ast.Call) or not isinstance(above, (ast.For, ast.comprehension)):
+        if not isinstance(above, (ast.For, ast.comprehension)) or above.iter is not call:
             return False
         names = {n.id for n in ast.walk(above.target) if isinstance(n, ast.Name)}
         scope = self.scope(node)
@@ -179,8 +183,18 @@ class Walks(Uses):
 
 
 def is_trusted_name(name: str) -> bool:
-    """Whether a function of that name sets weights or modes up, or reads or writes files."""
-    return name == "train" or sets_weights_up(name) or _FILES.fullmatch(name) is not None
+    """Whether a function of that name sets weights up, or reads or writes files."""
+    return sets_weights_up(name) or _FILES.fullmatch(name) is not None
+
+
+def _sets_mode(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        asked = called_name(node) == "setattr" and len(node.args) > 1
+        name = pattern(node.args[1]) if asked else ANY
+        # A name that may be any is a mention of all that the module has.
+        return name is not ANY and name.fullmatch("training") is not None
+    written = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
+    return written and getattr(node, "attr", "") == "training"
 
 
 def _returns(function: ast.AST, name: str) -> bool:
