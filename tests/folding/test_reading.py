@@ -74,6 +74,53 @@ def test_what_is_not_proved_of_a_block(code: str) -> None:
     assert not says(code, "block.c", "block.b")
 
 
+HANDED_ON = [
+    *("copy.copy(self.block)", "torch.jit.trace(self.block, x)", "sum(f(m) for m in [self.block])"),
+    *("map(str, [self.block])", "(lambda: self.block)()", "dict(a=self.block)", "{1: self.block}"),
+    *("[self.block] + []", "f(*[self.block])", "f(m=self.block)", "f(x, self.block)"),
+    *("self.tool.run(self.block)", "self.block", "(x, self.block)", "types.g(self.block)"),
+    *(
+        "f([m for m in (self.block, x)])",
+        "f(next(iter([self.block])))",
+        "max((self.block,), key=f)",
+    ),
+    *("f(self.holders['a'])", "f(getattr(self, 'block'))", "f(self.block if x else x)"),
+    *("[f(m) for _, m in self.holders.items()]", "[f(m) for m in self.holders.values()]"),
+    *("(kept := self.block, f(kept))", "f(self.block or x)", "f(*self.lists)", "f(self.lists[:1])"),
+    *("[g(i) for i in enumerate(self.lists)]", "f(tuple(self.lists))"),
+]
+FOLLOWED = [
+    *("self.block(x)", "checkpoint(self.block, x)", "[m(x) for m in (self.block, self.seq)]"),
+    *("[m(x) for i, m in enumerate([self.block])]", "[m(x) for m in reversed(self.lists)]"),
+    *("self.lists[0](x)", "[m(x[i]) for i, m in enumerate(self.lists)]", "len(self.lists)"),
+    *("[m(x) for _, m in self.holders.items()]", "(self.block if x is None else self.seq)(x)"),
+    *("runs(self.block, x)", "self.block is None", "isinstance(self.block, nn.Linear)", "gone(x)"),
+]
+_HOLDING = """
+def fill(self):
+    self.lists, self.holders = nn.ModuleList([Block()]), nn.ModuleDict({"a": Block()})
+"""
+
+
+def _says_of_a_block(probe: str) -> bool:
+    """Of the one that the code names."""
+    path = (
+        "lists.0" if "self.lists" in probe else "holders.a" if "self.holders" in probe else "block"
+    )
+    return says(probe + _HOLDING, f"{path}.c", f"{path}.b")
+
+
+@pytest.mark.parametrize("code", HANDED_ON)
+def test_a_block_that_is_handed_on(code: str) -> None:
+    """To a function that is not read, which may do anything with it."""
+    assert not _says_of_a_block(f"def probe(self, x, f=print, g=print):\n    return {code}\n")
+
+
+@pytest.mark.parametrize("code", FOLLOWED)
+def test_a_block_that_stays_in_sight(code: str) -> None:
+    assert _says_of_a_block(f"def probe(self, x):\n    {code}\n")
+
+
 CONTAINERS = _sources("containers_run_whole")
 OPENED = [
     ("seq", "self.seq[0](x)"),

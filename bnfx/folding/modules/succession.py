@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from types import FunctionType
 import torch
 from torch import nn
 
+from bnfx.folding.modules.containers import has_no_forward, is_sequential
 from bnfx.folding.modules.reading.functions.library import is_known
 from bnfx.folding.modules.reading.hooks import hooks_of, ignores_module
 from bnfx.folding.modules.reading.mentions import Mentions
@@ -55,6 +55,7 @@ class Succession:
         for module in set(model.modules()):
             tensors = (*module._parameters.values(), *module._buffers.values())
             self._owned.update(memory(t) for t in tensors if t is not None)
+        self._above: dict[str, str | None] = {}
         self.refused: dict[str, str] = {}
 
     @functools.cached_property
@@ -73,7 +74,7 @@ class Succession:
             if isinstance(module, torch.jit.ScriptModule):
                 self.refused[path] = f"{path} is TorchScript, whose layers cannot be changed"
                 continue
-            if _is_sequential(module):
+            if is_sequential(module):
                 candidates = self._neighbours(path, module)
             else:
                 candidates = self._called_in_turn(path, module)
@@ -101,6 +102,8 @@ class Succession:
             return f"{path} is TorchScript, whose layers cannot be changed"
         if has_hooks(module):
             return f"{path} has hooks"
+        if (why := self._handed_on(path)) is not None:
+            return why
         if (base := self._torch_class_that_names(path)) is not None:
             return f"{base.__name__} of torch may run or read {path} by itself"
         if type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module):
@@ -116,6 +119,19 @@ class Succession:
                     return f"the weights of {path} are held elsewhere too"
         return None
 
+    def _handed_on(self, path: str) -> str | None:
+        """Where a module above this one is handed to code that may do anything with it."""
+        above = path.rpartition(".")[0]
+        while above:
+            if above not in self._above:
+                owner, _, name = above.rpartition(".")
+                mention = self._mentions.handed_on(self._paths[owner], name)
+                self._above[above] = None if mention is None else _told(mention, name)
+            if (why := self._above[above]) is not None:
+                return why
+            above = above.rpartition(".")[0]
+        return None
+
     def _torch_class_that_names(self, path: str) -> type | None:
         """A class of torch's that the owner of a module extends, and whose code names the module:
         that code is not read.
@@ -128,7 +144,7 @@ class Succession:
         """The last, or first, module of what is run there: down through containers."""
         module = self._paths[path]
         while (
-            _is_sequential(module)
+            is_sequential(module)
             and len(module._modules)
             and not has_hooks(module)
             and self._opened(path) is None
@@ -161,7 +177,7 @@ class Succession:
         depth, name = 0, path.rpartition(".")[2]
         owner_path = path.rpartition(".")[0]
         owner = self._paths.get(owner_path)
-        while owner is not None and owner_path and _forward(owner) is _LISTS_FORWARD:
+        while owner is not None and owner_path and has_no_forward(owner):
             # A list has no forward of its own: what its owner does with its elements counts.
             if isinstance(owner, nn.Sequential):
                 break
@@ -173,7 +189,7 @@ class Succession:
             owner = self._paths.get(owner_path)
         if owner is None:
             return f"{path} is held in several places"
-        if _is_sequential(owner):
+        if is_sequential(owner):
             return self._opened(owner_path)
         for mention in self._mentions.of(owner, name):
             if not self._mentions.runs_whole(mention.node, depth):
@@ -206,23 +222,6 @@ class Succession:
                 if id(m.node) not in taken and not self._mentions.is_harmless(m.node)
             ]
             yield pair, _told(others[0], first) if others else None
-
-
-_LISTS_FORWARD = nn.ModuleList.forward
-
-
-def _forward(module: nn.Module) -> object:
-    return inspect.getattr_static(type(module), "forward", None)
-
-
-def _is_sequential(module: nn.Module) -> bool:
-    """Whether it runs its modules in their order: its ``forward`` goes by its ``__iter__``."""
-    if not isinstance(module, nn.Sequential) or "forward" in vars(module):
-        return False
-    return all(
-        inspect.getattr_static(type(module), name) is inspect.getattr_static(nn.Sequential, name)
-        for name in ("__call__", "forward", "__iter__")
-    )
 
 
 def _is_reached(model: nn.Module, path: str, module: nn.Module) -> bool:

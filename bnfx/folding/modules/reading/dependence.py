@@ -7,6 +7,8 @@ import re
 from types import FunctionType
 from typing import Any
 
+import torch
+
 from bnfx.folding.capturing.asking.shown_text import SAID, called_name
 
 # Methods that give back the module that they belong to.
@@ -113,9 +115,12 @@ class Dependence:
             return not _keeps(above)
         if isinstance(above, ast.If) and above.test is node:
             return all(map(self.sets_up, (*above.body, *above.orelse)))
-        if isinstance(above, (ast.Assert, ast.Raise)):
+        if isinstance(above, (ast.Assert, ast.Raise)) or self._asserts(node):
             return not self.catches()
         return isinstance(above, ast.Expr) and (node is asked or self.is_said(node))
+
+    def _asserts(self, node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and self.resolve(node.func) is torch._assert
 
     def is_trusted(self, node: ast.AST) -> bool:
         """Whether it stands where weights are set up, or text made; not in a call."""

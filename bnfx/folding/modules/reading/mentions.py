@@ -180,7 +180,7 @@ class Mentions(Walks):
             return False
         if any(isinstance(each, ast.Starred) for each in call.args):
             return False
-        callee, place = self.resolve(call.func), call.args.index(given)
+        callee, place = self.resolve(call.func), list[ast.AST](call.args).index(given)
         nodes = [n for n, f in self.functions.items() if f.function is callee]
         if callee in seen or len(nodes) != 1 or place >= callee.__code__.co_argcount:
             return False
@@ -234,6 +234,15 @@ class Mentions(Walks):
         facts = {getattr(weight, fact) for weight in self.model.parameters()}
         layers = [any(isinstance(m, _LAYERS) for m in each.modules()) for each in found]
         return len(facts) == 1 and all(layers)
+
+    def handed_on(self, owner: nn.Module, name: str) -> Mention | None:
+        """Where that attribute is handed to what is not followed, if it is."""
+        for mention in self.of(owner, name):
+            named = isinstance(mention.node, ast.Constant)  # by which it is got elsewhere
+            if isinstance(mention.node, ast.expr) and not named:
+                if not self.stays_in_sight(mention.node):
+                    return mention
+        return None
 
     def of(self, owner: nn.Module, name: str) -> list[Mention]:
         """Those that may be the attribute ``name`` of ``owner``."""

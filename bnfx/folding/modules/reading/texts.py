@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from bnfx.folding.capturing.asking.shown_text import called_name, formatted
-from bnfx.folding.modules.reading.dependence import Dependence
+from bnfx.folding.modules.reading.uses import Uses
 
 _MAKING = ("repr", "str", "format", "ascii")
 _METHODS = ("__repr__", "__str__", "__format__")
@@ -32,7 +32,7 @@ class Texts:
         names: those of the modules in the model.
     """
 
-    def __init__(self, code: Dependence, functions: list[ast.AST], names: set[str]) -> None:
+    def __init__(self, code: Uses, functions: list[ast.AST], names: set[str]) -> None:
         self._code = code
         self._names = names
         nodes = [node for function in functions for node in ast.walk(function)]
@@ -63,8 +63,10 @@ class Texts:
         ) or (isinstance(node, ast.Call) and called_name(node) == "super")
 
     def _is_run(self, node: ast.Attribute) -> bool:
-        """Whether a module is only called, or asked for something else."""
+        """Whether a module is only called, counted, or asked for something else."""
         above = self._code.parents.get(node)
+        if isinstance(above, ast.Call) and self._code.python_name(above) == "len":
+            return True
         called = isinstance(above, ast.Call) and above.func is node and node.attr in self._names
         return called or (isinstance(above, ast.Attribute) and above.attr not in _NUMBERED)
 

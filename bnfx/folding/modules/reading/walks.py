@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bnfx.folding.capturing.asking.shown_text import called_name
 from bnfx.folding.modules.reading.computed_names import ANY, pattern
 from bnfx.folding.modules.reading.dependence import SELVES, is_identity, is_local, sets_weights_up
+from bnfx.folding.modules.reading.in_sight import InSight
 from bnfx.folding.modules.reading.reachable import Function
-from bnfx.folding.modules.reading.uses import Uses
 
 # What a name computed for them stands for, an attribute by that name does.
 BY_NAME = frozenset(
@@ -37,7 +39,7 @@ def _is_torchs(function: Function) -> bool:
     return function.function.__code__.co_filename.startswith(_TORCH)
 
 
-class Walks(Uses):
+class Walks(InSight):
     """What is harmless of it."""
 
     def __init__(self) -> None:
@@ -81,6 +83,27 @@ class Walks(Uses):
             and self.gives_itself(attribute.attr)
             and not isinstance(self.parents.get(call), (ast.Expr, ast.Return))
         )
+
+    def parameters_for(self, call: ast.Call, given: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+        keyword = next((each.arg for each in call.keywords if each.value is given), "")
+        if keyword is None or any(isinstance(each, ast.Starred) for each in call.args):
+            raise LookupError("it is given among others")
+        resolved = self.resolve(call.func)
+        by_name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        found = [
+            (node, function.function.__code__)
+            for node, function in self.functions.items()
+            if function.function is resolved
+            or (resolved is None and getattr(node, "name", "") == by_name)
+        ]
+        if not found or (resolved is None and hasattr(nn.Module, by_name)):
+            raise LookupError("what is called is not read")
+        for node, code in found:
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            place = 0 if keyword else list[ast.AST](call.args).index(given) + (resolved is None)
+            if keyword not in ("", *names) or place >= code.co_argcount:
+                raise LookupError("it is one of several")
+            yield node, keyword or names[place]
 
     def is_for_a_file(self, node: ast.Attribute) -> bool:
         """Whether ``state_dict()`` is saved, or looked at where others are loaded, in no call."""
