@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bnfx.inner.unsaved import Unsaved
-from bnfx.passes.fx.memory.output_memory import OutputMemory, View
+from bnfx.passes.fx.memory.output_memory import OutputMemory, Place, View
 
 
 def keeping_memory(compiled: Callable[..., Any], memory: OutputMemory) -> Callable[..., Any]:
@@ -29,19 +29,38 @@ class KeptMemory(Unsaved):
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         values = list(self._compiled(*args))
-        taken = {_address(args[at]) for at in self._arguments}
-        for at in self._own:
-            address = _address(values[at])
-            if address and address in taken:
-                values[at] = values[at].clone()
-            else:
-                taken.add(address)
+        for at in self._shared(values, args):
+            values[at] = _laid_out(values[at], self._own[at], args, anew=True)
         for at, whole in self._wholes.items():
-            values[at] = _laid_out(values[at], whole.numbers(args))
+            values[at] = _laid_out(values[at], whole, args)
         return tuple(
-            _viewed(values[each.base], each, args) if isinstance(each, View) else values[each]
+            _viewed(values[each.base], each.part, args) if isinstance(each, View) else values[each]
             for each in self._outputs
         )
+
+    def _shared(self, values: Sequence[Any], args: Sequence[Any]) -> list[int]:
+        """Those that are to have memory of their own, and lie in that of an argument, in another's
+        (one of them keeps it: that which is all of it, if there is one), or as part of something
+        else with its strides.
+        """
+        shared: list[int] = []
+        taken: dict[int, int | None] = {_address(args[at]): None for at in self._arguments}
+        for at in self._own:
+            address = _address(values[at])
+            if not address:
+                continue
+            keeper = taken.setdefault(address, at)
+            if keeper is not None and keeper != at and not _is_whole(values[keeper]):
+                taken[address], at = at, keeper
+            if taken[address] != at:
+                shared.append(at)
+        return [*shared, *(at for at in self._own if self._is_cut_out(at, values, args))]
+
+    def _is_cut_out(self, at: int, values: Sequence[Any], args: Sequence[Any]) -> bool:
+        value, place = values[at], self._own[at]
+        if place is None or not _address(value) or _is_whole(value):
+            return False
+        return not _lies_so(value, place, args)
 
 
 def _address(value: torch.Tensor) -> int:
@@ -52,22 +71,36 @@ def _address(value: torch.Tensor) -> int:
         return 0
 
 
-def _laid_out(value: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
-    """The same value, with these strides where they matter."""
-    sizes, strides = value.shape, numbers[value.dim() : 2 * value.dim()]
-    same = all(
-        one == other or size < 2
-        for one, other, size in zip(value.stride(), strides, sizes, strict=True)
-    )
-    if same and value.storage_offset() == 0:
+def _is_whole(value: torch.Tensor) -> bool:
+    return value.numel() * value.element_size() == value.untyped_storage().nbytes()
+
+
+def _laid_out(
+    value: torch.Tensor, place: Place | None, args: Sequence[Any], anew: bool = False
+) -> torch.Tensor:
+    """The same value, with the strides of that place where they matter.
+
+    Args:
+        anew: in other memory, whatever its strides are.
+    """
+    if place is None:
+        return value.clone()
+    if not anew and value.storage_offset() == 0 and _lies_so(value, place, args):
         return value
-    return value.new_empty_strided(sizes, strides).copy_(value)
+    return value.new_empty_strided(value.shape, _strides(place, args)).copy_(value)
 
 
-def _viewed(value: torch.Tensor, view: View, args: Sequence[Any]) -> torch.Tensor:
-    part = view.part
+def _lies_so(value: torch.Tensor, place: Place, args: Sequence[Any]) -> bool:
+    strides = zip(value.stride(), _strides(place, args), value.shape, strict=True)
+    return all(one == other or size < 2 for one, other, size in strides)
+
+
+def _strides(place: Place, args: Sequence[Any]) -> tuple[int, ...]:
+    return place.numbers(args)[place.dims : 2 * place.dims]
+
+
+def _viewed(value: torch.Tensor, part: Place, args: Sequence[Any]) -> torch.Tensor:
     numbers, dims = part.numbers(args), part.dims
-    value = value.detach() if view.detached else value
     if value.dtype != part.dtype:
         value = value.as_strided((value.numel(),), (1,), 0).view(part.dtype)
     return value.as_strided(numbers[:dims], numbers[dims : 2 * dims], numbers[-1])

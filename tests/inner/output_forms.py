@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 Form = Callable[[Any, Any, Any], Any]
 
@@ -22,6 +23,27 @@ def _zeroed(y: torch.Tensor, x: torch.Tensor, m: nn.Module) -> Any:
 
 def _of(value: Callable[[Any, Any, Any], Any], then: Callable[[Any], Any]) -> Form:
     return lambda y, x, m: then(value(y, x, m))
+
+
+def _without_gradients(y: torch.Tensor, x: torch.Tensor, m: nn.Module) -> Any:
+    with torch.no_grad():
+        part = y[:, 1:3]
+    return part, y.relu()
+
+
+def _checkpointed(parts: Callable[[Any], Any]) -> Form:
+    return lambda y, x, m: checkpoint(parts, y, use_reentrant=False)
+
+
+class _Parts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: torch.Tensor) -> Any:
+        z = y * 2
+        return z[:1], z[1:]
+
+    @staticmethod
+    def backward(ctx: Any, first: torch.Tensor, second: torch.Tensor) -> Any:
+        return torch.cat([first, second]) * 2
 
 
 # Inductor gets each of these wrong by itself, or where it packs weights: of one kind each.
@@ -100,6 +122,33 @@ FORMS: Mapping[str, Form] = {
     "read elsewhere": _of(
         lambda y, x, m: (y.relu(), m), lambda p: (p[0].view(2, 6, -1), p[1].c2(p[0]), p[0][:, 1])
     ),
+    "the input, computed and flat": lambda y, x, m: (y, (x * 1).flatten()),
+    "the input, computed and permuted": lambda y, x, m: (x + 0).permute(0, 2, 3, 1),
+    "a part of the input": lambda y, x, m: (x[:, 1] * 1, y, x[:1] * 1),
+    "the input as integers": lambda y, x, m: (y, x.view(torch.int64) + 0),
+    "a part of a buffer": lambda y, x, m: (y, m.k[1:] + 0),
+    "a part, computed": lambda y, x, m: (y[:, 1] * 1, y),
+    "written in place, twice": lambda y, x, m: (F.relu(y, inplace=True), y),
+    "one by other names": lambda y, x, m: (y, y.contiguous(), y.to(y.dtype), y.view_as(y)),
+    "without gradients": _without_gradients,
+    "real numbers of complex ones": lambda y, x, m: torch.complex(y, y * 2).real,
+    "complex numbers": _of(
+        lambda y, x, m: torch.complex(y, y * 2).detach(),
+        lambda z: (z, torch.view_as_real(z), z.imag),
+    ),
     "of one": lambda y, x, m: (y[:, :1], y[:1]),
     "numbers beside": lambda y, x, m: (y.shape[0], y, 1, y[:, 2], True, None),
+}
+# Left to compilers: no value of the graph is known to be all of the memory.
+LEFT: Mapping[str, Form] = {
+    "normalised behind a transpose": _of(
+        lambda y, x, m: m.b(m.c(x).transpose(2, 3)),
+        lambda z: (z, z.transpose(2, 3).reshape(2, 6, 36)),
+    ),
+    "a part of what is normalised so": _of(
+        lambda y, x, m: m.b(m.c(x).transpose(2, 3)), lambda z: (z, z[:, 1])
+    ),
+    "rows of a checkpoint": _checkpointed(lambda y: (y * 2).unbind(0)),
+    "a beginning and the whole": _checkpointed(lambda y: (lambda z: (z[:1], z))(y * 2)),
+    "of a function of one's own": lambda y, x, m: _Parts.apply(y),
 }
