@@ -238,10 +238,10 @@ class Mentions(Walks):
     def handed_on(self, owner: nn.Module, name: str) -> Mention | None:
         """Where that attribute is handed to what is not followed, if it is."""
         for mention in self.of(owner, name):
-            named = isinstance(mention.node, ast.Constant)  # by which it is got elsewhere
-            if isinstance(mention.node, ast.expr) and not named:
-                if not self.stays_in_sight(mention.node):
-                    return mention
+            if not isinstance(mention.node, ast.expr) or isinstance(mention.node, ast.Constant):
+                continue  # a name, by which it is got elsewhere
+            if not self.stays_in_sight(mention.node):
+                return mention
         return None
 
     def of(self, owner: nn.Module, name: str) -> list[Mention]:
