@@ -87,7 +87,8 @@ HANDED_ON = [
     *("f(self.holders['a'])", "f(getattr(self, 'block'))", "f(self.block if x else x)"),
     *("[f(m) for _, m in self.holders.items()]", "[f(m) for m in self.holders.values()]"),
     *("(kept := self.block, f(kept))", "f(self.block or x)", "f(*self.lists)", "f(self.lists[:1])"),
-    *("[g(i) for i in enumerate(self.lists)]", "f(tuple(self.lists))"),
+    *("[g(i) for i in enumerate(self.lists)]", "f(tuple(self.lists))", "KEPT.append(self.block)"),
+    *("self.kept.append(self.block)", "setattr(self, 'kept', self.block)"),
 ]
 FOLLOWED = [
     *("self.block(x)", "checkpoint(self.block, x)", "[m(x) for m in (self.block, self.seq)]"),
@@ -114,6 +115,12 @@ def _says_of_a_block(probe: str) -> bool:
 def test_a_block_that_is_handed_on(code: str) -> None:
     """To a function that is not read, which may do anything with it."""
     assert not _says_of_a_block(f"def probe(self, x, f=print, g=print):\n    return {code}\n")
+
+
+def test_a_block_that_is_kept_under_another_name() -> None:
+    for target in ("self.kept", "x.kept", "self.kept[0]", "(self.kept, self.block)"):
+        assert not says(f"def keep(self, x):\n    {target} = self.block\n", "block.c", "block.b")
+    assert says("def keep(self, x):\n    self.block = self.block\n", "block.c", "block.b")
 
 
 @pytest.mark.parametrize("code", FOLLOWED)

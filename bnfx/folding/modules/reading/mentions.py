@@ -240,7 +240,7 @@ class Mentions(Walks):
         for mention in self.of(owner, name):
             if not isinstance(mention.node, ast.expr) or isinstance(mention.node, ast.Constant):
                 continue  # a name, by which it is got elsewhere
-            if not self.stays_in_sight(mention.node):
+            if not self.stays_in_sight(mention.node, name):
                 return mention
         return None
 
