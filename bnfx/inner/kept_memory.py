@@ -44,35 +44,32 @@ class KeptMemory(Unsaved):
         else with its strides.
         """
         shared: list[int] = []
-        taken: dict[int, int | None] = {_address(args[at]): None for at in self._arguments}
-        for at in self._own:
-            address = _address(values[at])
+        taken: dict[int, tuple[int | None, bool]] = {
+            _memory(args[at])[0]: (None, True) for at in self._arguments
+        }
+        for at, place in self._own.items():
+            address, whole = _memory(values[at])
             if not address:
                 continue
-            keeper = taken.setdefault(address, at)
-            if keeper is not None and keeper != at and not _is_whole(values[keeper]):
-                taken[address], at = at, keeper
-            if taken[address] != at:
+            keeper, is_better = taken.setdefault(address, (at, whole))
+            if keeper == at:
+                if not whole and place is not None and not _lies_so(values[at], place, args):
+                    shared.append(at)
+            elif keeper is None or is_better:
                 shared.append(at)
-        return [*shared, *(at for at in self._own if self._is_cut_out(at, values, args))]
-
-    def _is_cut_out(self, at: int, values: Sequence[Any], args: Sequence[Any]) -> bool:
-        value, place = values[at], self._own[at]
-        if place is None or not _address(value) or _is_whole(value):
-            return False
-        return not _lies_so(value, place, args)
+            else:
+                taken[address] = at, whole
+                shared.append(keeper)
+        return shared
 
 
-def _address(value: torch.Tensor) -> int:
-    """Of its memory; 0 if that is empty, or it has none."""
+def _memory(value: torch.Tensor) -> tuple[int, bool]:
+    """Its address, and whether the value is all of it; address 0 if it is empty or has none."""
     try:
-        return value.untyped_storage().data_ptr()
+        storage = value.untyped_storage()
+        return storage.data_ptr(), value.nbytes == storage.nbytes()
     except (RuntimeError, NotImplementedError):  # a fake tensor, or one of another layout
-        return 0
-
-
-def _is_whole(value: torch.Tensor) -> bool:
-    return value.numel() * value.element_size() == value.untyped_storage().nbytes()
+        return 0, False
 
 
 def _laid_out(
