@@ -23,7 +23,9 @@ from torch import nn
 
 from bnfx.backend import bnfx
 from bnfx.direct.compiled import compile as compile_direct
+from bnfx.inner.kept_memory import keeping_memory
 from bnfx.native import loader
+from bnfx.passes.fx.memory.output_memory import OutputMemory
 from bnfx.weights.changes.content import Content
 from bnfx.weights.changes.native_check import NativeCheck
 from bnfx.weights.changes.snapshot import Snapshot
@@ -138,6 +140,32 @@ def _direct(model: nn.Module, x: torch.Tensor, inner: str) -> dict[str, Any]:
     }
 
 
+def outputs() -> dict[str, Any]:
+    """What it costs that outputs keep their memory, around a graph that does nothing."""
+    x = torch.randn(2, 6, 8, 8)
+    forms: dict[str, Callable[[torch.Tensor], Any]] = {
+        "one output": lambda y: y,
+        "four outputs": lambda y: (y, y.sin(), y.cos(), y.exp()),
+        "an output and a view of it": lambda y: (y, y[:, 2]),
+        "eight chunks of one value": lambda y: y.chunk(8, 2),
+    }
+    pieces: dict[str, Any] = {}
+    for name, form in forms.items():
+        kept: list[Any] = []
+
+        def backend(module: torch.fx.GraphModule, inputs: Sequence[Any], kept: Any = kept) -> Any:
+            memory = OutputMemory.of(module)
+            values = memory.module(*inputs)
+            kept.append((keeping_memory(lambda *args: values, memory), inputs))
+            return module.forward
+
+        torch._dynamo.reset()
+        torch.compile(lambda x, form=form: form(x.relu()), backend=backend)(x)
+        ((run, inputs),) = kept
+        pieces[name] = lambda run=run, inputs=inputs: run(*inputs)
+    return pieces
+
+
 def _in_python(python: Snapshot, tensors: Sequence[torch.Tensor]) -> Callable[[], bool]:
     def check() -> bool:
         found, loader.check_type = loader.check_type, lambda: None
@@ -177,6 +205,13 @@ def main() -> None:
                 times = [microseconds(work, cold) for cold in (False, True)]
                 table.add_row(piece, *(f"{each:.0f}" for each in times))
         Console(width=100).print(table)
+    table = Table(title="outputs that keep their memory, microseconds")
+    for column in ("", "warm", "cold"):
+        table.add_column(column, justify="right" if column else "left")
+    with torch.no_grad():
+        for piece, work in outputs().items():
+            table.add_row(piece, *(f"{microseconds(work, cold):.1f}" for cold in (False, True)))
+    Console(width=100).print(table)
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     print(
         f"Medians of {REPEATS}; torch {torch.__version__}, {torch.get_num_threads()} threads, load "
