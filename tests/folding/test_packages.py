@@ -81,9 +81,9 @@ PACKAGES = [
         lambda kind: kind(pretrained=None, classify=True, num_classes=10),
         "class",
     ),
-    Package("kornia.feature", "HardNet", (4, 1, 32, 32), _bare, "class"),
-    Package("kornia.feature.keynet", "KeyNet", (1, 1, 40, 40), _bare, "class"),
-    Package("easyocr.craft", "CRAFT", (1, 3, 64, 64), _bare, "class"),
+    Package("kornia.feature", "HardNet", (4, 1, 32, 32), _bare, "graph"),
+    Package("kornia.feature.keynet", "KeyNet", (1, 1, 40, 40), _bare, "graph"),
+    Package("easyocr.craft", "CRAFT", (1, 3, 64, 64), _bare, "graph"),
     Package("easyocr.model.vgg_model", "Model", (1, 1, 64, 96), _easyocr, "class", _TEXT, "VGG"),
     Package("easyocr.model.model", "Model", (1, 1, 64, 96), _easyocr, "class", _TEXT, "ResNet"),
     *(
@@ -96,7 +96,7 @@ PACKAGES = [
         "Cnn14",
         (1, 32000),
         lambda kind: kind(32000, 1024, 320, 64, 50, 14000, 527),
-        "class",
+        "graph",
     ),
     *(
         Package(

@@ -77,7 +77,7 @@ def test_class_methods_attributes_pickling_and_state() -> None:
 def test_hooks_of_the_model_stay() -> None:
     model = ready(Block())
     model.register_forward_hook(lambda module, args, output: output * 2)
-    folded = bnfx.fold(model, X)
+    folded = bnfx.fold(model, X, keep="module")
     assert norms(folded) == 0
     agrees(folded, model)
 

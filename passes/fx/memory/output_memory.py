@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from bnfx.passes.fx.facts.spelling import facts_of
+from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.lowering.bind import bind, keep_note
 from bnfx.passes.fx.memory.aliasing import written_by
 from bnfx.passes.fx.memory.sizes_at_call import Numbers, SizesAtCall
@@ -29,14 +29,6 @@ from bnfx.passes.fx.private import fills_its_memory
 from bnfx.passes.fx.sites import names_batch_norm
 
 _GIVEN = ("placeholder", "get_attr")
-# What these give is no argument, and no part of one, whatever a compiler leaves out.
-_COMPUTE = frozenset(
-    [
-        *("conv1d", "conv2d", "conv3d", "convolution", "linear", "addmm", "bmm", "matmul", "mm"),
-        *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "relu", "relu6", "gelu"),
-        *("silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "leaky_relu", "elu", "softmax"),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -191,9 +183,9 @@ class _Reading:
         stack = [output]
         while stack:
             node = stack.pop()
-            facts = facts_of(node)
-            if node in seen or (facts is not None and facts.name in _COMPUTE):
-                continue
+            call = read_call(node)
+            if node in seen or (isinstance(call, Call) and "norm" not in call.kind):
+                continue  # what a convolution gives is no part of what it is given
             seen.add(node)
             stack.extend(node.all_input_nodes)
             if node.op == "placeholder" and bytes_of(node) >= bytes_of(output):
