@@ -183,8 +183,7 @@ class _Seen:
             return False
         if self.value is not other.value:
             plain = isinstance(self.value, (bool, int, float, complex, str, bytes, type(None)))
-            same = type(self.value) is type(other.value) and self.value == other.value
-            return plain and same
+            return plain and type(self.value) is type(other.value) and self.value == other.value
         pairs = zip(self.items, other.items, strict=False)
         return len(self.items) == len(other.items) and all(a is b for a, b in pairs)
 

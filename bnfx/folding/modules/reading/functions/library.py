@@ -22,7 +22,9 @@ _GENERATED |= frozenset(["_make", "_replace", "_asdict", "__replace__"])
 def is_library(name: str | None) -> bool:
     """Whether a Python module is theirs, by its name."""
     top = (name or "").split(".")[0]
-    if top in ("torch", "bnfx", "builtins", "numpy"):
+    if top in ("torch", "bnfx", "builtins", "numpy", "typing_extensions"):
+        return True
+    if name == "torchvision.ops.roi_align":  # it compiles itself, by ``globals()``
         return True
     if top not in sys.stdlib_module_names - {"__main__"}:
         return False
@@ -36,7 +38,8 @@ def is_library_function(function: FunctionType) -> bool:
     be written there, too.
     """
     file = function.__code__.co_filename
-    written = file.startswith("<") or not {"numpy", "bnfx"}.isdisjoint(Path(file).parts)
+    parts = {"numpy", "bnfx", "torchvision"}
+    written = file.startswith("<") or not parts.isdisjoint(Path(file).parts)
     return is_library(function.__module__) and (written or is_torchs(function))
 
 
