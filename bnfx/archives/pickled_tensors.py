@@ -191,9 +191,9 @@ def _parameter(data: Any, grad: Any, *_: Any) -> torch.nn.Parameter:
 def _without_numbers(dtype: Any, size: Any, *_: Any) -> torch.Tensor:
     """``_rebuild_meta_tensor_no_storage``: the caller has to look for these."""
     sizes = _size(size)
-    if not isinstance(dtype, torch.dtype) or any(not 0 <= each < 2**31 for each in sizes):
-        raise RefusedError("one of its tensors is of a kind that is not allowed")
-    if math.prod(sizes) >= 2**48:  # torch raises where it cannot count the bytes
+    odd = any(not 0 <= each < 2**31 for each in sizes)
+    # torch raises where it cannot count the bytes
+    if not isinstance(dtype, torch.dtype) or odd or math.prod(sizes) >= 2**48:
         raise RefusedError("one of its tensors is of a kind that is not allowed")
     return torch.empty(sizes, dtype=dtype, device="meta")
 

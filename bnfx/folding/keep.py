@@ -73,14 +73,13 @@ def _fold(
         _warn_of_graph(model, f"{' and '.join(rules_at_work)} made layers that it does not have")
         return folded, report
     missing = same.missing(report)
-    if strange is not None and not missing:
-        _warn_of_graph(
-            model, f"its code may get at layers in ways that are not followed: {strange}"
-        )
-        return folded, report
-    if not missing:
+    if missing:
+        why = f"{missing[0]}: {_why(same, missing[0])}"
+    elif strange is not None:
+        why = f"its code may get at layers in ways that are not followed: {strange}"
+    else:
         return same.model, report
-    _warn_of_graph(model, f"{missing[0]}: {_why(same, missing[0])}")
+    _warn_of_graph(model, why)
     return folded, report
 
 

@@ -24,15 +24,14 @@ class KeptMemory(Unsaved):
         self._outputs = memory.outputs
         self._own = memory.own
         self._arguments = memory.arguments
-        views = [each for each in memory.outputs if isinstance(each, View)]
-        self._wholes = {view.base: view.whole for view in views}
+        self._bases = {each.base for each in memory.outputs if isinstance(each, View)}
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         values = list(self._compiled(*args))
         for at in self._shared(values, args):
             values[at] = _laid_out(values[at], self._own[at], args, anew=True)
-        for at, whole in self._wholes.items():
-            values[at] = _laid_out(values[at], whole, args)
+        for at in self._bases:
+            values[at] = _laid_out(values[at], self._own[at], args)
         return tuple(
             _viewed(values[each.base], each.part, args) if isinstance(each, View) else values[each]
             for each in self._outputs

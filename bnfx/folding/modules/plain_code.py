@@ -29,8 +29,8 @@ def strange_code(model: nn.Module, changed: Collection[str]) -> str | None:
         model: as it was.
         changed: the paths of the layers that a fold changed.
     """
-    above = {path.rpartition(".")[0] for path in changed}
-    while more := {path.rpartition(".")[0] for path in above} - above:
+    above = set(map(_parent, changed))
+    while more := set(map(_parent, above)) - above:
         above |= more
     modules = dict(model.named_modules())
     layers = {modules[path] for path in changed}
@@ -106,6 +106,7 @@ def _strange_class(
 ) -> str | None:
     if type(kind) is not type:
         return f"{kind.__name__} has a metaclass"
+    lists = {n for n, each in module.named_children() if _may_be_gone_through(each, changed)}
     for name, value in vars(kind).items():
         if name in ("__init__", "__module__", "__doc__", "__annotations__", "__qualname__"):
             continue
@@ -115,12 +116,11 @@ def _strange_class(
             continue
         if is_data(value):
             continue
-        static = isinstance(value, staticmethod)
         function = value.__func__ if isinstance(value, staticmethod) else value
         if not isinstance(function, FunctionType) or name.startswith("__"):
             return f"{kind.__name__}.{name} is no plain method"
-        lists = {n for n, each in module.named_children() if _may_be_gone_through(each, changed)}
-        if why := PlainReader(function, names, None if static else kind, lists).read():
+        owner = None if isinstance(value, staticmethod) else kind
+        if why := PlainReader(function, names, owner, lists).read():
             return why
     return None
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnfx.folding.modules.reading.dependence import parents_of
 from bnfx.folding.modules.reading.functions.library import is_known
 
 _STATEMENTS: tuple[type[ast.AST], ...] = (
@@ -98,10 +99,7 @@ class PlainReader:
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         if not all(map(is_data, defaults)):
             return f"{told}: an argument's default is an object"
-        for statement in tree.body:
-            for node in ast.walk(statement):
-                for child in ast.iter_child_nodes(node):
-                    self.parents[child] = node
+        self.parents = parents_of(tree)
         self.locals = {each.arg for each in ast.walk(tree.args) if isinstance(each, ast.arg)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

@@ -61,6 +61,13 @@ def bind(module: fx.GraphModule, tensors: Mapping[str, torch.Tensor]) -> fx.Grap
     return bound
 
 
+def copy_of(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy that may be written to: its nodes have the same names, its tensors are shared."""
+    copied = bind(module, {})
+    keep_note(module, copied, "_param_name_to_source")
+    return copied
+
+
 def attribute(module: nn.Module, path: str) -> object:
     """What ``module`` has at a qualified name: a tensor, or a submodule."""
     value: object = module

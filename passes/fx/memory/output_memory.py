@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 from bnfx.passes.fx.calls.call import Call, read_call
-from bnfx.passes.fx.lowering.bind import bind, keep_note
+from bnfx.passes.fx.lowering.bind import copy_of
 from bnfx.passes.fx.memory.aliasing import written_by
 from bnfx.passes.fx.memory.sizes_at_call import Numbers, SizesAtCall
 from bnfx.passes.fx.memory.storages import bytes_of, form_of, is_whole, known_value, memory_of
@@ -50,12 +50,10 @@ class View:
 
     Args:
         base: where that is among the outputs of the graph without views.
-        whole: its place.
-        part: that of the view.
+        part: the place of the view.
     """
 
     base: int
-    whole: Place
     part: Place
 
 
@@ -131,7 +129,7 @@ class _Reading:
                 at = next((i for i, each in enumerate(kept) if each is base), len(kept))
                 kept[at:] = kept[at:] or [base]
                 same = base is value or value_of(base) is value_of(value)  # ``relu_(y), y``
-                outputs.append(at if same else self._view(at, base, value))
+                outputs.append(at if same else self._view(at, value))
             module = _returning(self._module, kept)
         alone = {nodes[0] for nodes in self._fresh.values() if len(nodes) == 1} - {*instead}
         alone |= {*instead.values()}
@@ -156,10 +154,10 @@ class _Reading:
         same = [node for node in self._lying_in[where] if form_of(node) == form_of(whole)]
         return next((node for node in same if node in outputs), same[-1])
 
-    def _view(self, at: int, base: fx.Node, value: fx.Node) -> View:
-        whole, part = self._place(base), self._place(value)
-        assert whole is not None and part is not None
-        return View(at, whole, part)
+    def _view(self, at: int, value: fx.Node) -> View:
+        part = self._place(value)
+        assert part is not None, "what has no place was not replaced"
+        return View(at, part)
 
     def _place(self, node: fx.Node) -> Place | None:
         value = known_value(node)
@@ -198,8 +196,7 @@ def _nodes(values: Iterable[Any]) -> Iterable[fx.Node]:
 
 def _returning(module: fx.GraphModule, values: Sequence[Any]) -> fx.GraphModule:
     """A copy of ``module`` that returns these of its values, without what only the others read."""
-    copied = bind(module, {})
-    keep_note(module, copied, "_param_name_to_source")
+    copied = copy_of(module)
     named = {node.name: node for node in copied.graph.nodes}
     *_, output = copied.graph.nodes
     unread = list(output.all_input_nodes)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from torch import fx
 
-from bnfx.passes.fx.lowering.bind import bind, keep_note
+from bnfx.passes.fx.lowering.bind import copy_of
 from bnfx.passes.fx.memory.aliasing import written_by
 from bnfx.passes.fx.metadata import value_of
 
@@ -24,8 +24,7 @@ def without_counting(module: fx.GraphModule, layers: Collection[fx.Node]) -> fx.
     counting = [node.name for node in module.graph.nodes if _counts(node, module, callers)]
     if not counting:
         return module
-    copied = bind(module, {})
-    keep_note(module, copied, "_param_name_to_source")
+    copied = copy_of(module)
     for node in list(copied.graph.nodes):
         if node.name in counting:
             (counter,) = written_by(node, copied)
