@@ -76,16 +76,15 @@ def fold(
             the model does on them. Without inputs, the model is traced symbolically, which works
             if no branch in it depends on an argument. Inputs also give the ranks that modules do
             not state.
-        keep: ``"module"``: the same class, deep-copied, with the folds that hold by a reading of
-            the model's code: layers get new weights, a BatchNorm becomes an identity.
-            ``"graph"``: a ``GraphModule``, with every fold. ``"auto"``: the class if its code is
-            plain (docs/export.md) and it can hold every fold of a BatchNorm that a graph has, or
-            if no graph can be made; otherwise the graph.
+        keep: ``"module"``: the same class, deep-copied, with the folds that are proved, which takes
+            plain code (docs/export.md): layers get new weights, a BatchNorm becomes an identity.
+            ``"graph"``: a ``GraphModule``, with every fold. ``"auto"``: the class if it can hold
+            every fold of a BatchNorm that a graph has, otherwise the graph.
         rules: ``"all"``, ``"none"`` or rule names.
         verify: compare both models on the inputs. ``True`` allows what rounding explains; a float
             sets the bound on the relative error; ``"auto"`` is ``True`` if there are inputs.
         assume: ``"example"``, with ``keep="module"``: you vouch that the model is only ever called
-            as in the example, so folds need no proof beyond that.
+            as in the example, so what one such call shows is folded, whatever the code.
         sizes: ``"open"``: a graph takes inputs of other sizes where the model's code leaves them
             open. ``"example"``: it takes those of the example only, and folds what rests on them
             (a BatchNorm in front of zero padding, a crop at half the width), as ``torch.compile``
@@ -102,12 +101,11 @@ def fold(
     Raises:
         TrainingModeError: if ``model`` is in training mode.
         CaptureError: if ``model`` cannot be traced or copied, or a graph cannot express what it
-            does.
+            does; with ``keep="auto"``, if the class cannot hold any fold either.
         OptionError: for an option that is not valid.
         FoldWarning: (a warning) if example inputs would let more be folded; if, with
             ``keep="module"``, BatchNorms stay that a graph would fold; or if, with ``keep="auto"``,
-            the result for a module is a graph, or a class whose code is not plain. The warning
-            says why.
+            the result for a module is a graph. The warning says why.
         VerificationError: if ``verify`` finds a larger error.
     """
     if keep not in _KEEPS:

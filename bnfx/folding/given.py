@@ -13,7 +13,10 @@ from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
 
-WAY_OUT = 'keep="module" needs no graph, and torch.compile(model, backend="bnfx") no whole one'
+WAY_OUT = (
+    'keep="module", assume="example" needs no graph, if all calls are like the example, and '
+    'torch.compile(model, backend="bnfx") no whole one'
+)
 
 
 ASSUMES = "_bnfx_assumes"  # an attribute of a folded model: what its user vouched for

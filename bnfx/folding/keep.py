@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from bnfx.errors import CaptureError, FoldWarning
-from bnfx.folding.given import ASSUMES, ExampleInputs, check_own_forward
+from bnfx.folding.given import ASSUMES, WAY_OUT, ExampleInputs, check_own_forward
 from bnfx.folding.graph_form import fold_graph, survey
-from bnfx.folding.modules.plain_code import changed_layers, strange_code
 from bnfx.folding.modules.same_class import SameClass, fold_modules, graph_only
 from bnfx.folding.modules.seen import seen_running
 from bnfx.passes.refusals import Code, Refusal
@@ -57,29 +56,22 @@ def _fold(
         return same.model, None if inputs else _survey(model, inputs, rules)
     check_own_forward(model)
     same = fold_modules(model, inputs, rules)
-    strange = strange_code(model, changed_layers(model, same.model))
-    if strange is None and not same.left() and not _merges(model, inputs, rules):
+    if not same.left() and not _merges(model, inputs, rules):
         return same.model, None
     try:
         folded, report = fold_graph(model, inputs, rules)
-    except CaptureError:
+    except CaptureError as error:
         if not same.folded:
-            raise
-        if strange is not None:
-            _warn_of_reading(model, strange)
+            known = WAY_OUT in str(error)
+            raise error if known else CaptureError(f"{error}; {WAY_OUT}") from error
         _warn_of_refused(same, seen_running(model, inputs, same.left()))
         return same.model, None
     if rules_at_work := graph_only(report):
         _warn_of_graph(model, f"{' and '.join(rules_at_work)} made layers that it does not have")
         return folded, report
-    missing = same.missing(report)
-    if missing:
-        why = f"{missing[0]}: {_why(same, missing[0])}"
-    elif strange is not None:
-        why = f"its code may get at layers in ways that are not followed: {strange}"
-    else:
+    if not (missing := same.missing(report)):
         return same.model, report
-    _warn_of_graph(model, why)
+    _warn_of_graph(model, f"{missing[0]}: {_why(same, missing[0])}")
     return folded, report
 
 
@@ -106,15 +98,6 @@ def _warn_of_graph(model: nn.Module, why: str) -> None:
     warn(
         f"the result is a GraphModule, since {kind} is not proved to hold every fold ({why}); "
         f'keep="graph" says that this is fine, keep="module" asks for {kind} with fewer folds',
-        FoldWarning,
-    )
-
-
-def _warn_of_reading(model: nn.Module, strange: str) -> None:
-    kind = type(model).__name__
-    warn(
-        f"no graph can be made of {kind}, so the result is a {kind} that was folded by reading its "
-        f'code, which is no proof ({strange}); keep="module" says that this is fine',
         FoldWarning,
     )
 

@@ -25,7 +25,7 @@ def test_a_row() -> None:
     row = measure_forms("net", model, torch.randn(2, 3, 4, 4).double())
     assert row.problems == []
     assert row.error < 1e-12
-    assert cells(row)[:5] == ("net", "2", "1", "1", "class")
+    assert cells(row)[:6] == ("net", "2", "1", "1", "1", "class")
 
 
 def test_the_page_has_every_model() -> None:

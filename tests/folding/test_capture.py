@@ -271,7 +271,7 @@ def test_pruned_layers_fold_as_explain_says() -> None:
     with torch.no_grad():
         prune.l1_unstructured(model[0], "weight", 0.5)
         assert [v.outcome.value for v in bnfx.explain(model, X.float()).verdicts] == ["folded"]
-        with pytest.warns(bnfx.FoldWarning, match="Sequential cannot hold every fold"):
+        with pytest.warns(bnfx.FoldWarning, match="Sequential is not proved to hold every fold"):
             graph = bnfx.fold(model, X.float())
         with pytest.warns(bnfx.FoldWarning, match="1 BatchNorm left"):
             bnfx.fold(model, X.float(), keep="module")

@@ -77,7 +77,9 @@ def test_class_methods_attributes_pickling_and_state() -> None:
 def test_hooks_of_the_model_stay() -> None:
     model = ready(Block())
     model.register_forward_hook(lambda module, args, output: output * 2)
-    folded = bnfx.fold(model, X, keep="module")
+    with pytest.warns(bnfx.FoldWarning, match="bn: .*Block has hooks"):
+        assert norms(bnfx.fold(model, X, keep="module")) == 1
+    folded = bnfx.fold(model, X, keep="module", assume="example")
     assert norms(folded) == 0
     agrees(folded, model)
 
@@ -161,18 +163,24 @@ def parametrized() -> nn.Module:
 
 
 REFUSED = {
-    "other method": (Raw, r"bn: .*Raw\.raw, line \d+, may run, read or change conv by itself"),
-    "other branch": (Branch, r"bn: .*Branch\.forward_features, line \d+, may run.* conv by itself"),
+    "other method": (
+        Raw,
+        r"bn: .*Raw\.raw, line \d+, may run, read or change self\.conv by itself",
+    ),
+    "other branch": (
+        Branch,
+        r"bn: .*Branch\.forward_features, line \d+, may run.* self\.conv by itself",
+    ),
     "split methods": (SplitMethods, "bn: .*no layer .* is proved to run right before or behind it"),
-    "by name": (ByName, r"bn: .*ByName\.run, line \d+, may run, read or change bn by itself"),
+    "by name": (ByName, r"bn: .*ByName\.run is not plain, line \d+: self"),
     "tied": (Tied, "bn: .*the weights of conv are held elsewhere too"),
     "read": (
         Reading,
-        r"bn: .*Reading\.forward_features, line \d+, may run, read .* conv by itself",
+        r"bn: .*Reading\.forward_features, line \d+, may run, read .* self\.conv by itself",
     ),
     "different folds": (
         TwoNorms,
-        r"bn2: .*TwoNorms\.forward_features, line \d+, may .* conv by it",
+        r"bn2: .*TwoNorms\.forward_features, line \d+, may .* self\.conv by it",
     ),
 }
 
@@ -316,13 +324,15 @@ def test_batch_norm_in_front() -> None:
 def test_timms_activation_stays() -> None:
     conv = nn.Conv2d(3, 4, 3)
     model = ready(nn.Sequential(conv, BatchNormAct2d(4, act_layer=nn.LeakyReLU)))
-    folded = bnfx.fold(model, X, keep="module")
+    with pytest.warns(bnfx.FoldWarning, match="1 BatchNorm left.* 1: "):
+        assert norms(bnfx.fold(model, X, keep="module")) == 1
+    folded = bnfx.fold(model, X, keep="module", assume="example")
     assert norms(folded) == 0
     assert type(folded[1].act) is nn.LeakyReLU
     agrees(folded, model)
     resnet = ready(timm.create_model("resnet18"))
     x = torch.randn(1, 3, 64, 64).double()
-    same = bnfx.fold(resnet, x, keep="module")
+    same = bnfx.fold(resnet, x, keep="module", assume="example")
     assert type(same) is type(resnet)
     assert norms(same) == 0
     with torch.no_grad():

@@ -465,7 +465,7 @@ def test_the_class_answers_as_the_original(kind: type[Any]) -> None:
 
 
 class Careful(Base):
-    """All of this leaves answers alone, so that the class folds."""
+    """All of this leaves answers alone: whoever knows that may vouch for it."""
 
     def train(self, mode: bool = True) -> Careful:
         super().train(mode)
@@ -500,7 +500,7 @@ class Careful(Base):
 
 def test_what_decides_nothing_is_no_obstacle() -> None:
     model = randomise(Careful()).double().eval()
-    folded: Any = bnfx.fold(model, keep="module")
+    folded: Any = bnfx.fold(model, X, keep="module", assume="example")
     assert isinstance(folded.b, nn.Identity)
     with torch.no_grad():
         torch.testing.assert_close(folded(X), model(X), rtol=1e-10, atol=1e-10)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support import randomise, relative
+from support import randomise, relative, vouched
 from torch import nn
 
 import bnfx
@@ -225,7 +225,7 @@ class Usual(Block):
 
 def test_what_most_models_have_is_no_obstacle() -> None:
     model = randomise(Usual().double()).eval()
-    same = bnfx.fold(model, X, keep="module")
+    same = vouched(model, X)
     assert type(same) is Usual
     assert type(same.bn) is nn.Identity
     with torch.no_grad():

@@ -120,7 +120,7 @@ def test_what_is_kept_between_calls_is_no_graph(forward: Any) -> None:
 def test_the_class_keeps_it(forward: Any) -> None:
     """Called often enough for the state to matter."""
     model, x = net(forward), torch.randn(1, 3, 6, 6, dtype=torch.float64)
-    folded = bnfx.fold(model, x, keep="module")
+    folded = bnfx.fold(model, x, keep="module", assume="example")
     assert type(folded) is type(model)
     for step in range(11):
         x = torch.randn(1, 3, 6, 6, dtype=torch.float64)

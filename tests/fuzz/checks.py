@@ -84,7 +84,7 @@ def _graph(network: nn.Module, x: torch.Tensor, setting: Setting) -> Any:
 def _class(network: nn.Module, x: torch.Tensor, setting: Setting) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bnfx.FoldWarning)  # what a graph would fold
-        return bnfx.fold(network, x, keep="module")
+        return bnfx.fold(network, x, keep="module", assume="example")
 
 
 def _exported(network: nn.Module, x: torch.Tensor, setting: Setting) -> Any:

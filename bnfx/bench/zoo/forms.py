@@ -1,7 +1,7 @@
 """``python -m bnfx.bench.zoo.forms``: models through ``bnfx.fold``, in each form that it gives.
 
-Each model is folded with ``keep="module"``, ``"graph"`` and ``"auto"``, and every result is
-compared with the model itself, in float64. Prints docs/zoo-forms.md.
+Each is folded with ``keep="module"`` (with ``assume="example"``, too), ``"graph"`` and ``"auto"``,
+and every result is compared with the model itself, in float64. Prints docs/zoo-forms.md.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class FormsRow:
         model, shape: its name, and its input's shape.
         norms: its modules with running statistics.
         class_left: of them, those still there in the class.
+        vouched_left: of them, those still there in the class with ``assume="example"``.
         graph_left: those of which the graph keeps a multiply-add or an op; ``None``: no graph.
         unreached: those that the input does not reach.
         form: what ``keep="auto"`` gives: ``"class"`` or ``"graph"``.
@@ -76,6 +77,7 @@ class FormsRow:
     shape: tuple[int, ...]
     norms: int = 0
     class_left: int = 0
+    vouched_left: int = 0
     graph_left: int | None = None
     unreached: int = 0
     form: str = ""
@@ -103,8 +105,7 @@ def measure_forms(name: str, model: nn.Module, *args: Any, **kwargs: Any) -> For
     def compare(folded: nn.Module, what: str) -> None:
         error = relative_error(_answer(folded, inputs), expected)
         row.error = max(row.error, error)
-        if not error <= MAX_ERROR:
-            row.problems.append(f"{what} is off by {error:.1e}")
+        row.problems += [] if error <= MAX_ERROR else [f"{what} is off by {error:.1e}"]
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -125,6 +126,9 @@ def measure_forms(name: str, model: nn.Module, *args: Any, **kwargs: Any) -> For
         missing = _norms(same) & folded
     with warnings.catch_warnings(), suppress(CaptureError):
         warnings.simplefilter("ignore")
+        vouched = fold_kept(model, inputs, rules, "module", "example")
+        compare(vouched, "the class that was vouched for")
+        row.vouched_left = len(_norms(vouched))
         row.form = "refused"  # no graph, and nothing to fold in the class
         either = fold_kept(model, inputs, rules, "auto", None)
         compare(either, "what comes back")
@@ -182,10 +186,9 @@ def run(names: Sequence[str], rows: Path | None) -> int:
         append_row(rows, asdict(known[name]))
     measured = [known[name] for name in names]
     print("\n".join(_page(measured)))
-    for row in measured:
-        for problem in row.problems:
-            print(f"{row.model}: {problem}", file=sys.stderr)
-    return int(any(row.problems for row in measured))
+    problems = [f"{row.model}: {problem}" for row in measured for problem in row.problems]
+    print("\n".join(problems), file=sys.stderr)
+    return int(bool(problems))
 
 
 def _measure(entry: ZooModel) -> FormsRow:
@@ -207,8 +210,9 @@ _HEAD = """\
 # Forms of the result
 
 Each model goes through `bnfx.fold` in every form (see [export.md](export.md#the-same-class-back)),
-and each result is compared with the model in float64, BatchNorms randomised. *in the class* and *in
-the graph* say how many BatchNorms are not folded there: the graph has a multiply-add for each.
+and each result is compared with the model in float64, BatchNorms randomised. *left in the class*,
+*vouched for* (`assume="example"`) and *in the graph* say how many BatchNorms are not folded there:
+the graph has a multiply-add for each.
 
 This page is written by `python -m bnfx.bench.zoo.forms`.
 """
@@ -219,20 +223,25 @@ def _page(rows: Sequence[FormsRow]) -> Iterator[str]:
     wrong = sum(bool(row.problems) for row in rows)
     norms = sum(row.norms for row in rows)
     left = sum(row.class_left for row in rows)
+    vouched = sum(row.vouched_left for row in rows)
     in_graph = sum(row.graph_left or 0 for row in rows)
     error = max(row.error for row in rows)
     yield f"- {len(rows)} models, {wrong} with a problem; largest error {error:.0e}."
-    yield f"- {norms} BatchNorms: {left} left in the class, {in_graph} in the graph."
+    yield f"- {norms} BatchNorms: {left} left in the class, {vouched} in one that is vouched for,"
+    yield f"  {in_graph} in the graph."
     yield f"- {', '.join(versions())}."
     yield ""
-    head = ("model", "BatchNorms", "left in the class", "in the graph", 'keep="auto"', "error")
+    head = 'model|BatchNorms|left in the class|vouched for|in the graph|keep="auto"|error'.split(
+        "|"
+    )
     yield from table(head, map(cells, rows))
 
 
 def cells(row: FormsRow) -> tuple[str, ...]:
     graph = "no graph" if row.graph_left is None else str(row.graph_left)
     norms = f"{row.norms}" + (f" ({row.unreached} not reached)" if row.unreached else "")
-    return (row.model, norms, str(row.class_left), graph, row.form, f"{row.error:.0e}")
+    left = (str(row.class_left), str(row.vouched_left), graph)
+    return (row.model, norms, *left, row.form, f"{row.error:.0e}")
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def _may_open(module: nn.Module) -> bool:
     below = [m for m in module.modules() if m is not module]
     if all(tensor is None for tensor in own) or any(list(m.parameters(False)) for m in below):
         return False
-    if type(module).__module__.startswith("torch."):
+    if type(module).__module__.startswith("torch.") or known_class(module) is not None:
         return False
     opened = {"0", *(f"0.{name}" for name, _ in module.named_modules() if name)}
     try:

@@ -17,8 +17,9 @@ from bnfx.errors import CaptureError
 from bnfx.folding.given import ExampleInputs, check_own_forward, copied
 from bnfx.folding.modules.affine_modules import is_opaque
 from bnfx.folding.modules.chain import ModuleChain
-from bnfx.folding.modules.seen import seen_inputs, seen_pairs
-from bnfx.folding.modules.succession import Pair, Succession
+from bnfx.folding.modules.seen import seen_inputs
+from bnfx.folding.modules.seen_pairs import seen_pairs
+from bnfx.folding.modules.succession import Pair, Places, Succession
 from bnfx.passes.report import GraphReport, Outcome
 from bnfx.passes.rules import fold_affine_into_linear, fold_affine_into_next_linear
 from bnfx.passes.rules.rule import Rule
@@ -82,31 +83,29 @@ def fold_modules(
         assume: ``"example"``: the model is only ever called as in the example.
 
     Raises:
-        CaptureError: if it cannot be copied, or with ``assume`` not be captured.
+        CaptureError: if it cannot be copied.
     """
     check_own_forward(model)
     result = SameClass(copied(model))
     shared = {id(m) for m in model.modules()} & {id(m) for m in result.model.modules()}
     if shared:
         raise CaptureError("a deep copy of the model shares modules with it")
-    succession = Succession(result.model)
-    pairs: Iterable[Pair] = succession.pairs()
-    if assume is not None:
-        pairs = [
-            p
-            for p in seen_pairs(model, inputs)
-            if not (succession.refuse(p.first) or succession.refuse(p.second))
-        ]
-        succession.refused.clear()
-    result.refused = dict(succession.refused)
+    places = Places(result.model)
+    pairs: Iterable[Pair]
+    if assume is None:
+        succession = Succession(places)
+        pairs, result.refused = succession.pairs(), succession.refused
+    else:
+        seen = seen_pairs(model, inputs)
+        pairs = [p for p in seen if not (places.refuse(p.first) or places.refuse(p.second))]
     chosen = tuple(rule for rule in rules if rule in _RULES)
     whole = _chains(pairs) if chosen else []
     chains = [part for chain in whole for part in _parts(result.model, chain)]
-    seen = seen_inputs(model, inputs, {chain[0] for chain in chains})
+    given = seen_inputs(model, inputs, {chain[0] for chain in chains})
     for paths in chains:
         chain = ModuleChain(result.model, paths, chosen)
         chain.fold(None)
-        if chain.needs_shapes() and (examples := seen.get(paths[0])):
+        if chain.needs_shapes() and (examples := given.get(paths[0])):
             chain.fold(examples)
         chain.write(result.folded, result.refused)
     return result

@@ -1,4 +1,4 @@
-"""What an example shows of a model: what its modules are given, and who reads what they return."""
+"""What an example shows of a model: which modules run, and what they are given."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
-from bnfx.folding.capturing.capture import capture
 from bnfx.folding.given import ExampleInputs, copied
-from bnfx.folding.modules.succession import Pair
 
 
 def seen_inputs(
@@ -57,41 +55,3 @@ def seen_running(model: nn.Module, inputs: ExampleInputs, paths: Collection[str]
     with torch.no_grad(), torch.random.fork_rng():
         model(*args, **kwargs)
     return [path for path in paths if model.get_submodule(path) in ran]
-
-
-def seen_pairs(model: nn.Module, inputs: ExampleInputs) -> list[Pair]:
-    """Modules that follow one another in the graph of the example, and have no other reader there.
-
-    Raises:
-        CaptureError: if it cannot be captured.
-    """
-    args, kwargs = inputs.copied()
-    graph = capture(copied(model), args, kwargs).graph
-    paths = [path for path, _ in model.named_modules() if path]
-    scopes = {node: _scopes(node) for node in graph.nodes}
-    inside: dict[str, set[fx.Node]] = {path: set() for path in paths}
-    for node, around in scopes.items():
-        for path in around & inside.keys():
-            inside[path].add(node)
-    given = {path: _given(nodes) for path, nodes in inside.items()}
-    pairs = []
-    for path in paths:
-        nodes = inside[path]
-        outer = [node for node in nodes if not nodes.issuperset(node.users)]
-        if len(outer) != 1:
-            continue
-        readers = [user for user in outer[0].users if user not in nodes]
-        behind = set.intersection(*(scopes[reader] for reader in readers)) & inside.keys()
-        pairs += [Pair(path, other) for other in paths if other in behind and given[other] == outer]
-    return pairs
-
-
-def _given(inside: set[fx.Node]) -> list[fx.Node]:
-    """What a module is given."""
-    sources = {source for node in inside for source in node.all_input_nodes}
-    return [source for source in sources - inside if source.op != "get_attr"]
-
-
-def _scopes(node: fx.Node) -> set[str]:
-    stack = node.meta.get("nn_module_stack") or {}
-    return {str(path) for path, _ in stack.values()}

@@ -22,7 +22,7 @@ _INSTANCE_NORMS: dict[type[nn.Module], int] = {
 }  # -> rank
 _registered: dict[type[nn.Module], None] = {}  # classes of others that are BatchNorms in evaluation
 # What decides a known module's output; a subclass that overrides one is opaque.
-_BEHAVIOUR = (
+BEHAVIOUR = (
     "__call__",
     "_wrapped_call_impl",
     "_call_impl",
@@ -65,7 +65,7 @@ def known_class(module: nn.Module) -> type[nn.Module] | None:
         if isinstance(module, known):
             same = all(
                 getattr(type(module), name, None) is getattr(known, name, None)
-                for name in _BEHAVIOUR
+                for name in BEHAVIOUR
             )
             return known if same and not is_patched(module) else None
     return None
@@ -73,7 +73,7 @@ def known_class(module: nn.Module) -> type[nn.Module] | None:
 
 def is_patched(module: nn.Module) -> bool:
     """Whether the module itself, and not its class, says what it does."""
-    return any(name in vars(module) for name in _BEHAVIOUR)
+    return any(name in vars(module) for name in BEHAVIOUR)
 
 
 @functools.cache

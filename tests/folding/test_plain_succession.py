@@ -18,7 +18,7 @@ import torch
 from support import python_module
 from torch import nn
 
-from bnfx.folding.modules.succession import Pair, Succession
+from bnfx.folding.modules.succession import Pair, Places, Succession
 
 SOURCES = Path(__file__).with_name("sources")
 _HEAD = (SOURCES / "head.txt").read_text()
@@ -35,13 +35,11 @@ def model(code: str) -> Any:
     if "def forward" not in body:
         body = _PLAIN + body
     source = f"{_HEAD}\nclass Net(Base):\n{textwrap.indent(body, '    ')}\n"
-    return python_module(f"made_by_test_reading_{next(_NUMBER)}", source).Net().eval()
+    return python_module(f"made_by_test_plain_succession_{next(_NUMBER)}", source).Net().eval()
 
 
 def says(code: str, first: str = "c", second: str = "b") -> bool:
-    found = Succession(model(code))
-    folds = Pair(first, second) in found.pairs()
-    return folds and not found.refuse(first) and not found.refuse(second)
+    return Pair(first, second) in Succession(Places(model(code))).pairs()
 
 
 def _sources(name: str) -> list[str]:
@@ -49,7 +47,7 @@ def _sources(name: str) -> list[str]:
     return [each.strip("\n") for each in text.split("\n---\n")]
 
 
-FOLDS = _sources("proved") + _sources("proved_uses")
+FOLDS = _sources("proved")
 
 
 @pytest.mark.parametrize("code", FOLDS)
@@ -58,10 +56,17 @@ def test_what_is_proved(code: str) -> None:
 
 
 STAYS = _sources("not_proved") + _sources("not_proved_uses")
+NOT_PLAIN = _sources("not_plain")
 
 
 @pytest.mark.parametrize("code", STAYS)
 def test_what_is_not_proved(code: str) -> None:
+    assert not says(code)
+
+
+@pytest.mark.parametrize("code", NOT_PLAIN)
+def test_what_would_be_right_but_is_not_plain(code: str) -> None:
+    """Answers would not change. To know that, one would have to read what the code means."""
     assert not says(code)
 
 
@@ -79,6 +84,9 @@ HANDED_ON = [
     *("map(str, [self.block])", "(lambda: self.block)()", "dict(a=self.block)", "{1: self.block}"),
     *("[self.block] + []", "f(*[self.block])", "f(m=self.block)", "f(x, self.block)"),
     *("self.tool.run(self.block)", "self.block", "(x, self.block)", "types.g(self.block)"),
+    *("[m(x) for m in (self.block, self.seq)]", "[m(x) for i, m in enumerate([self.block])]"),
+    *("(self.block if x is None else self.seq)(x)", "runs(self.block, x)"),
+    "isinstance(self.block, nn.Linear)",
     *(
         "f([m for m in (self.block, x)])",
         "f(next(iter([self.block])))",
@@ -91,11 +99,11 @@ HANDED_ON = [
     *("self.kept.append(self.block)", "setattr(self, 'kept', self.block)"),
 ]
 FOLLOWED = [
-    *("self.block(x)", "checkpoint(self.block, x)", "[m(x) for m in (self.block, self.seq)]"),
-    *("[m(x) for i, m in enumerate([self.block])]", "[m(x) for m in reversed(self.lists)]"),
+    *("self.block(x)", "checkpoint(self.block, x)", "[m(x) for m in reversed(self.lists)]"),
     *("self.lists[0](x)", "[m(x[i]) for i, m in enumerate(self.lists)]", "len(self.lists)"),
-    *("[m(x) for _, m in self.holders.items()]", "(self.block if x is None else self.seq)(x)"),
-    *("runs(self.block, x)", "self.block is None", "isinstance(self.block, nn.Linear)", "gone(x)"),
+    *("[m(x) for _, m in self.holders.items()]", "[m(x) for m in self.holders.values()]"),
+    *("[m(y) for m, y in zip(self.lists, x)]", "checkpoint(self.lists[0], x)", "gone(x)"),
+    *("self.block is None", "1 if self.block else 2", "not self.block"),
 ]
 _HOLDING = """
 def fill(self):
@@ -120,7 +128,14 @@ def test_a_block_that_is_handed_on(code: str) -> None:
 def test_a_block_that_is_kept_under_another_name() -> None:
     for target in ("self.kept", "x.kept", "self.kept[0]", "(self.kept, self.block)"):
         assert not says(f"def keep(self, x):\n    {target} = self.block\n", "block.c", "block.b")
-    assert says("def keep(self, x):\n    self.block = self.block\n", "block.c", "block.b")
+
+
+def test_another_may_take_the_place_of_a_block_but_not_of_a_layer() -> None:
+    for code in ("self.block = x", "self.block = Block()"):
+        assert says(f"def put(self, x):\n    {code}\n", "block.c", "block.b")
+    assert not says("def put(self, x):\n    self.block += x\n", "block.c", "block.b")
+    for code in ("self.b = x", "self.c = nn.Conv2d(3, 3, 1)"):
+        assert not says(f"def put(self, x):\n    {code}\n")
 
 
 @pytest.mark.parametrize("code", FOLLOWED)
@@ -178,20 +193,8 @@ def test_containers_that_are_opened(path: str, code: str) -> None:
     text = f"def forward(self, x):\n    return self.seq(x)\ndef probe(self, x):\n    return {code}"
     assert not says(text, f"{path}.0", f"{path}.1")
     others = {"seq", "rows.0", "table.k"} - {path}
-    if "children" not in code:
+    if not any(strange in code for strange in ("children", "getattr", "{", "table[row]")):
         assert all(says(text, f"{other}.0", f"{other}.1") for other in others)
-
-
-def test_tensors_of_two_dtypes_have_nothing_in_common() -> None:
-    code = """
-    def fill(self):
-        self.b.half()
-    def forward(self, x):
-        return self.b(self.c(x)).to(next(self.parameters()).dtype)
-    """
-    assert not says(code)
-    assert says(code.replace("self.b.half()", "pass"))
-    assert torch.float16 in {p.dtype for p in model(code).parameters()}
 
 
 def test_layers_that_are_no_layers() -> None:
@@ -199,7 +202,7 @@ def test_layers_that_are_no_layers() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.jit is on its way out
         net.s = torch.jit.trace(nn.ReLU(), torch.ones(1))
-    found = Succession(net)
+    found = Places(net)
     assert "TorchScript" in str(found.refuse("s"))
     assert "registered" in str(found.refuse("nowhere"))
     assert isinstance(model("pass").c, nn.Conv2d)

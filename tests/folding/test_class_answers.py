@@ -47,7 +47,7 @@ def _case(at: int, code: str) -> Any:
 
 @pytest.mark.parametrize("code", [_case(at, code) for at, code in enumerate(CODE)])
 def test_the_class_answers_as_before(code: str) -> None:
-    net = python_module(f"made_by_test_reading_answers_{next(_NUMBER)}", HEAD + code).Net()
+    net = python_module(f"made_by_test_class_answers_{next(_NUMBER)}", HEAD + code).Net()
     torch.manual_seed(0)
     net = net.double().eval()
     randomise(net)

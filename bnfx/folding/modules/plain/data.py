@@ -1,0 +1,82 @@
+"""Objects that hold numbers, text and classes, and nothing that holds a layer."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict, namedtuple
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnfx.folding.modules.plain.library import is_plain_class
+
+INTERNAL = frozenset(vars(nn.Module())) - {"training"}
+_NUMBERS: tuple[type, ...] = (bool, int, float, str, bytes, complex, type(None), range, slice)
+_NUMBERS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
+_LISTS = (tuple, list, frozenset, set, torch.Size)
+_TABLES = (dict, OrderedDict)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether it is data that cannot change: a file's ``None`` may become anything later."""
+    if type(value) in (tuple, frozenset, torch.Size):
+        return all(map(is_constant, value))
+    return value is not None and type(value) not in (*_LISTS, *_TABLES) and is_data(value)
+
+
+def is_data(value: Any) -> bool:
+    """Whether it holds numbers, text and classes of layers, and nothing else."""
+    if type(value) in _LISTS:
+        return all(map(is_data, value))
+    if type(value) in _TABLES:
+        return all(map(is_data, (*value, *value.values())))
+    return type(value) in _NUMBERS or is_plain_class(value)
+
+
+def is_record(value: Any) -> bool:
+    """Whether it is a named tuple, with no methods but what Python makes."""
+    if not isinstance(value, type) or not issubclass(value, tuple) or len(value.__mro__) != 3:
+        return False
+    methods = (getattr(each, "__func__", each) for each in vars(value).values())
+    codes = [each.__code__ for each in methods if isinstance(each, FunctionType)]
+    made = {namedtuple.__code__.co_filename}
+    return hasattr(value, "_fields") and all(
+        code.co_filename in made or code.co_filename.startswith("<") for code in codes
+    )
+
+
+def held_objects(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What it has besides its parameters, buffers and modules."""
+    for name, value in vars(module).items():
+        if name not in INTERNAL:
+            yield name, value
+
+
+def held_tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Those in an object that is data but for them."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif type(value) in (*_LISTS, *_TABLES):
+        for each in value.values() if type(value) in _TABLES else value:
+            yield from held_tensors(each)
+
+
+def without_tensors(value: Any) -> Any:
+    """It, with a number in place of each tensor that has no attributes of its own."""
+    if isinstance(value, torch.Tensor):
+        return value if vars(value) else 0
+    if type(value) in (list, tuple):
+        return [without_tensors(each) for each in value]
+    if type(value) is dict:
+        return {name: without_tensors(each) for name, each in value.items()}
+    return value
+
+
+def made_of(value: Any) -> Any:
+    """What makes a layer or is an op, without the data that it is given beforehand."""
+    if type(value) is functools.partial and is_data((value.args, value.keywords)):
+        return made_of(value.func)
+    return value

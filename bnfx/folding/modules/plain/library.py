@@ -1,0 +1,111 @@
+"""What is torch's own, or Python's, and known to do no more than its name says."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import inspect
+import math
+import os
+import sys
+import warnings
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import _jit_internal, nn
+from torch.jit import _trace
+
+_LIBRARIES = tuple(
+    str(Path(str(module.__file__)).parent) + os.sep for module in (torch, os, collections)
+)
+_LIBRARIES += (str(Path(__file__).parents[3]) + os.sep,)  # bnfx's own
+_PLAIN_CLASSES = frozenset(
+    [
+        *(int, float, bool, str, bytes, complex, tuple, list, dict, set, frozenset, range, slice),
+        *(ValueError, RuntimeError, NotImplementedError, TypeError, AssertionError, type(None)),
+        *(
+            collections.OrderedDict,
+            functools.partial,
+            torch.Tensor,
+            nn.Parameter,
+            torch.Size,
+            torch.finfo,
+            torch.iinfo,
+        ),
+    ]
+)
+_OP_ROOMS = ("_VariableFunctions", "_nn", "_special", "_fft", "_linalg", "_sparse", "_nested")
+_FUNCTION_ROOMS: tuple[Any, ...] = (torch.functional, nn.functional)
+_CALLING = frozenset(["handle_torch_function", "boolean_dispatch"])  # what they are given
+_SINGLE: tuple[Any, ...] = (torch.is_tensor, torch._assert)
+_SINGLE += (_jit_internal.is_scripting, _trace.is_tracing, torch.jit.annotate)
+_SINGLE += (torch.is_grad_enabled, warnings.warn, torch.compiler.is_compiling)
+_SINGLE += (torch.is_autocast_enabled, torch.utils.checkpoint.checkpoint)
+_SINGLE += (torch.utils.checkpoint.checkpoint_sequential,)
+_RUNNING = (
+    ("torch.utils.checkpoint", "checkpoint"),
+    ("torch.utils.checkpoint", "checkpoint_sequential"),
+    ("timm.models._manipulate", "checkpoint_seq"),
+)
+
+
+def is_known(kind: type) -> bool:
+    """Whether a class is torch's, Python's or bnfx's: found there by its name, in their files."""
+    home = sys.modules.get(kind.__module__)
+    found: Any = home
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    if found is not kind or home is None:
+        return False
+    file = getattr(home, "__file__", None)
+    return kind.__module__ in sys.builtin_module_names or (
+        file is not None and file.startswith(_LIBRARIES) and "site-packages" not in _below(file)
+    )
+
+
+def _below(file: str) -> str:
+    """The part of a path below the library that it lies in: Python's holds all packages."""
+    return file[max(len(root) for root in _LIBRARIES if file.startswith(root)) :]
+
+
+def is_plain_class(kind: Any) -> bool:
+    """Whether it only makes a layer or data."""
+    if not isinstance(kind, type):
+        return False
+    return kind in _PLAIN_CLASSES or (issubclass(kind, nn.Module) and is_known(kind))
+
+
+@functools.cache
+def _ops() -> dict[int, Any]:
+    rooms = [getattr(torch._C, name, None) for name in _OP_ROOMS] + [math]
+    found = [getattr(room, name) for room in rooms for name in dir(room) if name[:2] != "__"]
+    ops: list[Any] = [each for each in found if inspect.isbuiltin(each)]
+    for room in _FUNCTION_ROOMS:
+        public = (value for name, value in vars(room).items() if name not in _CALLING)
+        ops += [v for v in public if inspect.isbuiltin(v) or isinstance(v, FunctionType)]
+    return {id(each): each for each in (*ops, *_SINGLE)}
+
+
+def is_op(value: Any) -> bool:
+    """Whether it is a function that computes with tensors and numbers, or asks for a mode."""
+    if isinstance(value, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return True
+    return id(value) in _ops() or value is log_of_torchvision() or runs_in_order(value)
+
+
+def runs_in_order(value: Any) -> bool:
+    """Whether it runs its first argument, or all modules in it, in order and whole."""
+    return any(value is _of(*place) for place in _RUNNING if value is not None)
+
+
+def log_of_torchvision() -> Any:
+    """The function by which torchvision counts its own use."""
+    return _of("torchvision.utils", "_log_api_usage_once") or _ops
+
+
+def _of(module: str, name: str) -> Any:
+    home = sys.modules.get(module)
+    return getattr(home, name, None) if isinstance(home, ModuleType) else None

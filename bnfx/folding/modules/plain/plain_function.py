@@ -1,0 +1,227 @@
+"""Whether one function is plain: its only ways to other objects are names, attributes and calls."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnfx.folding.modules.plain.data import INTERNAL, is_constant, is_data, is_record
+from bnfx.folding.modules.plain.library import is_known, is_op
+from bnfx.folding.modules.plain.loops import goes_through, is_only_run
+from bnfx.folding.modules.plain.source import Sources
+
+_NODES: tuple[type[ast.AST], ...] = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr)
+_NODES += (ast.Return, ast.Pass, ast.If, ast.For, ast.Raise, ast.Assert, ast.Break, ast.Continue)
+_NODES += (ast.With, ast.withitem, ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Call)
+_NODES += (ast.Starred, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Slice)
+_NODES += (ast.Tuple, ast.List, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.JoinedStr)
+_NODES += (ast.FormattedValue, ast.comprehension, ast.keyword, ast.expr_context)
+_NODES += (ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
+# They tell of the ops that made a tensor, or of who looks at them.
+_TELLING = frozenset(
+    [
+        *("grad_fn", "register_hook", "register_post_accumulate_grad_hook", "requires_grad"),
+        *("is_leaf", "retain_grad", "retains_grad", "grad", "backward", "data_ptr"),
+        *("storage", "untyped_storage"),
+    ]
+)
+_BUILTINS = frozenset(
+    [
+        *("len", "range", "int", "float", "bool", "str", "min", "max", "sum", "abs", "tuple"),
+        *("list", "dict", "zip", "enumerate", "isinstance", "round", "any", "all", "reversed"),
+        *("ValueError", "RuntimeError", "NotImplementedError", "TypeError", "AssertionError"),
+    ]
+)
+_SCOPED: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.autocast)
+_SCOPED += (torch.set_grad_enabled, torch.amp.autocast)
+# Run when a model is made, set up, loaded or shown, never in a call: what is plain calls none.
+UNREAD = frozenset(
+    [
+        *("__init__", "_load_from_state_dict", "_save_to_state_dict", "__repr__", "extra_repr"),
+        *("reset_parameters", "init_weights", "_init_weights", "_initialize_weights"),
+    ]
+)
+
+
+class PlainFunction:
+    """A function, read. ``uses`` are the places where it names an attribute of its object.
+
+    Args:
+        sources: where sources are read.
+        of: whose method it is: the class of the object; ``None`` for a function.
+        kind: the class that defines it.
+    """
+
+    def __init__(
+        self,
+        function: FunctionType,
+        sources: Sources,
+        of: type | None = None,
+        kind: type | None = None,
+    ) -> None:
+        self.function, self.of, self.kind = function, of, kind
+        self.parents: dict[ast.AST, ast.AST] = {}
+        self.uses: dict[str, list[ast.Attribute]] = {}
+        self.loops: list[ast.AST] = []  # that call each module of its object
+        self.calls: set[FunctionType] = set()  # that are no methods: they have to be plain, too
+        self.makes: set[type] = set()  # modules of these classes, which have to be, too
+        self.owner = ""
+        self.tree = ast.Module([], [])
+        why = self._read(sources)
+        self.strange = None if why is None else f"{function.__qualname__} is not plain{why}"
+
+    def _read(self, sources: Sources) -> str | None:
+        """What of it is not plain; ``None`` if all is."""
+        function = self.function
+        tree = sources.tree(function)
+        if isinstance(tree, str):
+            return f": {tree}"
+        if {*function.__code__.co_freevars} - {"__class__"}:
+            return ": it is no function of a class or a file"
+        if any(map(_wraps, tree.decorator_list)):
+            return ": it is decorated"
+        arguments = tree.args.posonlyargs + tree.args.args
+        if self.of is not None and not arguments:
+            return ": its object has no name"
+        self.owner = arguments[0].arg if self.of is not None else ""
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        if not all(map(is_data, defaults)):
+            return ": an argument's default is an object"
+        self.tree = ast.Module([tree], [])
+        self.parents = {c: node for node in ast.walk(tree) for c in ast.iter_child_nodes(node)}
+        self.locals = {each.arg for each in ast.walk(tree.args) if isinstance(each, ast.arg)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                self.locals.add(node.id)
+        for node in _nodes(tree.body):
+            if not isinstance(node, _NODES):
+                return f", line {getattr(node, 'lineno', 0)}: {type(node).__name__}"
+            if not self._is_plain(node):
+                return f", line {getattr(node, 'lineno', 0)}: {ast.unparse(node)[:60]}"
+        return None
+
+    def _is_plain(self, node: ast.AST) -> bool:
+        if isinstance(node, ast.Attribute):
+            if node.attr == "__init__" and _is_call_of_super(node.value):
+                return True
+            if node.attr.startswith(("__", "register")) or node.attr in _TELLING:
+                return False
+            if isinstance(node.value, ast.Name) and node.value.id == self.owner:
+                return self._is_plain_attribute(node)
+            return isinstance(node.ctx, ast.Load)
+        if isinstance(node, ast.Name):
+            return self._is_super(node) if node.id == "super" else self._is_plain_name(node)
+        if isinstance(node, ast.withitem):
+            return isinstance(node.context_expr, ast.Call) and any(
+                self.value_of(node.context_expr.func) is each for each in _SCOPED
+            )
+        return True
+
+    def _is_super(self, node: ast.Name) -> bool:
+        """Whether it is ``super().forward(...)``, of a class whose code is read as well."""
+        call = self.parents.get(node)
+        method = self.parents.get(call) if isinstance(call, ast.Call) else None
+        if self.kind is None or not isinstance(call, ast.Call) or call.args or call.keywords:
+            return False
+        above = self.parents.get(method) if isinstance(method, ast.Attribute) else None
+        if not isinstance(method, ast.Attribute) or not isinstance(above, ast.Call):
+            return False
+        if self.of is None or above.func is not method:
+            return False
+        order = self.of.__mro__
+        after = order[order.index(self.kind) + 1 :]
+        home = next((each for each in after if method.attr in vars(each)), None)
+        if method.attr == "__init__" == self.function.__name__:
+            return True  # of a class that is read as well, or of a layer
+        return home is not None and not is_known(home) and method.attr not in UNREAD
+
+    def _is_plain_attribute(self, node: ast.Attribute) -> bool:
+        """Of the object that it is a method of."""
+        if node.attr in INTERNAL or node.attr in UNREAD:
+            return False
+        known = inspect.getattr_static(self.of, node.attr, None)
+        known = known.__func__ if isinstance(known, staticmethod) else known
+        if isinstance(known, FunctionType):  # torch's own may get at anything
+            call = self.parents.get(node)
+            home = next(k for k in self.of.__mro__ if node.attr in vars(k))  # type: ignore[union-attr]
+            if not isinstance(call, ast.Call) or call.func is not node:
+                return False
+            if home is nn.ModuleDict and goes_through(self, node):
+                self.loops.append(node)
+                return True
+            return not is_known(home)
+        self.uses.setdefault(node.attr, []).append(node)
+        return known is None or is_data(known)
+
+    def _is_plain_name(self, node: ast.Name) -> bool:
+        above: ast.AST | None = self.parents.get(node)
+        if node.id == self.owner:
+            if isinstance(above, (ast.For, ast.comprehension)) and above.iter is node:
+                self.loops.append(node)
+                listed = issubclass(self.of or object, (nn.Sequential, nn.ModuleList))
+                target = above.target.id if isinstance(above.target, ast.Name) else ""
+                return listed and is_only_run(self, target)
+            return isinstance(above, ast.Attribute) and isinstance(node.ctx, ast.Load)
+        if node.id in self.locals:
+            return True
+        if node.id not in self.function.__globals__:
+            return self.is_builtin(node)
+        whole: ast.AST = node
+        while isinstance(around := self.parents.get(whole), ast.Attribute):
+            whole = around
+        return self._is_plain_global(self.value_of(whole))
+
+    def is_builtin(self, node: ast.AST) -> bool:
+        """Whether it is one of Python's own, by its name."""
+        if not isinstance(node, ast.Name) or node.id in self.locals | {self.owner}:
+            return False
+        return node.id in _BUILTINS and node.id not in self.function.__globals__
+
+    def value_of(self, node: ast.AST) -> Any:
+        """What ``a.b.c`` is, as far as Python modules and classes go; ``None`` for a local."""
+        if isinstance(node, ast.Attribute):
+            value = self.value_of(node.value)
+            if isinstance(value, (ModuleType, type)):
+                return getattr(value, node.attr, None)
+            return value
+        if not isinstance(node, ast.Name) or node.id in self.locals | {self.owner}:
+            return None
+        return self.function.__globals__.get(node.id)
+
+    def _is_plain_global(self, value: Any) -> bool:
+        if isinstance(value, type) and issubclass(value, nn.Module) and not is_known(value):
+            self.makes.add(value)
+            return True
+        if is_op(value) or is_constant(value) or any(value is each for each in _SCOPED):
+            return True
+        if isinstance(value, FunctionType):
+            self.calls.add(value)
+            return True
+        return is_record(value)
+
+
+def _is_call_of_super(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "super"
+
+
+def _wraps(decorator: ast.expr) -> bool:
+    """Whether it does more than tell Python or TorchScript something."""
+    return not ast.unparse(decorator).startswith(("torch.jit.", "staticmethod"))
+
+
+def _nodes(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    """All but annotations."""
+    stack: list[ast.AST] = list(body)
+    while stack:
+        node = stack.pop()
+        yield node
+        for name, value in ast.iter_fields(node):
+            if name != "annotation":
+                values = value if isinstance(value, list) else [value]
+                stack.extend(each for each in values if isinstance(each, ast.AST))

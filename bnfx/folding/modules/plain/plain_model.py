@@ -1,0 +1,190 @@
+"""Whether all code of a model is plain, and which modules it does more with than run them.
+
+What plain code may be is listed, and little (:mod:`bnfx.folding.modules.plain.plain_function`):
+``self`` stands in front of attributes only, so a module is got at by the names of attributes and in
+no other way; it has no closures, exceptions that are caught, properties or hooks, and objects hold
+data. What is not listed is not plain, in any method of any class, whoever calls it. A module
+that plain code hands to anybody is exposed, and all below it: whoever gets it may do anything.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from bnfx.folding.modules.plain.data import held_objects, is_data, made_of, without_tensors
+from bnfx.folding.modules.plain.library import is_known, is_op
+from bnfx.folding.modules.plain.module_uses import Use, use_of
+from bnfx.folding.modules.plain.plain_function import UNREAD, PlainFunction
+from bnfx.folding.modules.plain.source import Sources
+from bnfx.folding.modules.tree import modules_of
+from bnfx.passes.fx.calls.modules import has_hooks
+
+_RUN_BY_ALL = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_OF_CLASSES = frozenset(
+    [
+        *("__module__", "__doc__", "__annotations__", "__qualname__", "__constants__"),
+        *("__jit_unused_properties__", "__firstlineno__", "__static_attributes__"),
+        *(
+            "__match_args__",
+            "__slots__",
+            "__parameters__",
+            "__orig_bases__",
+            "__annotate_func__",
+            "__annotations_cache__",
+        ),
+    ]
+)
+
+_FACTS = ("_version", "dump_patches")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A place where code names a module, and what it does with it."""
+
+    function: PlainFunction
+    node: Any
+    use: Use
+
+    def __str__(self) -> str:
+        name = self.function.function.__qualname__
+        what = ast.unparse(self.node)
+        return f"{name}, line {self.node.lineno}, may run, read or change {what} by itself"
+
+
+class PlainModel:
+    """All code of a model. ``strange`` says what of it is not plain; ``None`` if all is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._functions: dict[type, list[PlainFunction]] = {}
+        self._made: set[type] = set()
+        self._sources = Sources()
+        self._seen: set[FunctionType] = set()
+        self.exposed: dict[str, str] = {}  # path -> by what
+        self.strange = next(self._strange_things(model), None)
+        if self.strange is None:
+            for path, module in modules_of(model):
+                scripted = isinstance(module, torch.jit.ScriptModule)
+                for name in () if scripted else module._modules:
+                    if (why := self._exposes(module, name)) is not None:
+                        self.exposed[f"{path}.{name}".lstrip(".")] = why
+
+    def why_exposed(self, path: str) -> str | None:
+        """What may do anything with a module, or with one above it."""
+        while path:
+            if path in self.exposed:
+                return self.exposed[path]
+            path = path.rpartition(".")[0]
+        return None
+
+    def named(self, owner: nn.Module, name: str) -> list[Named]:
+        """The places where code of its class names a module that it has."""
+        module = owner._modules[name]
+        assert module is not None
+        found = []
+        for function in self._functions.get(type(owner), ()):
+            named = function.uses.get(name, ())
+            found += [Named(function, node, use_of(function, node, module)) for node in named]
+            found += [Named(function, node, Use.RUN) for node in function.loops]
+        return found
+
+    def _exposes(self, owner: nn.Module, name: str) -> str | None:
+        if owner._modules[name] is None:
+            return None
+        for kind in type(owner).__mro__:
+            if is_known(kind) and kind not in _RUN_BY_ALL and _mentions(kind, name):
+                return f"{kind.__name__} of torch may run or read {name} by itself"
+        return next((str(n) for n in self.named(owner, name) if n.use is Use.EXPOSED), None)
+
+    def _strange_things(self, model: nn.Module) -> Iterator[str]:
+        for path, module in modules_of(model):
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            where = path or type(module).__name__
+            if has_hooks(module) or "forward" in vars(module):
+                yield f"{where} has hooks or a forward of its own"
+            for name, value in held_objects(module):
+                yield from self._strange_object(value, f"{where} holds an object, {name}")
+            if any(vars(t) for t in (*module.parameters(False), *module.buffers(False))):
+                yield f"a tensor of {where} has attributes"
+            yield from self._strange_class(type(module))
+
+    def _strange_object(self, value: Any, told: str) -> Iterator[str]:
+        made = made_of(value)
+        if is_op(made):
+            return
+        if isinstance(made, FunctionType):
+            yield from self._strange_function(made)
+        elif isinstance(made, type) and issubclass(made, nn.Module) and not is_known(made):
+            yield from self._strange_made(made)
+        elif not is_data(without_tensors(value)):
+            yield told
+
+    def _strange_class(self, of: type) -> Iterator[str]:
+        if of in self._functions:
+            return
+        self._functions[of] = []
+        for kind in of.__mro__:
+            if is_known(kind) or _is_torchs_making(kind):
+                continue
+            if type(kind) is not type:
+                yield f"{kind.__name__} has a metaclass"
+            for name, value in vars(kind).items():
+                if name in _OF_CLASSES or name in UNREAD:
+                    continue
+                special = name.startswith("__") and name.endswith("__")
+                torchs = hasattr(nn.Module, name) and name not in ("forward", *_FACTS)
+                if is_data(value) and not special and not torchs:
+                    continue
+                function = value.__func__ if isinstance(value, staticmethod) else value
+                if special or torchs or not isinstance(function, FunctionType):
+                    yield f"{kind.__name__}.{name} is no plain method"
+                    continue
+                method = None if isinstance(value, staticmethod) else of
+                reading = PlainFunction(function, self._sources, method, method and kind)
+                self._functions[of].append(reading)
+                yield from self._strange_in(reading)
+
+    def _strange_made(self, of: type) -> Iterator[str]:
+        """Of a class of which code makes further modules."""
+        yield from self._strange_class(of)
+        if of in self._made:
+            return
+        self._made.add(of)
+        for kind in of.__mro__:
+            making = vars(kind).get("__init__")
+            if isinstance(making, FunctionType) and not is_known(kind):
+                yield from self._strange_in(PlainFunction(making, self._sources, of, kind))
+
+    def _strange_in(self, reading: PlainFunction) -> Iterator[str]:
+        if reading.strange is not None:
+            yield reading.strange
+        for function in reading.calls:
+            yield from self._strange_function(function)
+        for kind in reading.makes:
+            yield from self._strange_made(kind)
+
+    def _strange_function(self, function: FunctionType) -> Iterator[str]:
+        if function not in self._seen:
+            self._seen.add(function)
+            yield from self._strange_in(PlainFunction(function, self._sources))
+
+
+def _is_torchs_making(kind: type) -> bool:
+    """Whether it is what ``torch.nn.utils.parametrize`` puts in front of a class."""
+    made = [part for value in vars(kind).values() for part in (value, getattr(value, "fget", None))]
+    files = {each.__code__.co_filename for each in made if isinstance(each, FunctionType)}
+    return kind.__module__ == parametrize.__name__ and files == {parametrize.__file__}
+
+
+def _mentions(kind: type, name: str) -> bool:
+    codes = [each.__code__ for each in vars(kind).values() if isinstance(each, FunctionType)]
+    return any(name in code.co_names for code in codes)

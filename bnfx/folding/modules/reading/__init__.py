@@ -1,1 +1,0 @@
-"""What the code of a model does with its modules, read from its source."""
