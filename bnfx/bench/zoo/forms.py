@@ -53,6 +53,7 @@ MODELS = (
         "hgnetv2_b0", "hrnet_w18_small", "lcnetv2_small", "levit_128s",
     )),
 )  # fmt: skip
+_NUMBERS = ("BatchNorms", "left in the class", "vouched for", "in the graph")
 
 
 @dataclass
@@ -231,10 +232,7 @@ def _page(rows: Sequence[FormsRow]) -> Iterator[str]:
     yield f"  {in_graph} in the graph."
     yield f"- {', '.join(versions())}."
     yield ""
-    head = 'model|BatchNorms|left in the class|vouched for|in the graph|keep="auto"|error'.split(
-        "|"
-    )
-    yield from table(head, map(cells, rows))
+    yield from table(("model", *_NUMBERS, 'keep="auto"', "error"), map(cells, rows))
 
 
 def cells(row: FormsRow) -> tuple[str, ...]:
