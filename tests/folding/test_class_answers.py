@@ -5,6 +5,7 @@ Each source has a class ``Net``. It is called, and its ``probe``, which no examp
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def test_the_class_answers_as_before(code: str) -> None:
     net = net.double().eval()
     randomise(net)
     x = torch.randn(2, 3, 5, 5).double()
-    expected = _answers(net, x)
+    expected = _answers(copy.deepcopy(net), x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         small = bnfx.fold(net, x, keep="module", verify=False)

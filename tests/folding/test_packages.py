@@ -84,8 +84,8 @@ PACKAGES = [
     Package("kornia.feature", "HardNet", (4, 1, 32, 32), _bare, "graph"),
     Package("kornia.feature.keynet", "KeyNet", (1, 1, 40, 40), _bare, "graph"),
     Package("easyocr.craft", "CRAFT", (1, 3, 64, 64), _bare, "graph"),
-    Package("easyocr.model.vgg_model", "Model", (1, 1, 64, 96), _easyocr, "class", _TEXT, "VGG"),
-    Package("easyocr.model.model", "Model", (1, 1, 64, 96), _easyocr, "class", _TEXT, "ResNet"),
+    Package("easyocr.model.vgg_model", "Model", (1, 1, 64, 96), _easyocr, "graph", _TEXT, "VGG"),
+    Package("easyocr.model.model", "Model", (1, 1, 64, 96), _easyocr, "graph", _TEXT, "ResNet"),
     *(
         Package("doctr.models.recognition", name, (1, 3, 32, 64), _doctr(more), form, _RAW, says)
         for name in ("crnn_vgg16_bn", "crnn_mobilenet_v3_small", "sar_resnet31")

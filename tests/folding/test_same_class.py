@@ -360,3 +360,10 @@ def test_what_stays_beside_layers_that_cannot_take_it_is_explained() -> None:
     for model, says in cases:
         with pytest.warns(bnfx.FoldWarning, match=says):
             bnfx.fold(randomise(model).eval(), torch.ones(1, 3, 4, 4), keep="module")
+
+
+def test_a_mode_of_padding_that_is_not_known() -> None:
+    model = ready(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, padding=1)))
+    model[1].padding_mode = "constant"  # torch's constructor refuses it, and its forward takes it
+    for folded in (bnfx.fold(torch.fx.symbolic_trace(model)), bnfx.fold(model, keep="module")):
+        agrees(folded, model)

@@ -73,6 +73,9 @@ class Places:
         if type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module):
             return f"{path} replaces its own forward"
         for _, part in modules_of(module):
+            stored = {*part._parameters, *part._buffers}
+            if not stored.isdisjoint(dir(type(part))) or not stored.isdisjoint(vars(part)):
+                return f"a weight of {path} is hidden behind another attribute of its name"
             for tensor in (*part._parameters.values(), *part._buffers.values()):
                 if tensor is not None and self._owned[memory(tensor)] > 1:
                     return f"the weights of {path} are held elsewhere too"

@@ -34,6 +34,7 @@ BEHAVIOUR = (
     "__getattribute__",
 )
 
+_POSITIONS = ("reflect", "replicate", "circular")  # pads with elements of the input
 BATCH_NORM_RANK = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
 
 
@@ -127,6 +128,8 @@ def read_module(node: fx.Node, module: nn.Module) -> Call | Refusal | None:
         return Call("linear", 0, arguments)
     for name in ("stride", "padding", "dilation", "groups", "output_padding"):
         arguments[name] = getattr(module, name)  # a plain convolution's output_padding is zero
+    if module.padding_mode not in ("zeros", *_POSITIONS):
+        return None
     if module.padding_mode != "zeros":
         # The module pads its input itself, then convolves without padding; what comes after the
         # convolution is unaffected. The lowered module is a copy, so it pads as before.

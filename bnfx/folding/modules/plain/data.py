@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,10 +13,14 @@ from torch import nn
 from bnfx.folding.modules.plain.library import is_plain_class
 
 INTERNAL = frozenset(vars(nn.Module())) - {"training"}
-_NUMBERS: tuple[type, ...] = (bool, int, float, str, bytes, complex, type(None), range, slice)
+_NUMBERS: tuple[type, ...] = (bool, int, float, str, bytes, complex, type(None), range)
 _NUMBERS += (torch.dtype, torch.device, torch.layout, torch.memory_format)
 _LISTS = (tuple, list, frozenset, set, torch.Size)
 _TABLES = (dict, OrderedDict)
+
+
+_Record = namedtuple("_Record", "field")
+_OF_RECORDS = frozenset(vars(_Record)) - {"field"}
 
 
 def is_constant(value: Any) -> bool:
@@ -31,7 +34,9 @@ def is_data(value: Any) -> bool:
     """Whether it holds numbers, text and classes of layers, and nothing else."""
     if type(value) in _LISTS:
         return all(map(is_data, value))
-    if type(value) in _TABLES:
+    if type(value) is slice:
+        return all(map(is_data, (value.start, value.stop, value.step)))
+    if type(value) in _TABLES and not getattr(value, "__dict__", None):
         return all(map(is_data, (*value, *value.values())))
     return type(value) in _NUMBERS or is_plain_class(value)
 
@@ -40,12 +45,10 @@ def is_record(value: Any) -> bool:
     """Whether it is a named tuple, with no methods but what Python makes."""
     if not isinstance(value, type) or not issubclass(value, tuple) or len(value.__mro__) != 3:
         return False
-    methods = (getattr(each, "__func__", each) for each in vars(value).values())
-    codes = [each.__code__ for each in methods if isinstance(each, FunctionType)]
-    made = {namedtuple.__code__.co_filename}
-    return hasattr(value, "_fields") and all(
-        code.co_filename in made or code.co_filename.startswith("<") for code in codes
-    )
+    fields = getattr(value, "_fields", ())
+    own = set(vars(value)) - _OF_RECORDS - {"__orig_bases__", "__annotations__", "__module__"}
+    getters = {type(vars(value).get(name)) for name in fields}
+    return own == {*fields} and getters <= {type(vars(_Record)["field"])}
 
 
 def held_objects(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -53,6 +56,11 @@ def held_objects(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, value in vars(module).items():
         if name not in INTERNAL:
             yield name, value
+
+
+def is_plain_tensor(tensor: torch.Tensor) -> bool:
+    """Whether it is of torch's own classes, and has no attributes."""
+    return type(tensor) in (torch.Tensor, nn.Parameter, nn.Buffer) and not vars(tensor)
 
 
 def held_tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -67,7 +75,7 @@ def held_tensors(value: Any) -> Iterator[torch.Tensor]:
 def without_tensors(value: Any) -> Any:
     """It, with a number in place of each tensor that has no attributes of its own."""
     if isinstance(value, torch.Tensor):
-        return value if vars(value) else 0
+        return 0 if is_plain_tensor(value) else value
     if type(value) in (list, tuple):
         return [without_tensors(each) for each in value]
     if type(value) is dict:

@@ -45,6 +45,14 @@ _SINGLE += (_jit_internal.is_scripting, _trace.is_tracing, torch.jit.annotate)
 _SINGLE += (torch.is_grad_enabled, warnings.warn, torch.compiler.is_compiling)
 _SINGLE += (torch.is_autocast_enabled, torch.utils.checkpoint.checkpoint)
 _SINGLE += (torch.utils.checkpoint.checkpoint_sequential,)
+# Run when a model is made, set up, loaded or shown, never in a call: what is plain calls none.
+UNREAD = frozenset(
+    [
+        *("__init__", "_load_from_state_dict", "_save_to_state_dict", "__repr__", "extra_repr"),
+        *("reset_parameters", "init_weights", "_init_weights", "_initialize_weights"),
+    ]
+)
+_NAMESPACES = ("aten", "prims")  # others may run Python
 _RUNNING = (
     ("torch.utils.checkpoint", "checkpoint"),
     ("torch.utils.checkpoint", "checkpoint_sequential"),
@@ -85,14 +93,32 @@ def _ops() -> dict[int, Any]:
     ops: list[Any] = [each for each in found if inspect.isbuiltin(each)]
     for room in _FUNCTION_ROOMS:
         public = (value for name, value in vars(room).items() if name not in _CALLING)
-        ops += [v for v in public if inspect.isbuiltin(v) or isinstance(v, FunctionType)]
+        ops += [v for v in public if inspect.isbuiltin(v) or _is_torchs(v)]
     return {id(each): each for each in (*ops, *_SINGLE)}
+
+
+def _is_torchs(value: Any) -> bool:
+    """Whether it is a function in a file of torch's."""
+    return isinstance(value, FunctionType) and value.__code__.co_filename.startswith(_LIBRARIES[0])
+
+
+def is_plain_attribute(name: str) -> bool:
+    """Whether an attribute of that name, of who knows what, is none by which a module runs its
+    parts or unread code runs, and, of a tensor, torch's own.
+    """
+    of_tensors = inspect.getattr_static(torch.Tensor, name, None)
+    if of_tensors is None:
+        asked = hasattr(nn.Module, name) or name in UNREAD or name in ("format", "format_map")
+        return not asked and not name.startswith("_")
+    made = getattr(of_tensors, "fget", of_tensors)
+    patched = isinstance(made, FunctionType) and not _is_torchs(made)
+    return not patched and not name.startswith("_")
 
 
 def is_op(value: Any) -> bool:
     """Whether it is a function that computes with tensors and numbers, or asks for a mode."""
-    if isinstance(value, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
-        return True
+    if isinstance(value, torch._ops.OpOverload):
+        return value.namespace in _NAMESPACES
     return id(value) in _ops() or value is log_of_torchvision() or runs_in_order(value)
 
 

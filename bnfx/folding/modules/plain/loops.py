@@ -26,6 +26,8 @@ def goes_through(function: PlainFunction, node: ast.Attribute) -> bool:
 def is_only_run(function: PlainFunction, name: str) -> bool:
     """Whether whatever has that local name is called, and nothing else is done with it."""
     uses = [n for n in function.parents if isinstance(n, ast.Name) and n.id == name]
+    if any(isinstance(function.parents[n], ast.AugAssign) for n in uses):
+        return False
     return all(runs(function, n) for n in uses if isinstance(n.ctx, ast.Load))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
-from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -12,17 +12,11 @@ import torch
 from torch import nn
 
 from bnfx.folding.modules.plain.data import INTERNAL, is_constant, is_data, is_record
-from bnfx.folding.modules.plain.library import is_known, is_op
+from bnfx.folding.modules.plain.library import UNREAD, is_known, is_op, is_plain_attribute
 from bnfx.folding.modules.plain.loops import goes_through, is_only_run
 from bnfx.folding.modules.plain.source import Sources
+from bnfx.folding.modules.plain.syntax import NODES, is_call_of_super, nodes_of, wraps
 
-_NODES: tuple[type[ast.AST], ...] = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr)
-_NODES += (ast.Return, ast.Pass, ast.If, ast.For, ast.Raise, ast.Assert, ast.Break, ast.Continue)
-_NODES += (ast.With, ast.withitem, ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Call)
-_NODES += (ast.Starred, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Slice)
-_NODES += (ast.Tuple, ast.List, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.JoinedStr)
-_NODES += (ast.FormattedValue, ast.comprehension, ast.keyword, ast.expr_context)
-_NODES += (ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
 # They tell of the ops that made a tensor, or of who looks at them.
 _TELLING = frozenset(
     [
@@ -33,20 +27,14 @@ _TELLING = frozenset(
 )
 _BUILTINS = frozenset(
     [
-        *("len", "range", "int", "float", "bool", "str", "min", "max", "sum", "abs", "tuple"),
+        *("len", "range", "int", "float", "bool", "min", "max", "sum", "abs", "tuple"),
         *("list", "dict", "zip", "enumerate", "isinstance", "round", "any", "all", "reversed"),
         *("ValueError", "RuntimeError", "NotImplementedError", "TypeError", "AssertionError"),
     ]
 )
 _SCOPED: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.autocast)
 _SCOPED += (torch.set_grad_enabled, torch.amp.autocast)
-# Run when a model is made, set up, loaded or shown, never in a call: what is plain calls none.
-UNREAD = frozenset(
-    [
-        *("__init__", "_load_from_state_dict", "_save_to_state_dict", "__repr__", "extra_repr"),
-        *("reset_parameters", "init_weights", "_init_weights", "_initialize_weights"),
-    ]
-)
+_UNKNOWN = object()
 
 
 class PlainFunction:
@@ -84,7 +72,7 @@ class PlainFunction:
             return f": {tree}"
         if {*function.__code__.co_freevars} - {"__class__"}:
             return ": it is no function of a class or a file"
-        if any(map(_wraps, tree.decorator_list)):
+        if any(map(wraps, tree.decorator_list)):
             return ": it is decorated"
         arguments = tree.args.posonlyargs + tree.args.args
         if self.of is not None and not arguments:
@@ -95,12 +83,19 @@ class PlainFunction:
             return ": an argument's default is an object"
         self.tree = ast.Module([tree], [])
         self.parents = {c: node for node in ast.walk(tree) for c in ast.iter_child_nodes(node)}
-        self.locals = {each.arg for each in ast.walk(tree.args) if isinstance(each, ast.arg)}
-        for node in ast.walk(tree):
+        given = [*arguments, *tree.args.kwonlyargs, tree.args.vararg, tree.args.kwarg]
+        self.locals = {each.arg for each in given if each is not None}
+        for node in nodes_of(tree.body):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                if self._is_of_comprehension(node) and (
+                    hasattr(builtins, node.id) or node.id in function.__globals__
+                ):
+                    return f": {node.id} is another name outside of a comprehension"
                 self.locals.add(node.id)
-        for node in _nodes(tree.body):
-            if not isinstance(node, _NODES):
+        if any(name.startswith("__") for name in self.locals):
+            return ": a name of its own begins with __"
+        for node in nodes_of(tree.body):
+            if not isinstance(node, NODES):
                 return f", line {getattr(node, 'lineno', 0)}: {type(node).__name__}"
             if not self._is_plain(node):
                 return f", line {getattr(node, 'lineno', 0)}: {ast.unparse(node)[:60]}"
@@ -108,15 +103,27 @@ class PlainFunction:
 
     def _is_plain(self, node: ast.AST) -> bool:
         if isinstance(node, ast.Attribute):
-            if node.attr == "__init__" and _is_call_of_super(node.value):
+            if node.attr == "__init__" and is_call_of_super(node.value):
                 return True
             if node.attr.startswith(("__", "register")) or node.attr in _TELLING:
                 return False
             if isinstance(node.value, ast.Name) and node.value.id == self.owner:
                 return self._is_plain_attribute(node)
-            return isinstance(node.ctx, ast.Load)
+            if not isinstance(node.ctx, ast.Load):
+                return False
+            if is_call_of_super(node.value):
+                return True  # asked about at ``super``
+            return self.value_of(node) is not None or is_plain_attribute(node.attr)
         if isinstance(node, ast.Name):
             return self._is_super(node) if node.id == "super" else self._is_plain_name(node)
+        if isinstance(node, ast.GeneratorExp):  # which runs when somebody asks it
+            call = self.parents.get(node)
+            return isinstance(call, ast.Call) and call.args == [node] and self._consumes(call)
+        if isinstance(node, ast.JoinedStr):  # the text of a tensor tells of its op
+            return self._is_message(node)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            around = self.parents.get(node)
+            return not isinstance(around, ast.BinOp) or self._is_message(node)
         if isinstance(node, ast.withitem):
             return isinstance(node.context_expr, ast.Call) and any(
                 self.value_of(node.context_expr.func) is each for each in _SCOPED
@@ -159,6 +166,25 @@ class PlainFunction:
         self.uses.setdefault(node.attr, []).append(node)
         return known is None or is_data(known)
 
+    def _is_of_comprehension(self, node: ast.AST) -> bool:
+        above = self.parents.get(node)
+        while isinstance(above, (ast.expr, ast.comprehension)):
+            if isinstance(above, ast.comprehension):
+                return True
+            above = self.parents.get(above)
+        return False
+
+    def _consumes(self, call: ast.Call) -> bool:
+        names = ("sum", "any", "all", "min", "max", "tuple", "list")
+        return self.is_builtin(call.func) and getattr(call.func, "id", "") in names
+
+    def _is_message(self, node: ast.AST) -> bool:
+        """Whether it is only said when the call ends there."""
+        above = self.parents.get(node)
+        while above is not None and not isinstance(above, ast.stmt):
+            above = self.parents.get(above)
+        return isinstance(above, (ast.Raise, ast.Assert))
+
     def _is_plain_name(self, node: ast.Name) -> bool:
         above: ast.AST | None = self.parents.get(node)
         if node.id == self.owner:
@@ -188,11 +214,11 @@ class PlainFunction:
         if isinstance(node, ast.Attribute):
             value = self.value_of(node.value)
             if isinstance(value, (ModuleType, type)):
-                return getattr(value, node.attr, None)
-            return value
+                return getattr(value, node.attr, _UNKNOWN)
+            return None if value is None else _UNKNOWN
         if not isinstance(node, ast.Name) or node.id in self.locals | {self.owner}:
             return None
-        return self.function.__globals__.get(node.id)
+        return self.function.__globals__.get(node.id, _UNKNOWN)
 
     def _is_plain_global(self, value: Any) -> bool:
         if isinstance(value, type) and issubclass(value, nn.Module) and not is_known(value):
@@ -204,24 +230,3 @@ class PlainFunction:
             self.calls.add(value)
             return True
         return is_record(value)
-
-
-def _is_call_of_super(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "super"
-
-
-def _wraps(decorator: ast.expr) -> bool:
-    """Whether it does more than tell Python or TorchScript something."""
-    return not ast.unparse(decorator).startswith(("torch.jit.", "staticmethod"))
-
-
-def _nodes(body: list[ast.stmt]) -> Iterator[ast.AST]:
-    """All but annotations."""
-    stack: list[ast.AST] = list(body)
-    while stack:
-        node = stack.pop()
-        yield node
-        for name, value in ast.iter_fields(node):
-            if name != "annotation":
-                values = value if isinstance(value, list) else [value]
-                stack.extend(each for each in values if isinstance(each, ast.AST))

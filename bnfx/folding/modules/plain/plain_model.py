@@ -19,10 +19,16 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from bnfx.folding.modules.plain.data import held_objects, is_data, made_of, without_tensors
-from bnfx.folding.modules.plain.library import is_known, is_op
+from bnfx.folding.modules.plain.data import (
+    held_objects,
+    is_data,
+    is_plain_tensor,
+    made_of,
+    without_tensors,
+)
+from bnfx.folding.modules.plain.library import UNREAD, is_known, is_op
 from bnfx.folding.modules.plain.module_uses import Use, use_of
-from bnfx.folding.modules.plain.plain_function import UNREAD, PlainFunction
+from bnfx.folding.modules.plain.plain_function import PlainFunction
 from bnfx.folding.modules.plain.source import Sources
 from bnfx.folding.modules.tree import modules_of
 from bnfx.passes.fx.calls.modules import has_hooks
@@ -113,15 +119,20 @@ class PlainModel:
                 yield f"{where} has hooks or a forward of its own"
             for name, value in held_objects(module):
                 yield from self._strange_object(value, f"{where} holds an object, {name}")
-            if any(vars(t) for t in (*module.parameters(False), *module.buffers(False))):
-                yield f"a tensor of {where} has attributes"
+            owned = (*module._parameters.values(), *module._buffers.values())
+            if not all(t is None or is_plain_tensor(t) for t in owned):
+                yield f"a tensor of {where} is of another class, or has attributes"
+            if any("." in name or not name for name in module._modules):
+                yield f"{where} has a module whose name is no name"
             yield from self._strange_class(type(module))
 
     def _strange_object(self, value: Any, told: str) -> Iterator[str]:
         made = made_of(value)
         if is_op(made):
             return
-        if isinstance(made, FunctionType):
+        if made is not value and vars(value):
+            yield told
+        elif isinstance(made, FunctionType):
             yield from self._strange_function(made)
         elif isinstance(made, type) and issubclass(made, nn.Module) and not is_known(made):
             yield from self._strange_made(made)
@@ -160,9 +171,12 @@ class PlainModel:
             return
         self._made.add(of)
         for kind in of.__mro__:
-            making = vars(kind).get("__init__")
-            if isinstance(making, FunctionType) and not is_known(kind):
-                yield from self._strange_in(PlainFunction(making, self._sources, of, kind))
+            for name in () if is_known(kind) else UNREAD & vars(kind).keys():
+                making = vars(kind)[name]
+                if not isinstance(making, FunctionType):
+                    yield f"{kind.__name__}.{name} is no plain method"
+                else:
+                    yield from self._strange_in(PlainFunction(making, self._sources, of, kind))
 
     def _strange_in(self, reading: PlainFunction) -> Iterator[str]:
         if reading.strange is not None:
@@ -175,6 +189,8 @@ class PlainModel:
     def _strange_function(self, function: FunctionType) -> Iterator[str]:
         if function not in self._seen:
             self._seen.add(function)
+            if vars(function):
+                yield f"{function.__qualname__} has attributes"
             yield from self._strange_in(PlainFunction(function, self._sources))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 from bnfx.folding.modules.plain.plain_function import PlainFunction
 
@@ -36,11 +37,10 @@ def argument_of(function: PlainFunction, node: ast.AST) -> ast.Attribute | None:
     if any(_runs_before(other, call) for other in ast.walk(statement)):
         return None
     name = argument.id
-    loads = [n for n in ast.walk(function.tree) if isinstance(n, ast.Name) and n.id == name]
-    here = [n for n in ast.walk(statement) if isinstance(n, ast.Name) and n.id == name]
-    if sum(isinstance(n.ctx, ast.Load) for n in here) != 1:
+    reads = [n for n in _reads(function.tree) if n.id == name]
+    if sum(n.id == name for n in _reads(statement)) != 1:
         return None
-    read_once = sum(isinstance(n.ctx, ast.Load) for n in loads) == 1
+    read_once = len(reads) == 1
     if not (_binds(statement, name) or read_once or isinstance(statement, ast.Return)):
         return None
     for earlier in reversed(block[: block.index(statement)]):
@@ -52,6 +52,15 @@ def argument_of(function: PlainFunction, node: ast.AST) -> ast.Attribute | None:
         if touched or runs or not isinstance(earlier, _PLAIN):
             return None
     return None
+
+
+def _reads(tree: ast.AST) -> Iterator[ast.Name]:
+    """Names that are read; those that are written to in place are."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            yield node.target
 
 
 def _runs_before(other: ast.AST, call: ast.Call) -> bool:
