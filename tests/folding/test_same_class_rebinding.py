@@ -520,12 +520,6 @@ class Growing(Base):
         return row
 
 
-def test_what_grows_beside_is_no_obstacle() -> None:
-    model = randomise(Growing()).double().eval()
-    folded: Any = bnfx.fold(model, keep="module")
-    assert isinstance(folded.b, nn.Identity)
-
-
 class Getting(Base):
     def __getattr__(self, name: str) -> Any:
         return super().__getattr__(name)
@@ -536,7 +530,7 @@ class Applying(Base):
         self.apply(lambda module: print(module.training))
 
 
-@pytest.mark.parametrize("kind", [Getting, Applying], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [Getting, Growing, Applying], ids=lambda k: k.__name__)
 def test_what_is_not_read_any_closer_is_folded_in_the_graph(kind: type[Any]) -> None:
     """None of these reaches a layer; whoever knows that may vouch for it."""
     model = randomise(kind()).double().eval()
