@@ -62,8 +62,9 @@ def _fold(
         folded, report = fold_graph(model, inputs, rules)
     except CaptureError as error:
         if not same.folded:
-            known = WAY_OUT in str(error)
-            raise error if known else CaptureError(f"{error}; {WAY_OUT}") from error
+            if WAY_OUT in str(error):
+                raise
+            raise CaptureError(f"{error}; {WAY_OUT}") from error
         _warn_of_refused(same, seen_running(model, inputs, same.left()))
         return same.model, None
     if rules_at_work := graph_only(report):

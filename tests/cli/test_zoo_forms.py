@@ -8,7 +8,8 @@ import torch
 from support import randomise
 from torch import nn
 
-from bnfx.bench.zoo.forms import MODELS, cells, measure_forms
+from bnfx.bench.zoo.forms import MODELS, measure_forms
+from bnfx.bench.zoo.forms_page import cells
 
 
 class Net(nn.Module):

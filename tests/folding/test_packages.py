@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 import bnfx
-from bnfx.bench.zoo.forms import cells, measure_forms
+from bnfx.bench.zoo.forms import measure_forms
+from bnfx.bench.zoo.forms_page import cells
 
 pytestmark = pytest.mark.heavy
 

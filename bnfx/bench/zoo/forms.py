@@ -12,9 +12,9 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch
 from torch import fx, nn
 
 from bnfx.bench.zoo.catalogue import ZooModel, entries
-from bnfx.bench.zoo.page import table, versions
+from bnfx.bench.zoo.forms_page import FormsRow, forms_page
 from bnfx.bench.zoo.random_norms import randomise
 from bnfx.bench.zoo.rows_file import append_row, read_rows
 from bnfx.errors import CaptureError, FoldWarning
@@ -53,39 +53,6 @@ MODELS = (
         "hgnetv2_b0", "hrnet_w18_small", "lcnetv2_small", "levit_128s",
     )),
 )  # fmt: skip
-_NUMBERS = ("BatchNorms", "left in the class", "vouched for", "in the graph")
-
-
-@dataclass
-class FormsRow:
-    """What became of one model.
-
-    Args:
-        model, shape: its name, and its input's shape.
-        norms: its modules with running statistics.
-        class_left: of them, those still there in the class.
-        vouched_left: of them, those still there in the class with ``assume="example"``.
-        graph_left: those of which the graph keeps a multiply-add or an op; ``None``: no graph.
-        unreached: those that the input does not reach.
-        form: what ``keep="auto"`` gives: ``"class"`` or ``"graph"``.
-        reasons: why the class leaves what it leaves, as the warning puts it.
-        error: the largest of the three results.
-        seconds: it took.
-        problems: what is wrong.
-    """
-
-    model: str
-    shape: tuple[int, ...]
-    norms: int = 0
-    class_left: int = 0
-    vouched_left: int = 0
-    graph_left: int | None = None
-    unreached: int = 0
-    form: str = ""
-    reasons: str = ""
-    error: float = 0.0
-    seconds: float = 0.0
-    problems: list[str] = field(default_factory=list)
 
 
 def measure_forms(name: str, model: nn.Module, *args: Any, **kwargs: Any) -> FormsRow:
@@ -106,7 +73,8 @@ def measure_forms(name: str, model: nn.Module, *args: Any, **kwargs: Any) -> For
     def compare(folded: nn.Module, what: str) -> None:
         error = relative_error(_answer(folded, inputs), expected)
         row.error = max(row.error, error)
-        row.problems += [] if error <= MAX_ERROR else [f"{what} is off by {error:.1e}"]
+        if not error <= MAX_ERROR:
+            row.problems.append(f"{what} is off by {error:.1e}")
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -114,6 +82,11 @@ def measure_forms(name: str, model: nn.Module, *args: Any, **kwargs: Any) -> For
         compare(same, "the class")
     row.class_left = len(_norms(same))
     row.reasons = " ".join(str(w.message) for w in caught if issubclass(w.category, FoldWarning))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FoldWarning)
+        vouched = fold_kept(model, inputs, rules, "module", "example")
+    compare(vouched, "the class that was vouched for")
+    row.vouched_left = len(_norms(vouched))
     missing: set[str] = set()
     try:
         graph, report = fold_graph(model, inputs, rules)
@@ -127,9 +100,6 @@ def measure_forms(name: str, model: nn.Module, *args: Any, **kwargs: Any) -> For
         missing = _norms(same) & folded
     with warnings.catch_warnings(), suppress(CaptureError):
         warnings.simplefilter("ignore")
-        vouched = fold_kept(model, inputs, rules, "module", "example")
-        compare(vouched, "the class that was vouched for")
-        row.vouched_left = len(_norms(vouched))
         row.form = "refused"  # no graph, and nothing to fold in the class
         either = fold_kept(model, inputs, rules, "auto", None)
         compare(either, "what comes back")
@@ -186,10 +156,11 @@ def run(names: Sequence[str], rows: Path | None) -> int:
         known[name] = _measure(catalogue[name])
         append_row(rows, asdict(known[name]))
     measured = [known[name] for name in names]
-    print("\n".join(_page(measured)))
-    problems = [f"{row.model}: {problem}" for row in measured for problem in row.problems]
-    print("\n".join(problems), file=sys.stderr)
-    return int(bool(problems))
+    print("\n".join(forms_page(measured)))
+    for row in measured:
+        for problem in row.problems:
+            print(f"{row.model}: {problem}", file=sys.stderr)
+    return int(any(row.problems for row in measured))
 
 
 def _measure(entry: ZooModel) -> FormsRow:
@@ -205,41 +176,6 @@ def _measure(entry: ZooModel) -> FormsRow:
     finally:
         torch._dynamo.reset()
         gc.collect()
-
-
-_HEAD = """\
-# Forms of the result
-
-Each model goes through `bnfx.fold` in every form (see [export.md](export.md#the-same-class-back)),
-and each result is compared with the model in float64, BatchNorms randomised. *left in the class*,
-*vouched for* (`assume="example"`) and *in the graph* say how many BatchNorms are not folded there:
-the graph has a multiply-add for each.
-
-This page is written by `python -m bnfx.bench.zoo.forms`.
-"""
-
-
-def _page(rows: Sequence[FormsRow]) -> Iterator[str]:
-    yield _HEAD
-    wrong = sum(bool(row.problems) for row in rows)
-    norms = sum(row.norms for row in rows)
-    left = sum(row.class_left for row in rows)
-    vouched = sum(row.vouched_left for row in rows)
-    in_graph = sum(row.graph_left or 0 for row in rows)
-    error = max(row.error for row in rows)
-    yield f"- {len(rows)} models, {wrong} with a problem; largest error {error:.0e}."
-    yield f"- {norms} BatchNorms: {left} left in the class, {vouched} in one that is vouched for,"
-    yield f"  {in_graph} in the graph."
-    yield f"- {', '.join(versions())}."
-    yield ""
-    yield from table(("model", *_NUMBERS, 'keep="auto"', "error"), map(cells, rows))
-
-
-def cells(row: FormsRow) -> tuple[str, ...]:
-    graph = "no graph" if row.graph_left is None else str(row.graph_left)
-    norms = f"{row.norms}" + (f" ({row.unreached} not reached)" if row.unreached else "")
-    left = (str(row.class_left), str(row.vouched_left), graph)
-    return (row.model, norms, *left, row.form, f"{row.error:.0e}")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from bnfx.folding.modules.plain.library import is_known
 from bnfx.folding.modules.plain.module_uses import Use
 from bnfx.folding.modules.plain.plain_model import PlainModel
 from bnfx.folding.modules.plain.straight_line import argument_of
-from bnfx.folding.modules.tree import modules_of
-from bnfx.passes.fx.calls.modules import BEHAVIOUR, has_hooks
+from bnfx.folding.modules.tree import below, modules_of
+from bnfx.passes.fx.calls.modules import BEHAVIOUR, has_hooks, is_patched
 from bnfx.passes.fx.parameters.sources import memory
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -70,7 +70,7 @@ class Places:
             return f"{path} is TorchScript, whose layers cannot be changed"
         if has_hooks(module):
             return f"{path} has hooks"
-        if type(module).__call__ is not nn.Module.__call__ or "forward" in vars(module):
+        if type(module).__call__ is not nn.Module.__call__ or is_patched(module):
             return f"{path} replaces its own forward"
         for _, part in modules_of(module):
             stored = {*part._parameters, *part._buffers}
@@ -136,7 +136,7 @@ class Succession:
         """The last, or first, module of what is run there: down through containers."""
         module = self._paths[path]
         while is_sequential(module) and len(module._modules) and self._opened(path) is None:
-            inside = f"{path}.{list(module._modules)[place]}".lstrip(".")
+            inside = below(path, list(module._modules)[place])
             if inside not in self._paths:
                 break
             path, module = inside, self._paths[inside]
@@ -144,7 +144,7 @@ class Succession:
 
     def _neighbours(self, path: str, module: nn.Module) -> Iterator[tuple[Pair, str | None]]:
         why = self._opened(path)
-        names = [f"{path}.{name}".lstrip(".") for name in module._modules]
+        names = [below(path, name) for name in module._modules]
         for first, second in itertools.pairwise(names):
             if first in self._paths and second in self._paths:
                 yield Pair(first, second), why
@@ -164,7 +164,7 @@ class Succession:
         if isinstance(module, _CONTAINERS):
             return  # whoever has it may run its modules one by one
         for name in module._modules:
-            second = f"{path}.{name}".lstrip(".")
+            second = below(path, name)
             if second not in self._paths:
                 continue
             uses = [n for n in self._code.named(module, name) if n.use is not Use.ASKED]
@@ -172,7 +172,7 @@ class Succession:
             names = {node.attr for node in before if node is not None}
             if len(names) != 1 or (first := names.pop()) not in module._modules:
                 continue
-            pair = Pair(f"{path}.{first}".lstrip("."), second)
+            pair = Pair(below(path, first), second)
             if pair.first not in self._paths:
                 continue
             taken = {id(node) for node in before}

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from torch import nn
 
 
-def modules_of(
-    model: nn.Module, shared: bool = False, prefix: str = ""
-) -> Iterator[tuple[str, nn.Module]]:
+def below(path: str, name: str) -> str:
+    """The path of what a module at ``path`` has under a name; the model's own is ``""``."""
+    return f"{path}.{name}" if path else name
+
+
+def modules_of(model: nn.Module, shared: bool = False) -> Iterator[tuple[str, nn.Module]]:
     """As ``named_modules`` does it.
 
     Args:
         shared: whether one that stands in several places comes several times.
     """
-    seen: set[nn.Module] = set()
-    yield from _walk(model, prefix, None if shared else seen)
+    return _walk(model, "", None if shared else set())
 
 
 def _walk(
@@ -29,4 +31,4 @@ def _walk(
     yield path, module
     for name, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, f"{path}.{name}".lstrip("."), seen)
+            yield from _walk(child, below(path, name), seen)

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import inspect
 import math
 import os
 import sys
 import warnings
+from collections import OrderedDict
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import torch
-import torch.utils.checkpoint
 from torch import _jit_internal, nn
 from torch.jit import _trace
 
-_LIBRARIES = tuple(
-    str(Path(str(module.__file__)).parent) + os.sep for module in (torch, os, collections)
-)
+_LIBRARIES = tuple(str(Path(str(module.__file__)).parent) + os.sep for module in (torch, os))
 _LIBRARIES += (str(Path(__file__).parents[3]) + os.sep,)  # bnfx's own
 _PLAIN_CLASSES = frozenset(
     [
         *(int, float, bool, str, bytes, complex, tuple, list, dict, set, frozenset, range, slice),
         *(ValueError, RuntimeError, NotImplementedError, TypeError, AssertionError, type(None)),
-        *(
-            collections.OrderedDict,
-            functools.partial,
-            torch.Tensor,
-            nn.Parameter,
-            torch.Size,
-            torch.finfo,
-            torch.iinfo,
-        ),
+        *(OrderedDict, functools.partial, torch.finfo, torch.iinfo),
+        *(torch.Tensor, nn.Parameter, torch.Size),
     ]
 )
 _OP_ROOMS = ("_VariableFunctions", "_nn", "_special", "_fft", "_linalg", "_sparse", "_nested")
@@ -43,8 +33,7 @@ _CALLING = frozenset(["handle_torch_function", "boolean_dispatch"])  # what they
 _SINGLE: tuple[Any, ...] = (torch.is_tensor, torch._assert)
 _SINGLE += (_jit_internal.is_scripting, _trace.is_tracing, torch.jit.annotate)
 _SINGLE += (torch.is_grad_enabled, warnings.warn, torch.compiler.is_compiling)
-_SINGLE += (torch.is_autocast_enabled, torch.utils.checkpoint.checkpoint)
-_SINGLE += (torch.utils.checkpoint.checkpoint_sequential,)
+_SINGLE += (torch.is_autocast_enabled,)
 # Run when a model is made, set up, loaded or shown, never in a call: what is plain calls none.
 UNREAD = frozenset(
     [
@@ -53,6 +42,7 @@ UNREAD = frozenset(
     ]
 )
 _NAMESPACES = ("aten", "prims")  # others may run Python
+_LOG = ("torchvision.utils", "_log_api_usage_once")  # by which it counts its own use
 _RUNNING = (
     ("torch.utils.checkpoint", "checkpoint"),
     ("torch.utils.checkpoint", "checkpoint_sequential"),
@@ -119,19 +109,15 @@ def is_op(value: Any) -> bool:
     """Whether it is a function that computes with tensors and numbers, or asks for a mode."""
     if isinstance(value, torch._ops.OpOverload):
         return value.namespace in _NAMESPACES
-    return id(value) in _ops() or value is log_of_torchvision() or runs_in_order(value)
+    return id(value) in _ops() or _is_one_of(value, _LOG) or runs_in_order(value)
 
 
 def runs_in_order(value: Any) -> bool:
     """Whether it runs its first argument, or all modules in it, in order and whole."""
-    return any(value is _of(*place) for place in _RUNNING if value is not None)
+    return _is_one_of(value, *_RUNNING)
 
 
-def log_of_torchvision() -> Any:
-    """The function by which torchvision counts its own use."""
-    return _of("torchvision.utils", "_log_api_usage_once") or _ops
-
-
-def _of(module: str, name: str) -> Any:
-    home = sys.modules.get(module)
-    return getattr(home, name, None) if isinstance(home, ModuleType) else None
+def _is_one_of(value: Any, *places: tuple[str, str]) -> bool:
+    """Whether it is what one of these Python modules has under that name, if it was imported."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in places)
+    return value is not None and any(value is each for each in found)

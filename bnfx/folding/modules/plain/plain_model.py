@@ -30,25 +30,18 @@ from bnfx.folding.modules.plain.library import UNREAD, is_known, is_op
 from bnfx.folding.modules.plain.module_uses import Use, use_of
 from bnfx.folding.modules.plain.plain_function import PlainFunction
 from bnfx.folding.modules.plain.source import Sources
-from bnfx.folding.modules.tree import modules_of
-from bnfx.passes.fx.calls.modules import has_hooks
+from bnfx.folding.modules.tree import below, modules_of
+from bnfx.passes.fx.calls.modules import has_hooks, is_patched
 
 _RUN_BY_ALL = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _OF_CLASSES = frozenset(
     [
         *("__module__", "__doc__", "__annotations__", "__qualname__", "__constants__"),
         *("__jit_unused_properties__", "__firstlineno__", "__static_attributes__"),
-        *(
-            "__match_args__",
-            "__slots__",
-            "__parameters__",
-            "__orig_bases__",
-            "__annotate_func__",
-            "__annotations_cache__",
-        ),
+        *("__match_args__", "__slots__", "__parameters__", "__orig_bases__"),
+        *("__annotate_func__", "__annotations_cache__"),
     ]
 )
-
 _FACTS = ("_version", "dump_patches")
 
 
@@ -81,7 +74,7 @@ class PlainModel:
                 scripted = isinstance(module, torch.jit.ScriptModule)
                 for name in () if scripted else module._modules:
                     if (why := self._exposes(module, name)) is not None:
-                        self.exposed[f"{path}.{name}".lstrip(".")] = why
+                        self.exposed[below(path, name)] = why
 
     def why_exposed(self, path: str) -> str | None:
         """What may do anything with a module, or with one above it."""
@@ -115,7 +108,7 @@ class PlainModel:
             if isinstance(module, torch.jit.ScriptModule):
                 continue
             where = path or type(module).__name__
-            if has_hooks(module) or "forward" in vars(module):
+            if has_hooks(module) or is_patched(module):
                 yield f"{where} has hooks or a forward of its own"
             for name, value in held_objects(module):
                 yield from self._strange_object(value, f"{where} holds an object, {name}")

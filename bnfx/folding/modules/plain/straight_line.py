@@ -17,9 +17,7 @@ def argument_of(function: PlainFunction, node: ast.AST) -> ast.Attribute | None:
     that is, and nobody else's.
     """
     call = function.parents.get(node)
-    if not isinstance(call, ast.Call) or call.func is not node:
-        return None
-    if len(call.args) != 1 or call.keywords or isinstance(call.args[0], ast.Starred):
+    if not isinstance(call, ast.Call) or call.func is not node or not _has_one_argument(call):
         return None
     argument = call.args[0]
     if isinstance(argument, ast.Call):
@@ -37,10 +35,9 @@ def argument_of(function: PlainFunction, node: ast.AST) -> ast.Attribute | None:
     if any(_runs_before(other, call) for other in ast.walk(statement)):
         return None
     name = argument.id
-    reads = [n for n in _reads(function.tree) if n.id == name]
     if sum(n.id == name for n in _reads(statement)) != 1:
         return None
-    read_once = len(reads) == 1
+    read_once = sum(n.id == name for n in _reads(function.tree)) == 1
     if not (_binds(statement, name) or read_once or isinstance(statement, ast.Return)):
         return None
     for earlier in reversed(block[: block.index(statement)]):
@@ -75,9 +72,14 @@ def _is_written(node: ast.AST) -> bool:
     return isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
 
 
+def _has_one_argument(call: ast.Call) -> bool:
+    starred = any(isinstance(each, ast.Starred) for each in call.args)
+    return len(call.args) == 1 and not call.keywords and not starred
+
+
 def _callee(call: ast.Call, function: PlainFunction) -> ast.Attribute | None:
     """What is called, with one argument, if it is an attribute of ``self``."""
-    if len(call.args) != 1 or call.keywords or isinstance(call.args[0], ast.Starred):
+    if not _has_one_argument(call):
         return None
     callee = call.func
     if not isinstance(callee, ast.Attribute) or not isinstance(callee.value, ast.Name):
