@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
+from bnfx.folding.modules.tree import modules_of
 
 WAY_OUT = (
     'keep="module", assume="example" needs no graph, if all calls are like the example, and '
@@ -72,8 +73,25 @@ def check_traceable(model: nn.Module) -> None:
     hooks = (*model._forward_hooks.values(), *model._forward_pre_hooks.values())
     if not all(getattr(hook, "__module__", "").startswith("torch.export") for hook in hooks):
         raise CaptureError(f"{kind} has forward hooks, which a graph cannot hold. {WAY_OUT}")
+    check_names(model)
     if not isinstance(model, fx.GraphModule):
         check_own_forward(model)
+
+
+def check_names(model: nn.Module) -> None:
+    """Raise :class:`CaptureError` for a name that a path of names does not lead to.
+
+    ``add_module`` refuses these, but a table such as ``_modules`` takes any. Of ``"c.d"``, tracers
+    and exporters read the ``d`` of ``c``.
+    """
+    for path, module in modules_of(model):
+        for name in (*module._modules, *module._parameters, *module._buffers):
+            if not name or "." in name:
+                kind = type(module).__name__
+                raise CaptureError(
+                    f"{path or kind} has {name!r} for the name of a part, which no graph can tell "
+                    f"from a path; name it without dots. {WAY_OUT}"
+                )
 
 
 def check_scripted(model: nn.Module) -> None:

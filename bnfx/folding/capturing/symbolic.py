@@ -17,6 +17,7 @@ from bnfx.folding.capturing.argument_checks import assert_constant
 from bnfx.folding.capturing.asking.decisions import Decisions
 from bnfx.folding.capturing.state_changes import Watch
 from bnfx.folding.capturing.tracing_twice import trace_twice
+from bnfx.folding.given import check_names
 from bnfx.passes.fx.calls.modules import is_registered
 
 _IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
@@ -51,6 +52,12 @@ class Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         return is_registered(module) or bool(super().is_leaf_module(module, path))
 
+    def path_of_module(self, mod: nn.Module) -> str:
+        path = super().path_of_module(mod)
+        if self.root.get_submodule(path) is not mod:
+            raise CaptureError(f"{path} is hidden behind another attribute of that name")
+        return path
+
 
 class _DeepTracer(Tracer):
     """Traces through parametrized modules, so that it is seen how they compute their weights."""
@@ -84,6 +91,7 @@ def trace(model: nn.Module, tracer: Tracer | None = None) -> fx.GraphModule:
 
 
 def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
+    check_names(model)
     kind = type(model).__name__
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -26,6 +26,7 @@ from bnfx.passes.fx.memory.callee import (
     is_torch,
     out_of,
 )
+from bnfx.passes.fx.memory.regrouping import regrouped, runs_no_code
 
 
 def module_writes(graph: fx.Graph, module: nn.Module) -> Iterator[Any]:
@@ -88,6 +89,9 @@ def _by_function(node: fx.Node, module: nn.Module) -> Iterable[fx.Node]:
     bodies = bodies_of(node, module)
     if bodies:
         return list(_by_bodies(bodies))
+    parts = regrouped(node)
+    if parts is not None:
+        return [] if runs_no_code(node, module) else parts
     return next(found for rule in _RULES if (found := rule(node)) is not None)
 
 
@@ -188,6 +192,9 @@ def shares_memory_with(node: fx.Node, module: nn.Module) -> list[fx.Node]:
     """The inputs whose memory the node's value may lie in."""
     if is_fresh(node, module):
         return []
+    parts = regrouped(node)
+    if parts is not None:
+        return parts
     return _first(node) if _overwrites(node) else node.all_input_nodes
 
 

@@ -1,0 +1,107 @@
+"""A graph whose output is more than tuples, lists and dictionaries ends in ``tree_unflatten``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+from torchvision.ops import FrozenBatchNorm2d
+
+import bnfx
+from bnfx.passes.fx.memory.aliasing import mutated_leaves, shares_memory_with, written_by
+
+Two = namedtuple("Two", "a b")
+
+
+class Loud(Two):
+    """A named tuple with code of its own."""
+
+    def __new__(cls, a: Any, b: Any) -> Loud:
+        return super().__new__(cls, a, b)
+
+
+class Box:
+    def __init__(self, a: Any, b: Any) -> None:
+        self.parts = [a, b]
+
+
+pytree.register_pytree_node(
+    Box, lambda box: (box.parts, None), lambda parts, _: Box(*parts), serialized_type_name="Box"
+)
+
+OWN: dict[str, Callable[[Any, Any], Any]] = {
+    "OrderedDict": lambda a, b: OrderedDict(a=a, b=b),
+    "defaultdict": lambda a, b: defaultdict(list, a=a, b=b),
+    "deque": lambda a, b: deque([a, b]),
+    "namedtuple": Two,
+    "numbers for keys": lambda a, b: {0: a, 1: b},
+    "nested": lambda a, b: OrderedDict(a=[a, (b, None)], b={"c": deque([b])}),
+}
+OTHERS: dict[str, Callable[[Any, Any], Any]] = {
+    "a class": Box,
+    "a subclass": Loud,
+    "a class inside": lambda a, b: {0: [Box(a, b)]},
+}
+
+
+class Net(nn.Module):
+    def __init__(self, make: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4)
+        self.make = make
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.norm(self.conv(x))
+        return self.make(y, y.sum(1))
+
+
+def unflattening(make: Callable[[Any, Any], Any]) -> tuple[fx.GraphModule, fx.Node]:
+    graph = fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    leaves, spec = pytree.tree_flatten(make(x, y))
+    node = graph.call_function(pytree.tree_unflatten, (leaves, graph.get_attr("spec")))
+    graph.output(node)
+    root = nn.Module()
+    root.spec = spec
+    return fx.GraphModule(root, graph), node
+
+
+@pytest.mark.parametrize("make", OWN.values(), ids=OWN)
+def test_pythons_containers_cost_no_fold(make: Callable[[Any, Any], Any]) -> None:
+    model = Net(make).double().eval()
+    for buffer in model.norm.buffers():
+        buffer.uniform_(0.5, 2).mul_(-1 if buffer is model.norm.weight else 1)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    folded = bnfx.fold(model, x, keep="graph")
+    assert bnfx.explain(folded, x).verdicts == ()
+    assert type(folded(x)) is type(model(x))
+    torch.testing.assert_close(pytree.tree_leaves(folded(x)), pytree.tree_leaves(model(x)))
+
+
+@pytest.mark.parametrize("make", OWN.values(), ids=OWN)
+def test_pythons_containers_only_hold(make: Callable[[Any, Any], Any]) -> None:
+    module, node = unflattening(make)
+    assert list(written_by(node, module)) == []
+    assert {part.name for part in shares_memory_with(node, module)} == {"x", "y"}
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_other_classes_may_write_to_what_they_hold(make: Callable[[Any, Any], Any]) -> None:
+    module, node = unflattening(make)
+    assert {part.name for part in written_by(node, module)} == {"x", "y"}
+    assert {leaf.name for leaf in mutated_leaves(module.graph, module)} == {"x", "y"}
+
+
+@pytest.mark.parametrize("spec", [None, "missing", 3])
+def test_a_specification_that_is_none(spec: object) -> None:
+    module, node = unflattening(Two)
+    if spec == "missing":
+        del module.spec
+    else:
+        module.spec = spec
+    assert {part.name for part in written_by(node, module)} == {"x", "y"}
