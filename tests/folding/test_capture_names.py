@@ -103,3 +103,24 @@ def test_an_example_shows_what_is_hidden() -> None:
     model = prepared(Hidden)
     expected = model(X)
     torch.testing.assert_close(bnfx.fold(model, X, keep="graph")(X), expected)
+
+
+class Crossed(nn.Module):
+    """Both convolutions go by one path, as do both BatchNorms, and each goes to the other's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        others = block()
+        self._modules["c.0"], self._modules["c.1"] = others[0], others[1]
+        self.c = block()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self._modules["c.1"](self.c[0](x))
+        return y - self.c[1](self._modules["c.0"](x))
+
+
+@pytest.mark.filterwarnings("ignore::bnfx.errors.FoldWarning")
+def test_paths_that_stand_for_two_modules_pair_nothing() -> None:
+    model = prepared(Crossed)
+    vouched = bnfx.fold(model, X, keep="module", assume="example", verify=False)
+    torch.testing.assert_close(vouched(X), model(X))

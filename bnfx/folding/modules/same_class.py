@@ -20,6 +20,7 @@ from bnfx.folding.modules.chain import ModuleChain
 from bnfx.folding.modules.seen import seen_inputs
 from bnfx.folding.modules.seen_pairs import seen_pairs
 from bnfx.folding.modules.succession import Pair, Places, Succession
+from bnfx.folding.modules.tree import modules_of
 from bnfx.passes.report import GraphReport, Outcome
 from bnfx.passes.rules import fold_affine_into_linear, fold_affine_into_next_linear
 from bnfx.passes.rules.rule import Rule
@@ -61,7 +62,7 @@ class SameClass:
         """The modules with running statistics that are still there."""
         return [
             path
-            for path, module in self.model.named_modules()
+            for path, module in modules_of(self.model)
             if isinstance(getattr(module, "running_var", None), torch.Tensor)
         ]
 

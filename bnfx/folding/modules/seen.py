@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bnfx.folding.given import ExampleInputs, copied
+from bnfx.folding.modules.tree import modules_of
 
 
 def seen_inputs(
@@ -19,7 +20,7 @@ def seen_inputs(
         return {}
     model = copied(model)
     found: dict[str, list[torch.Tensor | None]] = {}
-    names = {module: name for name, module in model.named_modules() if name in paths}
+    names = {module: name for name, module in modules_of(model) if name in paths}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         one = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
@@ -46,7 +47,8 @@ def seen_running(model: nn.Module, inputs: ExampleInputs, paths: Collection[str]
         return list(paths)
     model = copied(model)
     ran: set[nn.Module] = set()
-    for module in map(model.get_submodule, paths):
+    modules = dict(modules_of(model))
+    for module in map(modules.__getitem__, paths):
         if isinstance(module, torch.jit.ScriptModule):
             ran.add(module)  # it takes no hooks
         else:
@@ -54,4 +56,4 @@ def seen_running(model: nn.Module, inputs: ExampleInputs, paths: Collection[str]
     args, kwargs = inputs.copied()
     with torch.no_grad(), torch.random.fork_rng():
         model(*args, **kwargs)
-    return [path for path in paths if model.get_submodule(path) in ran]
+    return [path for path in paths if modules[path] in ran]

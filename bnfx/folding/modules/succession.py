@@ -47,6 +47,7 @@ class Places:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.paths = dict(modules_of(model))
+        self._named = Counter(path for path, _ in modules_of(model))
         self._homes = Counter(id(module) for _, module in modules_of(model, shared=True))
         self._owned: Counter[object] = Counter()
         for module in self.paths.values():
@@ -64,6 +65,8 @@ class Places:
         module = self.paths.get(path)
         if module is None or self.is_shared(path):
             return f"{path} is registered in several places"
+        if self._named[path] > 1:  # a name with a dot reads like a path
+            return f"{path} stands for several modules"
         if not self._is_reached(path, module):
             return f"{path} is hidden behind another attribute of that name"
         if isinstance(module, torch.jit.ScriptModule):
