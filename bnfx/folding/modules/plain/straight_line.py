@@ -32,7 +32,7 @@ def argument_of(function: PlainFunction, node: ast.AST) -> ast.Attribute | None:
     block = _block(function.parents[statement], statement)
     if block is None or not isinstance(statement, (*_PLAIN, ast.Return)):
         return None
-    if any(_runs_before(other, call) for other in ast.walk(statement)):
+    if any(_runs_before(other, call) or _is_out_of_order(other) for other in ast.walk(statement)):
         return None
     name = argument.id
     if sum(n.id == name for n in _reads(statement)) != 1:
@@ -65,6 +65,12 @@ def _runs_before(other: ast.AST, call: ast.Call) -> bool:
     if not isinstance(other, ast.Call) or other is call or call in ast.walk(other):
         return False
     return (other.lineno, other.col_offset) < (call.lineno, call.col_offset)
+
+
+def _is_out_of_order(node: ast.AST) -> bool:
+    """``f(a=..., *b)``, where ``b`` comes first."""
+    stars = any(isinstance(each, ast.Starred) for each in getattr(node, "args", ()))
+    return isinstance(node, ast.Call) and stars and bool(node.keywords)
 
 
 def _is_written(node: ast.AST) -> bool:
