@@ -117,7 +117,7 @@ class PlainFunction:
             return self._is_super(node) if node.id == "super" else self._is_plain_name(node)
         if isinstance(node, ast.GeneratorExp):  # which runs when somebody asks it
             call = self.parents.get(node)
-            return isinstance(call, ast.Call) and call.args == [node] and self._consumes(call)
+            return isinstance(call, ast.Call) and self._consumes(call)
         if isinstance(node, ast.JoinedStr):  # the text of a tensor tells of its op
             return self._is_message(node)
         if isinstance(node, (ast.BinOp, ast.AugAssign)) and isinstance(node.op, ast.Mod):
@@ -130,19 +130,19 @@ class PlainFunction:
 
     def _is_super(self, node: ast.Name) -> bool:
         """Whether it is ``super().forward(...)``, of a class whose code is read as well."""
-        call = self.parents.get(node)
-        method = self.parents.get(call) if isinstance(call, ast.Call) else None
-        if self.kind is None or not isinstance(call, ast.Call) or call.args or call.keywords:
+        call = self.parents[node]
+        if not isinstance(call, ast.Call) or call.args or call.keywords:
             return False
-        above = self.parents.get(method) if isinstance(method, ast.Attribute) else None
-        if not isinstance(method, ast.Attribute) or not isinstance(above, ast.Call):
-            return False
-        if self.of is None or above.func is not method:
+        method = self.parents[call]
+        above = self.parents[method]
+        if not isinstance(method, ast.Attribute) or getattr(above, "func", None) is not method:
             return False
         if node.id in self.locals | self.function.__globals__.keys():
             return False
-        if not any(cell.cell_contents is self.kind for cell in self.function.__closure__ or ()):
+        if self.kind not in [cell.cell_contents for cell in self.function.__closure__ or ()]:
             return False  # it was written in another class
+        assert self.of is not None
+        assert self.kind is not None
         order = self.of.__mro__
         after = order[order.index(self.kind) + 1 :]
         home = next((each for each in after if method.attr in vars(each)), None)
@@ -182,9 +182,9 @@ class PlainFunction:
 
     def _is_message(self, node: ast.AST) -> bool:
         """Whether it is only said when the call ends there."""
-        above = self.parents.get(node)
-        while above is not None and not isinstance(above, ast.stmt):
-            node, above = above, self.parents.get(above)
+        above = self.parents[node]
+        while not isinstance(above, ast.stmt):
+            node, above = above, self.parents[above]
         return isinstance(above, ast.Raise) or (isinstance(above, ast.Assert) and above.msg is node)
 
     def _is_plain_name(self, node: ast.Name) -> bool:
@@ -195,9 +195,9 @@ class PlainFunction:
             if isinstance(above, (ast.For, ast.comprehension)) and above.iter is node:
                 self.loops.append(node)
                 listed = issubclass(self.of or object, (nn.Sequential, nn.ModuleList))
-                target = above.target.id if isinstance(above.target, ast.Name) else ""
-                return listed and is_only_run(self, target)
-            return isinstance(above, ast.Attribute) and isinstance(node.ctx, ast.Load)
+                target = above.target
+                return listed and isinstance(target, ast.Name) and is_only_run(self, target.id)
+            return isinstance(above, ast.Attribute)
         if node.id in self.locals:
             return True
         if node.id not in self.function.__globals__:
@@ -209,7 +209,7 @@ class PlainFunction:
 
     def is_builtin(self, node: ast.AST) -> bool:
         """Whether it is one of Python's own, by its name."""
-        if not isinstance(node, ast.Name) or node.id in self.locals | {self.owner}:
+        if not isinstance(node, ast.Name) or node.id in self.locals:
             return False
         known, given = _BUILTINS.get(node.id, _UNKNOWN), getattr(self.function, "__builtins__", {})
         return given.get(node.id) is known and node.id not in self.function.__globals__
@@ -224,7 +224,7 @@ class PlainFunction:
                 found = inspect.getattr_static(value, node.attr, _UNKNOWN)
                 return found.__func__ if isinstance(found, staticmethod) else found
             return None if value is None else _UNKNOWN
-        if not isinstance(node, ast.Name) or node.id in self.locals | {self.owner}:
+        if not isinstance(node, ast.Name) or node.id in self.locals:
             return None
         return self.function.__globals__.get(node.id, _UNKNOWN)
 

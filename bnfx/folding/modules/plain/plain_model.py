@@ -133,7 +133,7 @@ class PlainModel:
             yield from self._strange_function(made)
         elif isinstance(made, type) and issubclass(made, nn.Module) and not is_known(made):
             yield from self._strange_made(made)
-        elif not is_data(without_tensors(value)):
+        elif not is_data(without_tensors(made)):
             yield told
 
     def _strange_class(self, of: type) -> Iterator[str]:
