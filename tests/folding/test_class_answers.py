@@ -33,6 +33,8 @@ _NUMBER = itertools.count()
 CODE = (SOURCES / "other_objects.txt").read_text().strip("\n").split("\n---\n")
 # What an adversary found in the first list of what is plain: all of these folded.
 HOLES = (SOURCES / "plain_holes.txt").read_text().strip("\n").split("\n---\n")
+# And what was found when each guard was broken: what has another's name, and text of tensors.
+HOLES += (SOURCES / "plain_replaced.txt").read_text().strip("\n").split("\n---\n")
 
 
 python_module("kept_helpers", HELPERS)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfx.folding.modules.plain.library import is_plain_class
+from bnfx.folding.modules.plain.library import is_bare, is_plain_class
 
 INTERNAL = frozenset(vars(nn.Module())) - {"training"}
 _NUMBERS: tuple[type, ...] = (bool, int, float, str, bytes, complex, type(None), range)
@@ -19,14 +19,13 @@ _LISTS = (tuple, list, frozenset, set, torch.Size)
 _TABLES = (dict, OrderedDict)
 
 
-_Record = namedtuple("_Record", "field")
-_OF_RECORDS = frozenset(vars(_Record)) - {"field"}
-
-
 def is_constant(value: Any) -> bool:
     """Whether it is data that cannot change: a file's ``None`` may become anything later."""
     if type(value) in (tuple, frozenset, torch.Size):
         return all(map(is_constant, value))
+    if type(value) is slice:
+        ends = (value.start, value.stop, value.step)
+        return all(each is None or is_constant(each) for each in ends)
     return value is not None and type(value) not in (*_LISTS, *_TABLES) and is_data(value)
 
 
@@ -41,14 +40,31 @@ def is_data(value: Any) -> bool:
     return type(value) in _NUMBERS or is_plain_class(value)
 
 
+_OF_RECORDS = frozenset(vars(namedtuple("_Empty", ())))
+_OF_TYPED = frozenset(  # what Python adds to a class that is written as one
+    [
+        *("__orig_bases__", "__annotations__", "__firstlineno__", "__static_attributes__"),
+        *("__annotate_func__", "__annotations_cache__"),
+    ]
+)
+
+
 def is_record(value: Any) -> bool:
     """Whether it is a named tuple, with no methods but what Python makes."""
     if not isinstance(value, type) or not issubclass(value, tuple) or len(value.__mro__) != 3:
         return False
-    fields = getattr(value, "_fields", ())
-    own = set(vars(value)) - _OF_RECORDS - {"__orig_bases__", "__annotations__", "__module__"}
-    getters = {type(vars(value).get(name)) for name in fields}
-    return own == {*fields} and getters <= {type(vars(_Record)["field"])}
+    own, fields = vars(value), vars(value).get("_fields", ())
+    if not {*fields} <= own.keys() - _OF_RECORDS:
+        return False
+    fresh = vars(namedtuple("fresh", fields))
+    same = all(_is_as_made(own.get(name), fresh[name]) for name in fresh)
+    return same and own.keys() - fresh.keys() <= _OF_TYPED and is_data(value.__new__.__defaults__)
+
+
+def _is_as_made(value: Any, made: Any) -> bool:
+    """Whether what a named tuple has under a name is what Python put there."""
+    codes = [getattr(getattr(v, "__func__", v), "__code__", None) for v in (value, made)]
+    return type(value) is type(made) and codes[0] == codes[1]
 
 
 def held_objects(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -86,5 +102,5 @@ def without_tensors(value: Any) -> Any:
 def made_of(value: Any) -> Any:
     """What makes a layer or is an op, without the data that it is given beforehand."""
     if type(value) is functools.partial and is_data((value.args, value.keywords)):
-        return made_of(value.func)
+        return made_of(value.func) if is_bare(value) else value
     return value

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, GetSetDescriptorType, MethodDescriptorType
 from typing import Any
 
 import torch
@@ -21,12 +21,14 @@ _LIBRARIES = tuple(str(Path(str(module.__file__)).parent) + os.sep for module in
 _LIBRARIES += (str(Path(__file__).parents[3]) + os.sep,)  # bnfx's own
 _PLAIN_CLASSES = frozenset(
     [
-        *(int, float, bool, str, bytes, complex, tuple, list, dict, set, frozenset, range, slice),
+        # ``str`` is none: the text of a tensor tells of its op.
+        *(int, float, bool, bytes, complex, tuple, list, dict, set, frozenset, range, slice),
         *(ValueError, RuntimeError, NotImplementedError, TypeError, AssertionError, type(None)),
         *(OrderedDict, functools.partial, torch.finfo, torch.iinfo),
         *(torch.Tensor, nn.Parameter, torch.Size),
     ]
 )
+_IN_C = (MethodDescriptorType, GetSetDescriptorType)
 _OP_ROOMS = ("_VariableFunctions", "_nn", "_special", "_fft", "_linalg", "_sparse", "_nested")
 _FUNCTION_ROOMS: tuple[Any, ...] = (torch.functional, nn.functional)
 _CALLING = frozenset(["handle_torch_function", "boolean_dispatch"])  # what they are given
@@ -51,22 +53,36 @@ _RUNNING = (
 
 
 def is_known(kind: type) -> bool:
-    """Whether a class is torch's, Python's or bnfx's: found there by its name, in their files."""
+    """Whether a class is torch's, Python's or bnfx's: found there by its name, in their files, and
+    nobody put a function in place of one of theirs.
+    """
     home = sys.modules.get(kind.__module__)
     found: Any = home
     for name in kind.__qualname__.split("."):
         found = getattr(found, name, None)
     if found is not kind or home is None:
         return False
+    if not all(_is_as_written(name, value) for name, value in vars(kind).items()):
+        return False
     file = getattr(home, "__file__", None)
-    return kind.__module__ in sys.builtin_module_names or (
-        file is not None and file.startswith(_LIBRARIES) and "site-packages" not in _below(file)
-    )
+    return kind.__module__ in sys.builtin_module_names or (file is not None and _is_library(file))
 
 
-def _below(file: str) -> str:
-    """The part of a path below the library that it lies in: Python's holds all packages."""
-    return file[max(len(root) for root in _LIBRARIES if file.startswith(root)) :]
+def _is_as_written(name: str, value: Any) -> bool:
+    """Whether a member of a class was not put there by others."""
+    made: Any = value
+    if not isinstance(value, FunctionType):
+        made = getattr(value, "fget", getattr(value, "__func__", value))
+    if isinstance(made, FunctionType):
+        return _is_library(made.__code__.co_filename)
+    return name.startswith("__") or isinstance(made, (type, *_IN_C)) or not callable(made)
+
+
+@functools.cache
+def _is_library(file: str) -> bool:
+    """Whether a file is of a library. Python's holds all packages."""
+    below = [file[len(root) :] for root in _LIBRARIES if file.startswith(root)]
+    return file.startswith("<frozen ") or not all("-packages" in each for each in below)
 
 
 def is_plain_class(kind: Any) -> bool:
@@ -92,6 +108,18 @@ def _is_torchs(value: Any) -> bool:
     return isinstance(value, FunctionType) and value.__code__.co_filename.startswith(_LIBRARIES[0])
 
 
+def replaced() -> str | None:
+    """A function of torch's, by which its layers compute, that somebody put another in place of."""
+    computing = {*vars(nn.functional), *dir(torch._C._VariableFunctions)}
+    for room in (nn.functional, torch):
+        for name in vars(room).keys() & computing:
+            value = vars(room)[name]
+            known = inspect.isbuiltin(value) or type(value).__module__ == "typing"
+            if not known and not _is_as_written(name, value):
+                return f"{room.__name__}.{name} is not torch's own"
+    return None
+
+
 def is_plain_attribute(name: str) -> bool:
     """Whether an attribute of that name, of who knows what, is none by which a module runs its
     parts or unread code runs, and, of a tensor, torch's own.
@@ -100,16 +128,21 @@ def is_plain_attribute(name: str) -> bool:
     if of_tensors is None:
         asked = hasattr(nn.Module, name) or name in UNREAD or name in ("format", "format_map")
         return not asked and not name.startswith("_")
-    made = getattr(of_tensors, "fget", of_tensors)
-    patched = isinstance(made, FunctionType) and not _is_torchs(made)
-    return not patched and not name.startswith("_")
+    torchs = isinstance(of_tensors, _IN_C) or _is_torchs(of_tensors)
+    return torchs and not name.startswith("_")
 
 
 def is_op(value: Any) -> bool:
     """Whether it is a function that computes with tensors and numbers, or asks for a mode."""
     if isinstance(value, torch._ops.OpOverload):
         return value.namespace in _NAMESPACES
-    return id(value) in _ops() or _is_one_of(value, _LOG) or runs_in_order(value)
+    known = id(value) in _ops() or _is_one_of(value, _LOG) or runs_in_order(value)
+    return known and is_bare(value)
+
+
+def is_bare(value: Any) -> bool:
+    """Whether it has no attributes that plain code could read, which reads none in ``_``."""
+    return all(name.startswith("_") for name in getattr(value, "__dict__", ()))
 
 
 def runs_in_order(value: Any) -> bool:
@@ -118,6 +151,13 @@ def runs_in_order(value: Any) -> bool:
 
 
 def _is_one_of(value: Any, *places: tuple[str, str]) -> bool:
-    """Whether it is what one of these Python modules has under that name, if it was imported."""
-    found = (getattr(sys.modules.get(module), name, None) for module, name in places)
-    return value is not None and any(value is each for each in found)
+    """Whether it is what one of these Python modules has under that name, if it was imported, and
+    was written there.
+    """
+    if not isinstance(value, FunctionType):
+        return False
+    modules: list[Any] = [sys.modules.get(home) for home, name in places if value.__name__ == name]
+    files = [each.__file__ for each in modules if getattr(each, value.__name__, None) is value]
+    inside: Any = inspect.unwrap(value)  # torch wraps its own
+    wrapped = value is inside or _is_torchs(value)
+    return wrapped and inside.__code__.co_filename in files

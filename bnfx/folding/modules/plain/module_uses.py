@@ -15,9 +15,8 @@ from bnfx.folding.modules.plain.plain_function import PlainFunction
 class Use(enum.Enum):
     """What becomes of a module where it is named."""
 
-    ASKED = "compared with None, or counted"
-    CALLED = "called"
-    RUN = "run whole, or all that it holds is, one by one"
+    ASKED = "compared with a constant, or counted"
+    RUN = "called, or run whole, or all that it holds is, one by one"
     SET = "another takes its place: nothing is done with it"
     EXPOSED = "anything else"
 
@@ -27,8 +26,6 @@ def use_of(function: PlainFunction, node: ast.Attribute, module: nn.Module) -> U
     around = function.parents.get(node)
     if not isinstance(node.ctx, ast.Load):
         return Use.EXPOSED if isinstance(around, ast.AugAssign) else Use.SET
-    if isinstance(around, ast.Call) and around.func is node:
-        return Use.CALLED
     if _is_asked(function, node, around):
         return Use.ASKED
     if has_no_forward(module) and _runs_each(function, node):
@@ -44,13 +41,13 @@ def _is_asked(function: PlainFunction, node: ast.AST, around: ast.AST | None) ->
     """``a is None``, ``if a``, ``not a``, ``len(a)``."""
     if isinstance(around, ast.Compare):
         sides = [around.left, *around.comparators]
-        alone = all(s is node or (isinstance(s, ast.Constant) and s.value is None) for s in sides)
+        alone = all(side is node or isinstance(side, ast.Constant) for side in sides)
         return alone and all(isinstance(op, (ast.Is, ast.IsNot)) for op in around.ops)
     if isinstance(around, (ast.If, ast.IfExp)):
         return around.test is node
     if isinstance(around, ast.UnaryOp):
         return isinstance(around.op, ast.Not)
-    return _is_call_of(function, around, "len") and node in getattr(around, "args", ())
+    return _is_call_of(function, around, "len")
 
 
 def _is_call_of(function: PlainFunction, node: ast.AST | None, *names: str) -> bool:
@@ -73,7 +70,7 @@ def _runs_each(function: PlainFunction, node: ast.AST) -> bool:
         loop = function.parents.get(around)
         if not isinstance(loop, (ast.For, ast.comprehension)) or loop.iter is not around:
             return False
-        if any(isinstance(each, ast.Starred) for each in around.args) or around.keywords:
+        if any(isinstance(each, ast.Starred) for each in around.args):
             return False
         if getattr(around.func, "id", "") == "reversed":
             target = loop.target

@@ -25,13 +25,14 @@ _TELLING = frozenset(
         *("storage", "untyped_storage"),
     ]
 )
-_BUILTINS = frozenset(
-    [
+_BUILTINS = {
+    name: getattr(builtins, name)
+    for name in (
         *("len", "range", "int", "float", "bool", "min", "max", "sum", "abs", "tuple"),
         *("list", "dict", "zip", "enumerate", "isinstance", "round", "any", "all", "reversed"),
         *("ValueError", "RuntimeError", "NotImplementedError", "TypeError", "AssertionError"),
-    ]
-)
+    )
+}
 _SCOPED: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.autocast)
 _SCOPED += (torch.set_grad_enabled, torch.amp.autocast)
 _UNKNOWN = object()
@@ -92,8 +93,6 @@ class PlainFunction:
                 ):
                     return f": {node.id} is another name outside of a comprehension"
                 self.locals.add(node.id)
-        if any(name.startswith("__") for name in self.locals):
-            return ": a name of its own begins with __"
         for node in nodes_of(tree.body):
             if not isinstance(node, NODES):
                 return f", line {getattr(node, 'lineno', 0)}: {type(node).__name__}"
@@ -118,12 +117,11 @@ class PlainFunction:
             return self._is_super(node) if node.id == "super" else self._is_plain_name(node)
         if isinstance(node, ast.GeneratorExp):  # which runs when somebody asks it
             call = self.parents.get(node)
-            return isinstance(call, ast.Call) and call.args == [node] and self._consumes(call)
+            return isinstance(call, ast.Call) and self._consumes(call)
         if isinstance(node, ast.JoinedStr):  # the text of a tensor tells of its op
             return self._is_message(node)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            around = self.parents.get(node)
-            return not isinstance(around, ast.BinOp) or self._is_message(node)
+        if isinstance(node, (ast.BinOp, ast.AugAssign)) and isinstance(node.op, ast.Mod):
+            return any(map(_is_number, ast.iter_child_nodes(node))) or self._is_message(node)
         if isinstance(node, ast.withitem):
             return isinstance(node.context_expr, ast.Call) and any(
                 self.value_of(node.context_expr.func) is each for each in _SCOPED
@@ -132,15 +130,19 @@ class PlainFunction:
 
     def _is_super(self, node: ast.Name) -> bool:
         """Whether it is ``super().forward(...)``, of a class whose code is read as well."""
-        call = self.parents.get(node)
-        method = self.parents.get(call) if isinstance(call, ast.Call) else None
-        if self.kind is None or not isinstance(call, ast.Call) or call.args or call.keywords:
+        call = self.parents[node]
+        if not isinstance(call, ast.Call) or call.args or call.keywords:
             return False
-        above = self.parents.get(method) if isinstance(method, ast.Attribute) else None
-        if not isinstance(method, ast.Attribute) or not isinstance(above, ast.Call):
+        method = self.parents[call]
+        above = self.parents[method]
+        if not isinstance(method, ast.Attribute) or getattr(above, "func", None) is not method:
             return False
-        if self.of is None or above.func is not method:
+        if node.id in self.locals | self.function.__globals__.keys():
             return False
+        if self.kind not in [cell.cell_contents for cell in self.function.__closure__ or ()]:
+            return False  # it was written in another class
+        assert self.of is not None
+        assert self.kind is not None
         order = self.of.__mro__
         after = order[order.index(self.kind) + 1 :]
         home = next((each for each in after if method.attr in vars(each)), None)
@@ -180,20 +182,22 @@ class PlainFunction:
 
     def _is_message(self, node: ast.AST) -> bool:
         """Whether it is only said when the call ends there."""
-        above = self.parents.get(node)
-        while above is not None and not isinstance(above, ast.stmt):
-            above = self.parents.get(above)
-        return isinstance(above, (ast.Raise, ast.Assert))
+        above = self.parents[node]
+        while not isinstance(above, ast.stmt):
+            node, above = above, self.parents[above]
+        return isinstance(above, ast.Raise) or (isinstance(above, ast.Assert) and above.msg is node)
 
     def _is_plain_name(self, node: ast.Name) -> bool:
+        if node.id.startswith("__"):  # which Python takes for another name in a class
+            return False
         above: ast.AST | None = self.parents.get(node)
         if node.id == self.owner:
             if isinstance(above, (ast.For, ast.comprehension)) and above.iter is node:
                 self.loops.append(node)
                 listed = issubclass(self.of or object, (nn.Sequential, nn.ModuleList))
-                target = above.target.id if isinstance(above.target, ast.Name) else ""
-                return listed and is_only_run(self, target)
-            return isinstance(above, ast.Attribute) and isinstance(node.ctx, ast.Load)
+                target = above.target
+                return listed and isinstance(target, ast.Name) and is_only_run(self, target.id)
+            return isinstance(above, ast.Attribute)
         if node.id in self.locals:
             return True
         if node.id not in self.function.__globals__:
@@ -205,18 +209,22 @@ class PlainFunction:
 
     def is_builtin(self, node: ast.AST) -> bool:
         """Whether it is one of Python's own, by its name."""
-        if not isinstance(node, ast.Name) or node.id in self.locals | {self.owner}:
+        if not isinstance(node, ast.Name) or node.id in self.locals:
             return False
-        return node.id in _BUILTINS and node.id not in self.function.__globals__
+        known, given = _BUILTINS.get(node.id, _UNKNOWN), getattr(self.function, "__builtins__", {})
+        return given.get(node.id) is known and node.id not in self.function.__globals__
 
     def value_of(self, node: ast.AST) -> Any:
         """What ``a.b.c`` is, as far as Python modules and classes go; ``None`` for a local."""
         if isinstance(node, ast.Attribute):
             value = self.value_of(node.value)
-            if isinstance(value, (ModuleType, type)):
-                return getattr(value, node.attr, _UNKNOWN)
+            if type(value) is ModuleType:
+                return vars(value).get(node.attr, _UNKNOWN)
+            if type(value) is type:  # what computes an attribute is found, and not what it gives
+                found = inspect.getattr_static(value, node.attr, _UNKNOWN)
+                return found.__func__ if isinstance(found, staticmethod) else found
             return None if value is None else _UNKNOWN
-        if not isinstance(node, ast.Name) or node.id in self.locals | {self.owner}:
+        if not isinstance(node, ast.Name) or node.id in self.locals:
             return None
         return self.function.__globals__.get(node.id, _UNKNOWN)
 
@@ -230,3 +238,7 @@ class PlainFunction:
             self.calls.add(value)
             return True
         return is_record(value)
+
+
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float))

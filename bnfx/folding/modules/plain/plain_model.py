@@ -10,6 +10,7 @@ that plain code hands to anybody is exposed, and all below it: whoever gets it m
 from __future__ import annotations
 
 import ast
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FunctionType
@@ -26,7 +27,7 @@ from bnfx.folding.modules.plain.data import (
     made_of,
     without_tensors,
 )
-from bnfx.folding.modules.plain.library import UNREAD, is_known, is_op
+from bnfx.folding.modules.plain.library import UNREAD, is_bare, is_known, is_op, replaced
 from bnfx.folding.modules.plain.module_uses import Use, use_of
 from bnfx.folding.modules.plain.plain_function import PlainFunction
 from bnfx.folding.modules.plain.source import Sources
@@ -104,10 +105,15 @@ class PlainModel:
         return next((str(n) for n in self.named(owner, name) if n.use is Use.EXPOSED), None)
 
     def _strange_things(self, model: nn.Module) -> Iterator[str]:
+        if (other := replaced()) is not None:
+            yield other
         for path, module in modules_of(model):
             if isinstance(module, torch.jit.ScriptModule):
                 continue
             where = path or type(module).__name__
+            tables = (module._modules, module._parameters, module._buffers)
+            if not all(type(table) in (dict, OrderedDict) for table in tables):
+                yield f"{where} keeps what it has in a table of another kind"
             if has_hooks(module) or is_patched(module):
                 yield f"{where} has hooks or a forward of its own"
             for name, value in held_objects(module):
@@ -123,13 +129,11 @@ class PlainModel:
         made = made_of(value)
         if is_op(made):
             return
-        if made is not value and vars(value):
-            yield told
-        elif isinstance(made, FunctionType):
+        if isinstance(made, FunctionType):
             yield from self._strange_function(made)
         elif isinstance(made, type) and issubclass(made, nn.Module) and not is_known(made):
             yield from self._strange_made(made)
-        elif not is_data(without_tensors(value)):
+        elif not is_data(without_tensors(made)):
             yield told
 
     def _strange_class(self, of: type) -> Iterator[str]:
@@ -182,15 +186,15 @@ class PlainModel:
     def _strange_function(self, function: FunctionType) -> Iterator[str]:
         if function not in self._seen:
             self._seen.add(function)
-            if vars(function):
+            if not is_bare(function):
                 yield f"{function.__qualname__} has attributes"
             yield from self._strange_in(PlainFunction(function, self._sources))
 
 
 def _is_torchs_making(kind: type) -> bool:
     """Whether it is what ``torch.nn.utils.parametrize`` puts in front of a class."""
-    made = [part for value in vars(kind).values() for part in (value, getattr(value, "fget", None))]
-    files = {each.__code__.co_filename for each in made if isinstance(each, FunctionType)}
+    made = [getattr(value, "fget", value) for value in vars(kind).values() if not is_data(value)]
+    files = {f.__code__.co_filename if isinstance(f, FunctionType) else None for f in made}
     return kind.__module__ == parametrize.__name__ and files == {parametrize.__file__}
 
 

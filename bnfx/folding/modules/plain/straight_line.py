@@ -17,7 +17,7 @@ def argument_of(function: PlainFunction, node: ast.AST) -> ast.Attribute | None:
     that is, and nobody else's.
     """
     call = function.parents.get(node)
-    if not isinstance(call, ast.Call) or call.func is not node or not _has_one_argument(call):
+    if not isinstance(call, ast.Call) or not _has_one_argument(call):
         return None
     argument = call.args[0]
     if isinstance(argument, ast.Call):
@@ -30,9 +30,9 @@ def argument_of(function: PlainFunction, node: ast.AST) -> ast.Attribute | None:
             return None
         statement = function.parents[statement]
     block = _block(function.parents[statement], statement)
-    if block is None or not isinstance(statement, (*_PLAIN, ast.Return)):
+    if not isinstance(statement, (*_PLAIN, ast.Return)):
         return None
-    if any(_runs_before(other, call) for other in ast.walk(statement)):
+    if any(_runs_before(other, call) or _is_out_of_order(other) for other in ast.walk(statement)):
         return None
     name = argument.id
     if sum(n.id == name for n in _reads(statement)) != 1:
@@ -62,9 +62,15 @@ def _reads(tree: ast.AST) -> Iterator[ast.Name]:
 
 def _runs_before(other: ast.AST, call: ast.Call) -> bool:
     """Whether another call of the statement, as Python goes from left to right, comes first."""
-    if not isinstance(other, ast.Call) or other is call or call in ast.walk(other):
+    if not isinstance(other, ast.Call) or call in ast.walk(other):
         return False
     return (other.lineno, other.col_offset) < (call.lineno, call.col_offset)
+
+
+def _is_out_of_order(node: ast.AST) -> bool:
+    """``f(a=..., *b)``, where ``b`` comes first."""
+    stars = any(isinstance(each, ast.Starred) for each in getattr(node, "args", ()))
+    return isinstance(node, ast.Call) and stars and bool(node.keywords)
 
 
 def _is_written(node: ast.AST) -> bool:
@@ -73,8 +79,9 @@ def _is_written(node: ast.AST) -> bool:
 
 
 def _has_one_argument(call: ast.Call) -> bool:
-    starred = any(isinstance(each, ast.Starred) for each in call.args)
-    return len(call.args) == 1 and not call.keywords and not starred
+    if len(call.args) != 1 or call.keywords:
+        return False
+    return not isinstance(call.args[0], ast.Starred)
 
 
 def _callee(call: ast.Call, function: PlainFunction) -> ast.Attribute | None:
@@ -87,9 +94,9 @@ def _callee(call: ast.Call, function: PlainFunction) -> ast.Attribute | None:
     return callee if callee.value.id == function.owner else None
 
 
-def _block(parent: ast.AST, statement: ast.AST) -> list[ast.AST] | None:
-    blocks = (getattr(parent, name, None) for name in ("body", "orelse"))
-    return next((b for b in blocks if isinstance(b, list) and statement in b), None)
+def _block(parent: ast.AST, statement: ast.AST) -> list[ast.AST]:
+    blocks: Iterator[list[ast.AST]] = (getattr(parent, name, []) for name in ("body", "orelse"))
+    return next(block for block in blocks if statement in block)
 
 
 def _is_binding(statement: ast.AST, name: str) -> bool:
