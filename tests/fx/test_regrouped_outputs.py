@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -25,6 +25,42 @@ class Loud(Two):
         return super().__new__(cls, a, b)
 
 
+class Written(tuple):
+    """Written by hand as pytree wants a named tuple, with code that runs on what it gets."""
+
+    _fields = ("a", "b")
+    _make = classmethod(lambda cls, values: cls(*values))
+
+    def __new__(cls, a: Any, b: Any) -> Written:
+        if isinstance(b, torch.Tensor):
+            b.mul_(2)
+        return tuple.__new__(cls, (a, b))
+
+    def _asdict(self) -> dict[str, Any]:
+        return dict(zip(self._fields, self, strict=True))
+
+
+Patched = namedtuple("Patched", "a b")
+Patched.__init__ = lambda self, a, b: None  # type: ignore[method-assign]
+
+
+class Meta(type):
+    def __call__(cls, a: Any, b: Any) -> Any:
+        return super().__call__(a, b)
+
+
+class Made(tuple, metaclass=Meta):
+    """Its class runs code where it is called."""
+
+    _fields, _make, _asdict = Two._fields, classmethod(Two._make.__func__), Two._asdict
+    __new__ = Two.__new__
+
+
+class Typed(NamedTuple):
+    a: Any
+    b: Any = None
+
+
 class Box:
     def __init__(self, a: Any, b: Any) -> None:
         self.parts = [a, b]
@@ -39,12 +75,17 @@ OWN: dict[str, Callable[[Any, Any], Any]] = {
     "defaultdict": lambda a, b: defaultdict(list, a=a, b=b),
     "deque": lambda a, b: deque([a, b]),
     "namedtuple": Two,
+    "namedtuple by types": Typed,
+    "namedtuple of names that are none": namedtuple("Three", "_a b", rename=True),
     "numbers for keys": lambda a, b: {0: a, 1: b},
     "nested": lambda a, b: OrderedDict(a=[a, (b, None)], b={"c": deque([b])}),
 }
 OTHERS: dict[str, Callable[[Any, Any], Any]] = {
     "a class": Box,
     "a subclass": Loud,
+    "a tuple with names": Written,
+    "a named tuple with an initialiser": Patched,
+    "a named tuple of a class of classes": Made,
     "a class inside": lambda a, b: {0: [Box(a, b)]},
 }
 
@@ -95,6 +136,27 @@ def test_other_classes_may_write_to_what_they_hold(make: Callable[[Any, Any], An
     module, node = unflattening(make)
     assert {part.name for part in written_by(node, module)} == {"x", "y"}
     assert {leaf.name for leaf in mutated_leaves(module.graph, module)} == {"x", "y"}
+
+
+@pytest.mark.parametrize("order", ["spec first", "spec given", "by name", "values in a node"])
+def test_other_ways_to_call_it(order: str) -> None:
+    """All may write to all, where it is not written as torch.export writes it."""
+    graph = fx.Graph()
+    x, y, spec = graph.placeholder("x"), graph.placeholder("y"), graph.placeholder("spec")
+    args, kwargs = {
+        "spec first": ((spec, [x, y]), {}),
+        "spec given": (([x, y], spec), {}),
+        "by name": (([x, y],), {"treespec": spec}),
+        "values in a node": ((x, spec), {}),
+    }[order]
+    node = graph.call_function(pytree.tree_unflatten, args, kwargs)
+    graph.output(node)
+    root = nn.Module()
+    root.spec = pytree.tree_structure(Two(1, 2))  # of the name of the input, and another
+    module = fx.GraphModule(root, graph)
+    values = {"x"} if order == "values in a node" else {"x", "y"}
+    assert values <= {part.name for part in written_by(node, module)}
+    assert values <= {part.name for part in shares_memory_with(node, module)}
 
 
 @pytest.mark.parametrize("spec", [None, "missing", 3])

@@ -65,6 +65,10 @@ AREAS: dict[str, Area] = {
         ("tests/folding", "tests/export"),
     ),
     "packed": Area(("bnfx/inner/packed",), ("tests/inner",)),
+    "kept_memory": Area(
+        ("bnfx/inner/kept_memory.py",),
+        ("tests/inner/test_kept_memory.py", "tests/inner/test_output_places.py"),
+    ),
     "direct": Area(("bnfx/direct",), ("tests/direct",)),
     "fx": Area(
         ("passes/lifting", "passes/fx"),

@@ -38,7 +38,7 @@ def check(wrap: Wrap, model: nn.Module | None = None, steps: int = 1, momenta: A
     """Gradients and running statistics are those of one process with the whole batch."""
     rank, batches = dist.get_rank(), images(sizes())
     model = make() if model is None else model
-    expected = make() if isinstance(model, Selective) else copy.deepcopy(model)
+    expected = make() if isinstance(model, Selective | Within) else copy.deepcopy(model)
     run = wrap(model)
     for step in range(steps):
         for each in (model, expected):
@@ -58,6 +58,10 @@ def check(wrap: Wrap, model: nn.Module | None = None, steps: int = 1, momenta: A
         torch.testing.assert_close(buffer, right, rtol=1e-9, atol=1e-9)
 
 
+def around_reentrant(model: nn.Module) -> Any:
+    return functools.partial(checkpoint, compiled(model), use_reentrant=True)
+
+
 def around(model: nn.Module) -> Any:
     return functools.partial(again, compiled(model))
 
@@ -74,7 +78,7 @@ def case_around() -> None:
 
 
 def case_around_reentrant() -> None:
-    check(lambda model: functools.partial(checkpoint, compiled(model), use_reentrant=True))
+    check(around_reentrant)
 
 
 def case_twice() -> None:
@@ -150,3 +154,15 @@ class Selective(Net):
 
 def case_selective() -> None:
     check(compiled, make(Selective))
+
+
+class Within(Net):
+    """The compiled graph, which is computed again, has a checkpointed block within."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return again(super().forward, x)
+
+
+def case_within() -> None:
+    check(around, make(Within))
+    check(around_reentrant, make(Within))

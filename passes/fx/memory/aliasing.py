@@ -161,7 +161,7 @@ def _renormalising(node: fx.Node) -> list[fx.Node] | None:
 
 def _in_place(node: fx.Node) -> list[fx.Node] | None:
     """Augmented assignments, and functions of torch's whose name or argument says so."""
-    writes = node.target is operator.setitem or _overwrites(node) or asks_in_place(node)
+    writes = node.target is operator.setitem or overwrites(node) or asks_in_place(node)
     return _first(node) if writes and is_torch(node.target) else None
 
 
@@ -195,7 +195,7 @@ def shares_memory_with(node: fx.Node, module: nn.Module) -> list[fx.Node]:
     parts = regrouped(node)
     if parts is not None:
         return parts
-    return _first(node) if _overwrites(node) else node.all_input_nodes
+    return _first(node) if overwrites(node) else node.all_input_nodes
 
 
 def _first(node: fx.Node) -> list[fx.Node]:
@@ -203,7 +203,7 @@ def _first(node: fx.Node) -> list[fx.Node]:
     return _nodes(node.args[:1]) if node.args else node.all_input_nodes
 
 
-def _overwrites(node: fx.Node) -> bool:
+def overwrites(node: fx.Node) -> bool:
     """Whether the way it is written says that it gives back its first argument, written over."""
     if node.op == "call_method":
         return in_place_name(str(node.target))

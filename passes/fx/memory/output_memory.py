@@ -78,7 +78,7 @@ class OutputMemory:
     def is_kept(self) -> bool:
         """Whether no compiler can get it wrong."""
         same = self.outputs == tuple(range(len(self.outputs)))
-        return same and (not self.own or len(self.own) + len(self.arguments) < 2)
+        return same and len(self.own) + len(self.arguments) < 2
 
     @staticmethod
     def of(module: fx.GraphModule) -> OutputMemory:
@@ -125,7 +125,7 @@ class _Reading:
         else:
             kept, outputs = [], []
             for value in self._returned:
-                base = instead.get(value, value) if isinstance(value, fx.Node) else value
+                base = instead.get(value, value)
                 at = next((i for i, each in enumerate(kept) if each is base), len(kept))
                 kept[at:] = kept[at:] or [base]
                 same = base is value or value_of(base) is value_of(value)  # ``relu_(y), y``

@@ -14,9 +14,9 @@ _CONTAINERS = (tuple, list, dict, OrderedDict, defaultdict, deque, namedtuple)
 
 def regrouped(node: fx.Node) -> list[fx.Node] | None:
     """What the node puts into containers, uncopied; ``None`` if it does something else."""
-    if node.op != "call_function" or node.target is not pytree.tree_unflatten:
+    if node.target is not pytree.tree_unflatten or node.kwargs:
         return None
-    if node.kwargs or len(node.args) != 2:
+    if not isinstance(node.args[0], list | tuple):  # pytree takes the two the other way round, too
         return None
     found: list[fx.Node] = []
     fx.node.map_arg(node.args[0], found.append)
@@ -35,6 +35,15 @@ def _is_plain(spec: Any) -> bool:
     children = getattr(spec, "children", None)  # a method, in the versions of torch that have it
     if not isinstance(spec, pytree.TreeSpec) or not callable(children):
         return False
-    if spec.type is namedtuple and spec.context.__bases__ != (tuple,):
+    if spec.type is namedtuple and not _is_pythons(spec.context):
         return False
     return (spec.type is None or spec.type in _CONTAINERS) and all(map(_is_plain, children()))
+
+
+def _is_pythons(kind: type) -> bool:
+    """Whether Python wrote the class, as it was asked for a named tuple, and nobody wrote more."""
+    if type(kind) is not type or kind.__bases__ != (tuple,) or "__init__" in vars(kind):
+        return False
+    fields: tuple[str, ...] = getattr(kind, "_fields", ())
+    own = namedtuple(kind.__name__, fields, rename=True)  # type: ignore[misc]
+    return getattr(kind.__new__, "__code__", None) == own.__new__.__code__

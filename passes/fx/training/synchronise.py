@@ -197,8 +197,14 @@ class _SyncWriter:
 def graph_modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
     """The graph and those nested in it, each as often as a node names it."""
     yield module
+    for _, body in graphs_within(module):
+        yield from graph_modules(body)
+
+
+def graphs_within(module: fx.GraphModule) -> Iterator[tuple[str, fx.GraphModule]]:
+    """The graphs that nodes of this one name, with their paths, each as often as it is named."""
     for node in module.graph.nodes:
         if node.op in ("get_attr", "call_module"):
             value = attribute(module, str(node.target))
             if isinstance(value, fx.GraphModule):
-                yield from graph_modules(value)
+                yield str(node.target), value
