@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
-import operator
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -15,30 +15,11 @@ from torch import fx, nn
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import assert_constant
 from bnfx.folding.capturing.asking.decisions import Decisions
+from bnfx.folding.capturing.asking.symbols import Notes, Symbol
 from bnfx.folding.capturing.state_changes import Watch
 from bnfx.folding.capturing.tracing_twice import trace_twice
 from bnfx.folding.given import check_names
 from bnfx.passes.fx.calls.modules import is_registered
-
-_IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
-
-
-class _Proxy(fx.Proxy):
-    """A proxy that knows ``x *= 2`` for a write; torch's own records ``x = x * 2``."""
-
-    def __hash__(self) -> int:
-        raise TypeError("an argument is looked up in a table")
-
-
-def _in_place(op: Callable[..., Any]) -> Callable[..., Any]:
-    def write(self: _Proxy, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", op, (self, other), {})
-
-    return write
-
-
-for _name in _IN_PLACE.split():
-    setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
 
 
 class Tracer(fx.Tracer):
@@ -46,8 +27,31 @@ class Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes = Notes()
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
+        symbol = Symbol(node, self)
+        self.notes.made(symbol)
+        return symbol
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        with self._noted():
+            return super().to_bool(obj)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        with self._noted():
+            return super().iter(obj)
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note an error: code that catches it goes another way than in a call."""
+        try:
+            yield
+        except fx.proxy.TraceError as error:
+            self.notes.asked.append(str(error))
+            raise
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         return is_registered(module) or bool(super().is_leaf_module(module, path))
@@ -95,16 +99,22 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     kind = type(model).__name__
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    decisions, state = Decisions(), Watch(model)
+    decisions, state = Decisions(tracer.notes.asked), Watch(model)
 
     def run() -> fx.Graph:
         try:
-            return tracer.trace(model, defaults or None)
+            with decisions.watch():
+                graph = tracer.trace(model, defaults or None)
         finally:
             state.restore()
+        if tracer.notes.kept():
+            gc.collect()  # of functions that name themselves
+            if tracer.notes.kept():
+                raise CaptureError("it keeps what it computes where later calls could read it")
+        return graph
 
     try:
-        with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast), decisions.watch():
+        with mock.patch.object(torch.autocast, "__enter__", _refuse_autocast):
             graph = trace_twice(run)
     except Exception as error:
         advice = "Pass example inputs, or use torch.compile"

@@ -36,7 +36,9 @@ def trace_twice(trace: Callable[[], fx.Graph]) -> fx.Graph:
 
 def _generators() -> tuple[Any, ...]:
     """The states of the generators that a call may draw from."""
-    return random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist()
+    _, keys, *rest = np.random.get_state()
+    numpys = np.asarray(keys).tobytes(), *rest
+    return random.getstate(), numpys, torch.get_rng_state().numpy().tobytes()
 
 
 def _are_same(one: fx.Node, other: fx.Node) -> bool:

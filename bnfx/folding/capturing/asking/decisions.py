@@ -10,17 +10,20 @@ from __future__ import annotations
 import ast
 import contextlib
 import linecache
+from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import CodeType, FrameType
+from types import BuiltinFunctionType, CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from bnfx.folding.capturing.asking.holding import leads_to_symbol
 from bnfx.folding.capturing.asking.modes import asked_mode, is_pythons, module_of, profiled
+from bnfx.folding.capturing.asking.syntax import FUNCTIONS
 from bnfx.folding.capturing.asking.tainted import Reader, Run
 
 _BLIND = (
@@ -33,12 +36,12 @@ _BLIND = (
     "torch.nn.modules.module",
     "torch.nn.modules.container",
     "torch.utils._pytree",
-    "torch._dynamo.",
+    "torch._dynamo",
     "torch.utils._contextlib",
     "torch.autograd.grad_mode",
     "torch._utils",
     "torch.jit._trace",
-    "bnfx.",
+    "bnfx",
     "torch.compiler",
     "contextlib",
     "unittest.mock",
@@ -48,16 +51,23 @@ _BLIND = (
     "warnings",
 )
 _INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")  # read with what is around them
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+_Key = tuple[CodeType, int, frozenset[str], frozenset[str]]
 
 
 @dataclass
 class Decisions:
-    """What ran during a trace."""
+    """What ran during a trace.
 
-    runs: dict[tuple[CodeType, int, frozenset[str]], Run] = field(default_factory=dict)
-    sources: set[str] = field(default_factory=set)
+    Args:
+        asked: what cannot be answered, in words.
+    """
+
     asked: list[str] = field(default_factory=list)
+    runs: dict[_Key, Run] = field(default_factory=dict)
+    sources: set[str] = field(default_factory=set)
+    open: dict[int, Run] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -67,41 +77,58 @@ class Decisions:
 
     def _note(self, frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
-        module = module_of(frame)
-        if event == "return" and _holds(arg) and not module.startswith("torch.fx"):
-            self.sources.add(code.co_name)
         if (mode := asked_mode(frame, event, arg)) is not None:
             self.asked.append(f"{code.co_name} asks for {mode}")
-        if event != "call":
+        if event == "return":
+            self._note_end(frame, arg)
+        if event != "call" or frame.f_back is None:
             return
-        if frame.f_back is None:
-            return
-        above = module_of(frame.f_back)
+        module, above = module_of(frame), module_of(frame.f_back)
         if code.co_name in ("is_fx_tracing", "is_fx_symbolic_tracing"):
             if not _is_torchs(above):
                 self.asked.append(f"{frame.f_back.f_code.co_name} asks whether it is traced")
             return
-        if module.startswith(_BLIND) or code in _dispatched() or code.co_name in _INLINE:
+        if _is_within(module, _BLIND) or code in _dispatched() or code.co_name in _INLINE:
             return
-        if module.startswith("namedtuple_") or "fx-generated" in code.co_filename:
+        generated = code.co_filename.startswith("<")
+        if generated and (module.startswith("namedtuple_") or "fx-generated" in code.co_filename):
             return
-        if _is_library(module) and above.startswith(("torch.fx", "bnfx.")):
+        if _is_library(module) and _is_within(above, ("torch.fx", "bnfx")):
             return  # the tracer's own work
         values = {n: v for n, v in frame.f_locals.items() if n != "__class__"}
-        proxies = frozenset(n for n, v in values.items() if isinstance(v, fx.Proxy))
-        holders = frozenset(n for n, v in values.items() if n not in proxies and _holds(v))
+        proxies = frozenset(n for n, v in values.items() if issubclass(type(v), fx.Proxy))
+        holders = frozenset(n for n, v in values.items() if leads_to_symbol(v)) - proxies
         if not proxies and not holders and _is_library(module):
             return
         name = code.co_varnames[0] if code.co_argcount else ""
         owner = values.get(name)
         owner = owner if isinstance(owner, nn.Module) else None
-        run = Run(code, module, owner, name if owner is not None else "", proxies, holders)
-        self.runs.setdefault((code, id(owner), proxies), run)
+        # Nothing else: what is kept here could keep symbols.
+        known = (BuiltinFunctionType, ModuleType, type)
+        free = {n: values[n] for n in code.co_freevars if isinstance(values.get(n), known)}
+        space = ChainMap(free, frame.f_globals, frame.f_builtins)
+        run = Run(code, module, owner, name if owner is not None else "", proxies, holders, space)
+        key = (code, id(owner), proxies, holders)
+        self.open[id(frame)] = self.runs.setdefault(key, run)
+
+    def _note_end(self, frame: FrameType, answer: Any) -> None:
+        """Note what a function gives, and what its names stand for by then."""
+        name = frame.f_code.co_name
+        if name == "__exit__" and isinstance(answer, int) and answer:
+            self.asked.append("an error is suppressed, which only a trace may meet")
+        run = self.open.pop(id(frame), None)
+        symbol = issubclass(type(answer), fx.Proxy) or (run and leads_to_symbol(answer))
+        if symbol and not _is_within(module_of(frame), ("torch.fx",)):
+            self.sources.add(name)
+        if run is not None:
+            for each, value in frame.f_locals.items():
+                if isinstance(value, nn.Module):
+                    run.modules[each] = value
+                elif each != "__class__" and leads_to_symbol(value):
+                    run.late.add(each)
 
     def refuse(self) -> str | None:
         """A place that may have looked at an argument; ``None`` if there is none."""
-        if self.asked:
-            return self.asked[0]
         for run in self.runs.values():
             nodes = function_nodes(run.code)
             if not nodes:
@@ -112,21 +139,15 @@ class Decisions:
                     text = linecache.getline(run.code.co_filename, line).strip()
                     name = getattr(run.code, "co_qualname", run.code.co_name)
                     return f"{name} may decide by an argument, in line {line}: `{text}`"
-        return None
-
-
-def _holds(value: Any, depth: int = 4) -> bool:
-    """Whether a value is a proxy, or a container with one in it."""
-    if isinstance(value, fx.Proxy):
-        return True
-    if depth == 0 or not isinstance(value, (list, tuple, dict)) or len(value) > 1000:
-        return False
-    inside = value.values() if isinstance(value, dict) else value
-    return any(_holds(each, depth - 1) for each in list(inside))
+        return self.asked[0] if self.asked else None
 
 
 def _is_torchs(module: str) -> bool:
-    return module == "torch" or module.startswith("torch.")
+    return _is_within(module, ("torch",))
+
+
+def _is_within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == each or module.startswith(f"{each}.") for each in packages)
 
 
 def _is_library(module: str) -> bool:
@@ -163,7 +184,7 @@ def _nodes(filename: str) -> dict[tuple[int, str], list[Any]]:
         return {}
     found: dict[tuple[int, str], list[Any]] = {}
     for node in ast.walk(tree):
-        if isinstance(node, _FUNCTIONS):
+        if isinstance(node, FUNCTIONS):
             decorators = getattr(node, "decorator_list", [])
             line = min([node.lineno, *(d.lineno for d in decorators)])
             found.setdefault((line, getattr(node, "name", "<lambda>")), []).append(node)

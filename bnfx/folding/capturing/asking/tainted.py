@@ -7,39 +7,48 @@ a ``try`` around what may fail.
 from __future__ import annotations
 
 import ast
-import builtins
-from collections.abc import Iterator
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
 import torch
 from torch import nn
 
+from bnfx.folding.capturing.asking.looking import LOOKING, OPERATORS, PASSING, builtin, meant
 from bnfx.folding.capturing.asking.shown_text import arguments, called_name, formatted, said
+from bnfx.folding.capturing.asking.syntax import FUNCTIONS, flat, own, root
 
-# Builtins that pass values on and never look at them, or that a proxy refuses with an error.
-_PASSING = frozenset(
-    ["list", "tuple", "zip", "enumerate", "reversed", "dict", "range", "print", "super"]
-)
-_PASSING |= frozenset(["abs", "sum", "slice", "float", "int", "bool", "len", "iter", "next"])
-_PASSING |= frozenset(["round", "min", "max", "sorted", "any", "all", "divmod", "pow", "complex"])
-# Those that look, and may go by another name; and the same from the module ``operator``.
-_LOOKING = frozenset(["isinstance", "issubclass", "type", "hasattr", "callable", "id", "hash"])
-_OPERATORS = frozenset(["is_", "is_not", "contains", "truth", "not_", "indexOf", "countOf"])
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_TRIES = (ast.Try, getattr(ast, "TryStar", ast.Try))  # from Python 3.11 on
+_HELD = (nn.ModuleList, nn.ModuleDict, nn.Sequential, list, tuple, dict)
+_PARAMETERS = (torch.Tensor, nn.ParameterList, nn.ParameterDict)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One function that ran, and what it was given."""
+    """One function that ran, and what it was given.
+
+    Args:
+        code: what ran.
+        module: where that stands.
+        owner: the module whose method it is; its name in there is ``owner_name``.
+        proxies: names of proxies.
+        holders: those of containers with proxies in them, of which it is true what is asked.
+        space: what names from outside of the function stand for.
+        late: names that had to do with proxies when it ended.
+        modules: names that stood for modules by then.
+    """
 
     code: CodeType
     module: str
-    owner: Any  # the module whose method it is
+    owner: Any
     owner_name: str
     proxies: frozenset[str]
-    holders: frozenset[str]  # containers with proxies in them, of which it is true what is asked
+    holders: frozenset[str]
+    space: Mapping[str, Any] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    modules: dict[str, nn.Module] = field(default_factory=dict)
 
 
 class Reader:
@@ -49,9 +58,9 @@ class Reader:
         self._run = run
         self._sources = sources
         body = function.body if isinstance(function.body, list) else [function.body]
-        self._nodes = [node for statement in body for node in _own(statement)]
+        self._nodes = [node for statement in body for node in own(statement)]
         self._said = {each for node in self._nodes for each in said(node)}
-        self._tainted = set(run.proxies | run.holders)
+        self._tainted = set(run.proxies | run.holders | run.late)
         while self._spread():
             pass
 
@@ -63,43 +72,61 @@ class Reader:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 value = node.value
             elif isinstance(node, (ast.For, ast.comprehension)):
-                targets, value = [_elements(node.target, node.iter)], node.iter
+                targets, value = [self._elements(node.target, node.iter)], node.iter
             elif isinstance(node, ast.withitem) and node.optional_vars is not None:
                 targets, value = [node.optional_vars], node.context_expr
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 if any(self._is_tainted(each) for each in arguments(node)):
-                    root = _root(node.func)
-                    if isinstance(root, ast.Name) and root.id != self._run.owner_name:
+                    first = root(node.func)
+                    if isinstance(first, ast.Name) and first.id != self._run.owner_name:
                         module = self._resolve(node.func)
-                        if not self._is_global(root.id) and not isinstance(module, nn.Module):
-                            self._tainted.add(root.id)
+                        if not self._is_global(first.id) and not isinstance(module, nn.Module):
+                            self._tainted.add(first.id)
                 continue
             else:
                 continue
             if value is not None and self._is_tainted(value):
-                roots = [_root(t) for target in targets for t in _flat(target)]
+                roots = [root(t) for target in targets for t in flat(target)]
                 self._tainted |= {r.id for r in roots if isinstance(r, ast.Name)}
         self._tainted.discard(self._run.owner_name)
         return len(self._tainted) > before
+
+    def _elements(self, target: ast.expr, of: ast.expr) -> Any:
+        """What a loop gives elements to; a place that ``enumerate`` counts is none."""
+        counted = isinstance(of, ast.Call) and self._meant(of.func) is enumerate
+        if counted and isinstance(target, ast.Tuple) and len(target.elts) == 2:
+            return target.elts[1]
+        return target
 
     def _is_global(self, name: str) -> bool:
         code = self._run.code
         return name not in code.co_varnames + code.co_cellvars + code.co_freevars
 
+    def _meant(self, node: ast.AST) -> Any:
+        """What a name from outside of the function stands for, or ``operator.is_``."""
+
+        def space(name: str) -> Any:
+            code = self._run.code
+            inside = name in code.co_varnames + code.co_cellvars
+            return None if inside else self._run.space.get(name)
+
+        found = meant(node, space)
+        return self._resolve(node) if found is None else found
+
     def _is_tainted(self, node: ast.AST) -> bool:
-        if isinstance(node, _FUNCTIONS):
+        if isinstance(node, FUNCTIONS):
             return False  # it has a run of its own
         if isinstance(node, ast.Compare) and self._asks_truly(node):
             return False
         if isinstance(node, ast.Name):
             return node.id in self._tainted
-        if isinstance(node, ast.Attribute) and isinstance(_root(node), ast.Name):
+        if isinstance(node, ast.Attribute) and isinstance(root(node), ast.Name):
             held = self._resolve(node)
             if held is not None:
-                return isinstance(held, (torch.Tensor, nn.ParameterList, nn.ParameterDict))
+                return isinstance(held, _PARAMETERS)
         if isinstance(node, ast.Call):
             name = called_name(node)
-            if name in self._sources and not arguments(node):
+            if name in self._sources:
                 return True
             if isinstance(self._resolve(node.func), nn.Module):
                 return True
@@ -108,16 +135,15 @@ class Reader:
         return any(self._is_tainted(child) for child in ast.iter_child_nodes(node))
 
     def _asks_truly(self, node: ast.Compare) -> bool:
-        """``is None`` of an attribute, or of a container: it is answered truly."""
+        """``is None`` of a module's attribute, or of a container: it is answered truly."""
         if not all(isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops):
             return False
         if not all(isinstance(c, ast.Constant) and c.value is None for c in node.comparators):
             return False
-        root = _root(node.left)
-        own = (
-            isinstance(root, ast.Name) and root.id == self._run.owner_name and root is not node.left
-        )
-        return own or self._is_holder(node.left)
+        asked = node.left
+        if isinstance(asked, ast.Attribute) and isinstance(self._module(asked.value), nn.Module):
+            return True
+        return self._is_holder(asked)
 
     def _is_holder(self, node: ast.AST) -> bool:
         assigned = {
@@ -125,26 +151,35 @@ class Reader:
             for n in self._nodes
             if isinstance(n, ast.Assign)
             for t in n.targets
-            for r in _flat(t)
+            for r in flat(t)
             if isinstance(r, ast.Name)
         }
         return isinstance(node, ast.Name) and node.id in self._run.holders - assigned
 
+    def _module(self, node: ast.AST) -> Any:
+        """The module that an expression stands for, if it is known to."""
+        if not isinstance(node, ast.Name):
+            return self._resolve(node)
+        own_one = node.id == self._run.owner_name
+        return self._run.owner if own_one else self._run.modules.get(node.id)
+
     def _resolve(self, node: ast.AST) -> Any:
-        """What ``self.a.b`` is; ``None`` if it is not known."""
-        names: list[str] = []
-        while isinstance(node, ast.Attribute):
-            names.append(node.attr)
-            node = node.value
-        if not names or not isinstance(node, ast.Name) or node.id != self._run.owner_name:
-            return None
-        held = self._run.owner
-        for name in reversed(names):
+        """What ``self.a.b`` is, or the parameter that it is something of; ``None`` if it is not
+        known.
+        """
+        if isinstance(node, ast.Attribute):
+            held, name = self._module(node.value), node.attr
+            if isinstance(held, _PARAMETERS):
+                return held
             if not isinstance(held, nn.Module):
                 return None
             tables = (held._modules, held._parameters, held._buffers, vars(held))
-            held = next((table[name] for table in tables if name in table), None)
-        return held
+            return next((table[name] for table in tables if name in table), None)
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            held = self._module(node.value)
+            with contextlib.suppress(LookupError, TypeError):
+                return held[node.slice.value] if type(held) in _HELD else None
+        return None
 
     def decision(self) -> int | None:
         """The line of a decision that may have to do with a proxy."""
@@ -172,61 +207,34 @@ class Reader:
             return [node.subject]
         if (shown := formatted(node)) is not None:
             return shown
-        if isinstance(node, ast.Try):
+        if isinstance(node, _TRIES):
             return list(node.body)
         if isinstance(node, ast.Attribute) and node.attr.startswith("__"):
             return [node.value]
-        if isinstance(node, ast.Name) and node.id in _LOOKING and self._is_global(node.id):
-            called = any(isinstance(n, ast.Call) and n.func is node for n in self._nodes)
-            return [] if called or not self._tainted else [ast.Name(next(iter(self._tainted)))]
         if isinstance(node, ast.Call):
-            name = called_name(node)
-            if name in _OPERATORS:
-                return arguments(node)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            known = self._is_global(name) and hasattr(builtins, name) and name not in _PASSING
-            truly = name == "isinstance" and self._is_holder(node.args[0])
-            return [] if not known or truly else arguments(node)
+            return self._asked_by_call(node)
+        if isinstance(node, (ast.Name, ast.Attribute)) and builtin(self._meant(node)) in LOOKING:
+            called = any(isinstance(n, ast.Call) and n.func is node for n in self._nodes)
+            return [] if called else self._anything()
         if isinstance(node, ast.Subscript) and not self._is_tainted(node.value):
             return [node.slice]
         if isinstance(node, (ast.Assign, ast.AugAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             return (
                 [node.value]
-                if any(isinstance(t, ast.Attribute) for target in targets for t in _flat(target))
+                if any(isinstance(t, ast.Attribute) for target in targets for t in flat(target))
                 else []
             )
         if isinstance(node, (ast.Global, ast.Nonlocal)):
-            return [ast.Name(next(iter(self._tainted)))] if self._tainted else []
+            return self._anything()
         return []
 
+    def _asked_by_call(self, node: ast.Call) -> list[ast.AST]:
+        name = builtin(self._meant(node.func))
+        if name is None:
+            return arguments(node) if called_name(node) in OPERATORS else []
+        truly = name == "isinstance" and self._is_holder(node.args[0])
+        return [] if name in PASSING or truly else arguments(node)
 
-def _own(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and what stands in it, but for functions in it, which run by themselves."""
-    if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
-        return
-    yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _own(child)
-
-
-def _elements(target: ast.expr, of: ast.expr) -> Any:
-    """What a loop gives elements to; a place that ``enumerate`` counts is none."""
-    counted = isinstance(of, ast.Call) and getattr(of.func, "id", "") == "enumerate"
-    if counted and isinstance(target, ast.Tuple) and len(target.elts) == 2:
-        return target.elts[1]
-    return target
-
-
-def _flat(target: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(target, (ast.Tuple, ast.List)):
-        for each in target.elts:
-            yield from _flat(each)
-    else:
-        yield target.value if isinstance(target, ast.Starred) else target
-
-
-def _root(node: ast.AST) -> ast.AST:
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
-        node = node.value
-    return node
+    def _anything(self) -> list[ast.AST]:
+        return [ast.Name(name) for name in list(self._tainted)[:1]]

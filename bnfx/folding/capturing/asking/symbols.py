@@ -1,0 +1,111 @@
+"""What stands for an argument or a parameter in a trace, and notes what is asked of it."""
+
+from __future__ import annotations
+
+import operator
+import sys
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from torch import fx
+
+from bnfx.folding.capturing.asking.modes import is_pythons, module_of
+
+_IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
+_OWN = frozenset(["node", "tracer", "root", "attr", "_node"])
+_BETWEEN = ("torch.utils._pytree", "torch.nn.parameter")  # which ask for who called them
+
+
+class Notes:
+    """What was asked of the symbols of a trace, and those that are still there."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._made: list[weakref.ref[Symbol]] = []
+
+    def made(self, symbol: Symbol) -> None:
+        self._made.append(weakref.ref(symbol))
+
+    def kept(self) -> bool:
+        """Whether somebody keeps a symbol."""
+        return any(each() is not None for each in self._made)
+
+
+class Symbol(fx.Proxy):
+    """A proxy that knows ``x *= 2`` for a write, where torch's own records ``x = x * 2``, and notes
+    what it cannot answer: code may catch the error.
+    """
+
+    tracer: Any  # with notes
+
+    @property
+    def __class__(self) -> Any:  # of `isinstance`, which knows subclasses without
+        frame = _asking(sys._getframe(1))
+        if frame is not None:
+            self.tracer.notes.asked.append(
+                f"{frame.f_code.co_name} may decide by an argument: it asks for its class"
+            )
+        return type(self)
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> None:
+        raise TypeError("the class of a symbol is not to be changed")
+
+    def __getattr__(self, name: str) -> fx.proxy.Attribute:
+        return SymbolAttribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _OWN:
+            self._refuse(AttributeError, f"{name} of an argument is written")
+        super().__setattr__(name, value)
+
+    def __hash__(self) -> int:
+        self._refuse(TypeError, "an argument is looked up in a table")
+
+    def __len__(self) -> int:
+        self._refuse(RuntimeError, "the length of an argument is asked for")
+
+    def __int__(self) -> int:
+        self._refuse(TypeError, "an argument is made an int")
+
+    def __float__(self) -> float:
+        self._refuse(TypeError, "an argument is made a float")
+
+    def __complex__(self) -> complex:
+        self._refuse(TypeError, "an argument is made a complex number")
+
+    def _refuse(self, kind: type[Exception], what: str) -> NoReturn:
+        self.tracer.notes.asked.append(what)
+        raise kind(what)
+
+
+class SymbolAttribute(fx.proxy.Attribute, Symbol):
+    """An attribute of a symbol, a method at most until it is used otherwise."""
+
+    def __init__(self, root: fx.Proxy, name: str) -> None:
+        super().__init__(root, name)
+        self.tracer.notes.made(self)
+
+
+def _in_place(op: Callable[..., Any]) -> Callable[..., Any]:
+    def write(self: Symbol, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", op, (self, other), {})
+
+    return write
+
+
+for _name in _IN_PLACE.split():
+    setattr(Symbol, f"__{_name}__", _in_place(getattr(operator, _name)))
+
+
+def _asking(frame: FrameType | None) -> FrameType | None:
+    """The code of users that asks, by itself or through Python's or what torch has for it."""
+    while frame is not None:
+        module = module_of(frame)
+        if not is_pythons(module) and module not in _BETWEEN:
+            torchs = module.partition(".")[0] in ("torch", "bnfx")
+            return None if torchs else frame
+        frame = frame.f_back
+    return None
