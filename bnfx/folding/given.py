@@ -86,7 +86,7 @@ def check_names(model: nn.Module) -> None:
     """
     for path, module in modules_of(model):
         for name in (*module._modules, *module._parameters, *module._buffers):
-            if not name or "." in name:
+            if not isinstance(name, str) or not name or "." in name:
                 kind = type(module).__name__
                 raise CaptureError(
                     f"{path or kind} has {name!r} for the name of a part, which no graph can tell "
@@ -132,10 +132,10 @@ def copied(value: Any) -> Any:
         CaptureError: if there can be none, as of lazy modules.
     """
     memo: dict[int, Any] = {}
-    for tensor in _tensors(value):
-        if not tensor.is_leaf:
-            memo[id(tensor)] = tensor.detach().clone()
     try:
+        for tensor in _tensors(value):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
         with torch.inference_mode(False), torch.no_grad():  # copies that can be trained later
             return copy.deepcopy(value, memo)
     except Exception as error:

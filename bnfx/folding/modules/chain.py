@@ -12,6 +12,7 @@ from bnfx.errors import CaptureError
 from bnfx.folding.example_shapes import describe_shapes
 from bnfx.folding.modules.affine_modules import Unit, find_units, left_of, traced_chain
 from bnfx.folding.modules.layers import Layers
+from bnfx.folding.modules.misfits import refuse_misfit
 from bnfx.passes import pipeline
 from bnfx.passes.algebra import Expression
 from bnfx.passes.fx.lift import Lifted, lift
@@ -125,6 +126,8 @@ class ModuleChain:
         for path, unit in find_units(self._traced, lifted).items():
             if isinstance(unit, str):
                 refused.setdefault(path, unit)
+            elif (why := refuse_misfit(self._modules, int(path.partition(".")[0]))) is not None:
+                refused.setdefault(path, why)
             elif path not in refused:
                 units[path] = unit
         allowed = {node for unit in units.values() for node in unit.maps}
@@ -185,4 +188,7 @@ class ModuleChain:
                 continue
             slot = Slot(place, expression, dtype)
             tensor = self._values.stored(slot.expression, slot.dtype)
+            before = owner._parameters.get(place)
+            if before is not None and before.shape == tensor.shape:
+                tensor = torch.empty_like(before).copy_(tensor)  # a layout may decide the output's
             owner._parameters[place] = nn.Parameter(tensor, requires_grad=grad)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from bnfx.folding.modules.containers import is_sequential
@@ -22,7 +21,7 @@ from bnfx.folding.modules.plain.library import is_known
 from bnfx.folding.modules.plain.module_uses import Use
 from bnfx.folding.modules.plain.plain_model import PlainModel
 from bnfx.folding.modules.plain.straight_line import argument_of
-from bnfx.folding.modules.tree import below, modules_of
+from bnfx.folding.modules.tree import below, is_scripted, modules_of
 from bnfx.passes.fx.calls.modules import BEHAVIOUR, has_hooks, is_patched
 from bnfx.passes.fx.parameters.sources import memory
 
@@ -52,7 +51,7 @@ class Places:
         self._owned: Counter[object] = Counter()
         for module in self.paths.values():
             tensors = [*module._parameters.values(), *module._buffers.values()]
-            if not isinstance(module, torch.jit.ScriptModule):
+            if not is_scripted(module):
                 tensors += [t for _, v in held_objects(module) for t in held_tensors(v)]
             self._owned.update(memory(t) for t in tensors if t is not None)
 
@@ -69,7 +68,7 @@ class Places:
             return f"{path} stands for several modules"
         if not self._is_reached(path, module):
             return f"{path} is hidden behind another attribute of that name"
-        if isinstance(module, torch.jit.ScriptModule):
+        if is_scripted(module):
             return f"{path} is TorchScript, whose layers cannot be changed"
         if has_hooks(module):
             return f"{path} has hooks"
@@ -114,7 +113,7 @@ class Succession:
             self.refused = dict.fromkeys(self._paths, self._code.strange)
             return []
         for path, module in self._paths.items():
-            if isinstance(module, torch.jit.ScriptModule):
+            if is_scripted(module):
                 self.refused[path] = f"{path} is TorchScript, whose layers cannot be changed"
                 continue
             sequential = is_sequential(module)
@@ -131,9 +130,13 @@ class Succession:
     def _refuse(self, path: str) -> str | None:
         if (why := self._places.refuse(path) or self._code.why_exposed(path)) is not None:
             return why
-        kinds = [kind for kind in type(self._paths[path]).__mro__ if not is_known(kind)]
+        module = self._paths[path]
+        kinds = [kind for kind in type(module).__mro__ if not is_known(kind)]
         own = next((n for n in BEHAVIOUR if any(n in vars(kind) for kind in kinds)), None)
-        return None if own is None else f"{path} has a {own} of its own"
+        if own is not None:
+            return f"{path} has a {own} of its own"
+        # A method may write to weights, or ask whether there is a bias.
+        return f"{path} has methods of its own" if self._code.has_code(module) else None
 
     def _end(self, path: str, place: int) -> str:
         """The last, or first, module of what is run there: down through containers."""
@@ -159,6 +162,8 @@ class Succession:
             return f"{path or 'the model'} is held in several places"
         if (why := self._code.why_exposed(path)) is not None:
             return why
+        if self._code.sets_attributes(module):  # one may be a module that runs behind the others
+            return f"{path or 'the model'} sets attributes of its own"
         named = (use for name in module._modules for use in self._code.named(module, name))
         return next((str(use) for use in named if use.use is not Use.ASKED), None)
 

@@ -31,6 +31,8 @@ def is_constant(value: Any) -> bool:
 
 def is_data(value: Any) -> bool:
     """Whether it holds numbers, text and classes of layers, and nothing else."""
+    if type(type(value)) is not type:  # its class may say that it equals any
+        return False
     if type(value) in _LISTS:
         return all(map(is_data, value))
     if type(value) is slice:

@@ -51,6 +51,17 @@ _RUNNING = (
     ("timm.models._manipulate", "checkpoint_seq"),
 )
 
+# They tell of the ops that made a tensor, or of who looks at them.
+TELLING = frozenset(
+    [
+        *("grad_fn", "register_hook", "register_post_accumulate_grad_hook", "requires_grad"),
+        *("is_leaf", "retain_grad", "retains_grad", "grad", "backward", "data_ptr"),
+        *("const_data_ptr", "storage", "untyped_storage"),
+        # How it lies in memory, which a convolution decides otherwise than a BatchNorm.
+        *("stride", "is_contiguous", "dim_order", "as_strided", "storage_offset"),
+    ]
+)
+
 
 def is_known(kind: type) -> bool:
     """Whether a class is torch's, Python's or bnfx's: found there by its name, in their files, and
@@ -71,9 +82,9 @@ def is_known(kind: type) -> bool:
 def _is_as_written(name: str, value: Any) -> bool:
     """Whether a member of a class was not put there by others."""
     made: Any = value
-    if not isinstance(value, FunctionType):
+    if type(value) is not FunctionType:
         made = getattr(value, "fget", getattr(value, "__func__", value))
-    if isinstance(made, FunctionType):
+    if type(made) is FunctionType:
         return _is_library(made.__code__.co_filename)
     return name.startswith("__") or isinstance(made, (type, *_IN_C)) or not callable(made)
 
@@ -89,7 +100,9 @@ def is_plain_class(kind: Any) -> bool:
     """Whether it only makes a layer or data."""
     if not isinstance(kind, type):
         return False
-    return kind in _PLAIN_CLASSES or (issubclass(kind, nn.Module) and is_known(kind))
+    if any(kind is each for each in _PLAIN_CLASSES):  # ``in`` would ask its metaclass
+        return True
+    return issubclass(kind, nn.Module) and is_known(kind)
 
 
 @functools.cache
@@ -105,7 +118,7 @@ def _ops() -> dict[int, Any]:
 
 def _is_torchs(value: Any) -> bool:
     """Whether it is a function in a file of torch's."""
-    return isinstance(value, FunctionType) and value.__code__.co_filename.startswith(_LIBRARIES[0])
+    return type(value) is FunctionType and value.__code__.co_filename.startswith(_LIBRARIES[0])
 
 
 def replaced() -> str | None:
@@ -134,7 +147,7 @@ def is_plain_attribute(name: str) -> bool:
 
 def is_op(value: Any) -> bool:
     """Whether it is a function that computes with tensors and numbers, or asks for a mode."""
-    if isinstance(value, torch._ops.OpOverload):
+    if type(value) is torch._ops.OpOverload:
         return value.namespace in _NAMESPACES
     known = id(value) in _ops() or _is_one_of(value, _LOG) or runs_in_order(value)
     return known and is_bare(value)
@@ -154,7 +167,7 @@ def _is_one_of(value: Any, *places: tuple[str, str]) -> bool:
     """Whether it is what one of these Python modules has under that name, if it was imported, and
     was written there.
     """
-    if not isinstance(value, FunctionType):
+    if type(value) is not FunctionType:
         return False
     modules: list[Any] = [sys.modules.get(home) for home, name in places if value.__name__ == name]
     files = [each.__file__ for each in modules if getattr(each, value.__name__, None) is value]

@@ -12,19 +12,11 @@ import torch
 from torch import nn
 
 from bnfx.folding.modules.plain.data import INTERNAL, is_constant, is_data, is_record
-from bnfx.folding.modules.plain.library import UNREAD, is_known, is_op, is_plain_attribute
+from bnfx.folding.modules.plain.library import TELLING, UNREAD, is_known, is_op, is_plain_attribute
 from bnfx.folding.modules.plain.loops import goes_through, is_only_run
 from bnfx.folding.modules.plain.source import Sources
 from bnfx.folding.modules.plain.syntax import NODES, is_call_of_super, nodes_of, wraps
 
-# They tell of the ops that made a tensor, or of who looks at them.
-_TELLING = frozenset(
-    [
-        *("grad_fn", "register_hook", "register_post_accumulate_grad_hook", "requires_grad"),
-        *("is_leaf", "retain_grad", "retains_grad", "grad", "backward", "data_ptr"),
-        *("storage", "untyped_storage"),
-    ]
-)
 _BUILTINS = {
     name: getattr(builtins, name)
     for name in (
@@ -57,6 +49,7 @@ class PlainFunction:
         self.function, self.of, self.kind = function, of, kind
         self.parents: dict[ast.AST, ast.AST] = {}
         self.uses: dict[str, list[ast.Attribute]] = {}
+        self.sets: set[str] = set()  # attributes of its object
         self.loops: list[ast.AST] = []  # that call each module of its object
         self.calls: set[FunctionType] = set()  # that are no methods: they have to be plain, too
         self.makes: set[type] = set()  # modules of these classes, which have to be, too
@@ -104,7 +97,7 @@ class PlainFunction:
         if isinstance(node, ast.Attribute):
             if node.attr == "__init__" and is_call_of_super(node.value):
                 return True
-            if node.attr.startswith(("__", "register")) or node.attr in _TELLING:
+            if node.attr.startswith(("__", "register")) or node.attr in TELLING:
                 return False
             if isinstance(node.value, ast.Name) and node.value.id == self.owner:
                 return self._is_plain_attribute(node)
@@ -146,17 +139,23 @@ class PlainFunction:
         order = self.of.__mro__
         after = order[order.index(self.kind) + 1 :]
         home = next((each for each in after if method.attr in vars(each)), None)
-        if method.attr == "__init__" == self.function.__name__:
+        if method.attr == "__init__" == self.function.__name__ == self._name_in_class():
             return True  # of a class that is read as well, or of a layer
         return home is not None and not is_known(home) and method.attr not in UNREAD
+
+    def _name_in_class(self) -> str | None:
+        """What it is called by; a class may have a function under another name, too."""
+        own = vars(self.kind).items() if self.kind is not None else ()
+        names = [name for name, value in own if value is self.function]
+        return names[0] if len(names) == 1 else None
 
     def _is_plain_attribute(self, node: ast.Attribute) -> bool:
         """Of the object that it is a method of."""
         if node.attr in INTERNAL or node.attr in UNREAD:
             return False
         known = inspect.getattr_static(self.of, node.attr, None)
-        known = known.__func__ if isinstance(known, staticmethod) else known
-        if isinstance(known, FunctionType):  # torch's own may get at anything
+        known = known.__func__ if type(known) is staticmethod else known
+        if type(known) is FunctionType:  # torch's own may get at anything
             call = self.parents.get(node)
             home = next(k for k in self.of.__mro__ if node.attr in vars(k))  # type: ignore[union-attr]
             if not isinstance(call, ast.Call) or call.func is not node:
@@ -166,6 +165,10 @@ class PlainFunction:
                 return True
             return not is_known(home)
         self.uses.setdefault(node.attr, []).append(node)
+        if not isinstance(node.ctx, ast.Load):
+            self.sets.add(node.attr)
+            if hasattr(nn.Module, node.attr):  # some of these say what runs
+                return False
         return known is None or is_data(known)
 
     def _is_of_comprehension(self, node: ast.AST) -> bool:
@@ -222,7 +225,7 @@ class PlainFunction:
                 return vars(value).get(node.attr, _UNKNOWN)
             if type(value) is type:  # what computes an attribute is found, and not what it gives
                 found = inspect.getattr_static(value, node.attr, _UNKNOWN)
-                return found.__func__ if isinstance(found, staticmethod) else found
+                return found.__func__ if type(found) is staticmethod else found
             return None if value is None else _UNKNOWN
         if not isinstance(node, ast.Name) or node.id in self.locals:
             return None
@@ -234,7 +237,7 @@ class PlainFunction:
             return True
         if is_op(value) or is_constant(value) or any(value is each for each in _SCOPED):
             return True
-        if isinstance(value, FunctionType):
+        if type(value) is FunctionType:
             self.calls.add(value)
             return True
         return is_record(value)

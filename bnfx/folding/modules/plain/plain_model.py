@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from bnfx.folding.modules.plain.data import (
+    INTERNAL,
     held_objects,
     is_data,
     is_plain_tensor,
@@ -31,7 +31,7 @@ from bnfx.folding.modules.plain.library import UNREAD, is_bare, is_known, is_op,
 from bnfx.folding.modules.plain.module_uses import Use, use_of
 from bnfx.folding.modules.plain.plain_function import PlainFunction
 from bnfx.folding.modules.plain.source import Sources
-from bnfx.folding.modules.tree import below, modules_of
+from bnfx.folding.modules.tree import below, is_scripted, modules_of
 from bnfx.passes.fx.calls.modules import has_hooks, is_patched
 
 _RUN_BY_ALL = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -72,7 +72,7 @@ class PlainModel:
         self.strange = next(self._strange_things(model), None)
         if self.strange is None:
             for path, module in modules_of(model):
-                scripted = isinstance(module, torch.jit.ScriptModule)
+                scripted = is_scripted(module)
                 for name in () if scripted else module._modules:
                     if (why := self._exposes(module, name)) is not None:
                         self.exposed[below(path, name)] = why
@@ -88,13 +88,21 @@ class PlainModel:
     def named(self, owner: nn.Module, name: str) -> list[Named]:
         """The places where code of its class names a module that it has."""
         module = owner._modules[name]
-        assert module is not None
         found = []
         for function in self._functions.get(type(owner), ()):
             named = function.uses.get(name, ())
-            found += [Named(function, node, use_of(function, node, module)) for node in named]
+            uses = (Use.EXPOSED if module is None else use_of(function, n, module) for n in named)
+            found += [Named(function, node, use) for node, use in zip(named, uses, strict=True)]
             found += [Named(function, node, Use.RUN) for node in function.loops]
         return found
+
+    def has_code(self, module: nn.Module) -> bool:
+        """Whether its class has methods that torch's do not have."""
+        return bool(self._functions.get(type(module)))
+
+    def sets_attributes(self, module: nn.Module) -> bool:
+        """Whether code of its class sets an attribute of it, which may be a new part."""
+        return any(function.sets for function in self._functions.get(type(module), ()))
 
     def _exposes(self, owner: nn.Module, name: str) -> str | None:
         if owner._modules[name] is None:
@@ -108,12 +116,16 @@ class PlainModel:
         if (other := replaced()) is not None:
             yield other
         for path, module in modules_of(model):
-            if isinstance(module, torch.jit.ScriptModule):
+            if is_scripted(module):
                 continue
             where = path or type(module).__name__
             tables = (module._modules, module._parameters, module._buffers)
             if not all(type(table) in (dict, OrderedDict) for table in tables):
                 yield f"{where} keeps what it has in a table of another kind"
+            if any(hasattr(nn.Module, name) for name in vars(module).keys() - INTERNAL):
+                yield f"{where} has an attribute in place of one of torch's"
+            if module.__class__ is not type(module):
+                yield f"{where} says that it is of another class"
             if has_hooks(module) or is_patched(module):
                 yield f"{where} has hooks or a forward of its own"
             for name, value in held_objects(module):
@@ -127,9 +139,12 @@ class PlainModel:
 
     def _strange_object(self, value: Any, told: str) -> Iterator[str]:
         made = made_of(value)
+        if made.__class__ is not type(made):  # which isinstance would believe
+            yield told
+            return
         if is_op(made):
             return
-        if isinstance(made, FunctionType):
+        if type(made) is FunctionType:
             yield from self._strange_function(made)
         elif isinstance(made, type) and issubclass(made, nn.Module) and not is_known(made):
             yield from self._strange_made(made)
@@ -152,11 +167,11 @@ class PlainModel:
                 torchs = hasattr(nn.Module, name) and name not in ("forward", *_FACTS)
                 if is_data(value) and not special and not torchs:
                     continue
-                function = value.__func__ if isinstance(value, staticmethod) else value
-                if special or torchs or not isinstance(function, FunctionType):
+                function = value.__func__ if type(value) is staticmethod else value
+                if special or torchs or type(function) is not FunctionType:
                     yield f"{kind.__name__}.{name} is no plain method"
                     continue
-                method = None if isinstance(value, staticmethod) else of
+                method = None if type(value) is staticmethod else of
                 reading = PlainFunction(function, self._sources, method, method and kind)
                 self._functions[of].append(reading)
                 yield from self._strange_in(reading)
@@ -170,7 +185,7 @@ class PlainModel:
         for kind in of.__mro__:
             for name in () if is_known(kind) else UNREAD & vars(kind).keys():
                 making = vars(kind)[name]
-                if not isinstance(making, FunctionType):
+                if type(making) is not FunctionType:
                     yield f"{kind.__name__}.{name} is no plain method"
                 else:
                     yield from self._strange_in(PlainFunction(making, self._sources, of, kind))
@@ -194,10 +209,10 @@ class PlainModel:
 def _is_torchs_making(kind: type) -> bool:
     """Whether it is what ``torch.nn.utils.parametrize`` puts in front of a class."""
     made = [getattr(value, "fget", value) for value in vars(kind).values() if not is_data(value)]
-    files = {f.__code__.co_filename if isinstance(f, FunctionType) else None for f in made}
+    files = {f.__code__.co_filename if type(f) is FunctionType else None for f in made}
     return kind.__module__ == parametrize.__name__ and files == {parametrize.__file__}
 
 
 def _mentions(kind: type, name: str) -> bool:
-    codes = [each.__code__ for each in vars(kind).values() if isinstance(each, FunctionType)]
+    codes = [each.__code__ for each in vars(kind).values() if type(each) is FunctionType]
     return any(name in code.co_names for code in codes)

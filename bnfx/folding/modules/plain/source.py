@@ -31,8 +31,8 @@ class Sources:
             known = self._compiled(code, "".join(lines))
         except (OSError, SyntaxError, TypeError, ValueError):
             return "its source cannot be read"
-        if not isinstance(tree, ast.FunctionDef):
-            return "it is no function of a class or a file"
+        if not isinstance(tree, ast.FunctionDef) or tree.name != code.co_name:
+            return "it is no function of a class or a file"  # a lambda stands in another's lines
         if known.get((code.co_name, code.co_firstlineno)) != code:
             return "its source is not, or no more, that of its code"
         return tree

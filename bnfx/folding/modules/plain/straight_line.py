@@ -74,8 +74,9 @@ def _is_out_of_order(node: ast.AST) -> bool:
 
 
 def _is_written(node: ast.AST) -> bool:
-    """``x[0] = ...``."""
-    return isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
+    """``x[0] = ...``, or ``self.count = ...``, which stays where a BatchNorm raises behind it."""
+    stored = isinstance(node, (ast.Subscript, ast.Attribute))
+    return stored and not isinstance(node.ctx, ast.Load)  # type: ignore[attr-defined]
 
 
 def _has_one_argument(call: ast.Call) -> bool:
