@@ -2,60 +2,18 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
-import math
 import textwrap
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support import python_module
-from torch import nn
 
 from bnfx.folding.modules.plain.plain_model import PlainModel
 
 _NUMBER = itertools.count()
-_HEAD = """
-import builtins, collections, functools, io, types
-import torch
-from torch import nn
-from torch.nn import functional as F
-SIZE, NOTHING, KEPT, CUT, EACH = 3, None, [], slice(None, 2), (1, "a")
-LATER = slice([], None)
-Record = collections.namedtuple("Record", "a")
-make = io.StringIO
-ended = ValueError
-def helper(x, n=2): return x * n
-def strange(x): return [each for each in (yield x)]
-def evil(x): return eval("x")
-def given(x, f=eval): return f(x)
-def told(x): return x
-told.spy = eval
-class Config:
-    size, kind, kept = 3, nn.Conv2d, []
-    def helper(x): return x
-    same = staticmethod(helper)
-class Made(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.n = helper(2)
-    def forward(self, x): return x
-class Evil(nn.Conv2d):
-    def reset_parameters(self): evil(self)
-class Odd(nn.Module):
-    extra_repr = functools.partialmethod(evil)
-class Above(nn.Module):
-    n = 1
-    def forward(self, x): return self.other(x)
-    def other(self, x): return x
-    def reset_parameters(self): evil(self)
-    @staticmethod
-    def static(x): return x
-class Between(Above):
-    def other(self, x): return super().other(x)
-"""
+_HEAD = (Path(__file__).with_name("sources") / "head_of_forms.txt").read_text()
 _BODY = "class Net(Between):\n    def probe(self, x, d=2, *args, k=3, **more):\n"
 
 
@@ -229,54 +187,3 @@ def test_a_form_that_is_plain(code: str) -> None:
 def test_a_form_that_is_not(code: str) -> None:
     assert PlainModel(network(code)).strange is not None
     assert PlainModel(network(code)).exposed == {}
-
-
-_FILE = vars(python_module("made_by_test_plain_forms", _HEAD))
-_TOLD = torch.ones(1)
-_TOLD.spy = eval  # type: ignore[attr-defined]
-_ALONE = torch.ones(1)
-HELD = [
-    *(
-        1,
-        "a",
-        None,
-        torch.float32,
-        {"a", 1},
-        slice(1),
-        {1: nn.Conv2d},
-        [{"a": (1, 2)}, torch.Size([1])],
-    ),
-    *(_ALONE, [_ALONE, {"a": (_ALONE, 2)}], collections.OrderedDict(a=1), nn.Parameter(_ALONE)),
-    *(torch.relu, torch.ops.aten.relu.default, _FILE["helper"], _FILE["Made"], math.sqrt),
-    *(partial(torch.add, 1), partial(_FILE["helper"], n=3), partial(nn.Conv2d, 3)),
-    *(partial(_FILE["Made"]), partial(partial(torch.add, 1), alpha=2)),
-]
-NOT_HELD = [
-    *(eval, object(), iter([1]), _FILE["evil"], _FILE["told"], _FILE["strange"], nn.Module.train),
-    *(_FILE["Evil"], _FILE["Odd"], _FILE["Config"], [eval], {"a": eval}, {1: [eval]}, {eval}),
-    *(_TOLD, [_TOLD], {"a": _TOLD}, {_ALONE: 1}, {_ALONE}, slice(_ALONE), slice(None, [eval])),
-    *(partial(eval), partial(_FILE["evil"]), partial(_FILE["Evil"], 3), str, nn.functional),
-    *(partial(torch.add, _ALONE), partial(torch.add, out=eval), torch.ops.aten.relu, [nn.ReLU()]),
-    *(
-        collections.Counter("a"),
-        collections.defaultdict(list),
-        collections.deque([1]),
-        bytearray(2),
-    ),
-]
-
-
-def _strange_with(value: object) -> str | None:
-    net = network("pass")
-    net.__dict__["held"] = value
-    return PlainModel(net).strange
-
-
-@pytest.mark.parametrize("value", HELD, ids=str)
-def test_what_a_model_may_hold(value: object) -> None:
-    assert _strange_with(value) is None
-
-
-@pytest.mark.parametrize("value", NOT_HELD, ids=str)
-def test_what_a_model_may_not_hold(value: object) -> None:
-    assert _strange_with(value) is not None

@@ -70,7 +70,7 @@ def _runs_before(other: ast.AST, call: ast.Call) -> bool:
 def _is_out_of_order(node: ast.AST) -> bool:
     """``f(a=..., *b)``, where ``b`` comes first."""
     stars = any(isinstance(each, ast.Starred) for each in getattr(node, "args", ()))
-    return isinstance(node, ast.Call) and stars and bool(node.keywords)
+    return stars and bool(getattr(node, "keywords", ()))
 
 
 def _is_written(node: ast.AST) -> bool:
