@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -71,12 +72,17 @@ def _strange_with(value: object) -> str | None:
     return PlainModel(net).strange
 
 
-@pytest.mark.parametrize("value", HELD, ids=str)
+def _without_addresses(value: object) -> str:
+    """Workers must find the same tests."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
+@pytest.mark.parametrize("value", HELD, ids=_without_addresses)
 def test_what_a_model_may_hold(value: object) -> None:
     assert _strange_with(value) is None
 
 
-@pytest.mark.parametrize("value", NOT_HELD, ids=str)
+@pytest.mark.parametrize("value", NOT_HELD, ids=_without_addresses)
 def test_what_a_model_may_not_hold(value: object) -> None:
     assert _strange_with(value) is not None
 

@@ -30,6 +30,7 @@ BEHAVIOUR = (
     "_conv_forward",
     "_output_padding",
     "_check_input_dim",
+    "_check_non_zero_input_channels",
     "__getattr__",
     "__getattribute__",
 )
