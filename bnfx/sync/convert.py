@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from bnfx.errors import ConversionError
 from bnfx.options import check_process_group
-from bnfx.sync.identity import identity_of_path
+from bnfx.sync.identities.identity import identity_of_path
 from bnfx.sync.local import BatchNorm
 from bnfx.sync.module import SyncBatchNorm
 

@@ -14,7 +14,7 @@ from bnfx.options import check_process_group
 from bnfx.sync.collectives import gather
 from bnfx.sync.diagnosis import compared
 from bnfx.sync.group import Peers, is_distributed_tensor, peers_of
-from bnfx.sync.identity import combined, of_one_layer
+from bnfx.sync.identities.identity import combined, of_one_layer
 from bnfx.sync.moments import local_moments
 from bnfx.sync.normalise import Normalise
 from bnfx.sync.settled import pack, settle
@@ -33,7 +33,7 @@ class Layer:
     momentum: float | torch.Tensor
     eps: float
     name: str = ""
-    identity: int = 0  # see bnfx.sync.identity
+    identity: int = 0  # see bnfx.sync.identities.identity
 
     def __post_init__(self) -> None:
         if self.input.dim() < 2:
@@ -176,7 +176,7 @@ def synchronise(
         bias = None if layer.bias is None else layer.bias.to(dtype)
         tensors += [layer.input, weight, bias, mean, invstd, total]
     outputs: tuple[torch.Tensor, ...] = Normalise.apply(
-        peers.name, what, names, token, fresh, *tensors
+        peers.name, what, names, identity, token, fresh, *tensors
     )
     return outputs
 

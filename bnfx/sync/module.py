@@ -47,7 +47,7 @@ class SyncBatchNorm(_BatchNorm):
     local_class: type[_BatchNorm] | None = None
     # Its path in the model, for the messages of BNFX_SYNC_DEBUG.
     path: str = ""
-    # What ranks tell layers apart by; see bnfx.sync.identity.
+    # What ranks tell layers apart by; see bnfx.sync.identities.identity.
     identity: int = 0
 
     def __init__(

@@ -22,6 +22,7 @@ import torch
 
 from bnfx.sync.collectives import AddUp, add_up
 from bnfx.sync.diagnosis import compared
+from bnfx.sync.identities.identity_backward import name_backward, of_one_layer_backward
 from bnfx.sync.moments import along_channels, reduced_axes
 from bnfx.sync.waiting import naming_layers
 
@@ -31,11 +32,14 @@ _Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class Normalise(torch.autograd.Function):
-    """All layers' outputs, and the token: ``apply(name, what, names, token, fresh, *tensors)``.
+    """All layers' outputs, and the token:
+    ``apply(name, what, names, identity, token, fresh, *tensors)``.
 
-    ``what`` says what peers have to have alike, if they are to compare it before each collective;
-    ``names`` are those of the layers, for the message when a peer does not come. Weight and bias
-    come in the dtype of the statistics. Differentiable any number of times in eager mode.
+    ``identity`` stands for the layers, zero if that is not known: ranks of which each goes back
+    through another layer raise. ``what`` says what peers have to have alike, if they are to compare
+    it before each collective; ``names`` are those of the layers, for the message when a peer does
+    not come. Weight and bias come in the dtype of the statistics. Differentiable any number of
+    times in eager mode.
     """
 
     @staticmethod
@@ -44,12 +48,13 @@ class Normalise(torch.autograd.Function):
         name: str,
         what: str,
         names: str,
+        identity: int,
         token: torch.Tensor,
         fresh: torch.Tensor,
         *tensors: Any,
     ) -> tuple[torch.Tensor, ...]:
         layers = [tensors[at : at + _EACH] for at in range(0, len(tensors), _EACH)]
-        ctx.group_name, ctx.what, ctx.names = name, what, names
+        ctx.group_name, ctx.what, ctx.names, ctx.identity = name, what, names, identity
         ctx.save_for_backward(
             *(tensor for x, weight, _, *rest in layers for tensor in (x, weight, *rest))
         )
@@ -61,7 +66,7 @@ class Normalise(torch.autograd.Function):
         step = _EACH - 1
         layers = [cast(_Layer, saved[at : at + step]) for at in range(0, len(saved), step)]
         wanted = [
-            ctx.needs_input_grad[at : at + 3] for at in range(5, 5 + _EACH * len(layers), _EACH)
+            ctx.needs_input_grad[at : at + 3] for at in range(6, 6 + _EACH * len(layers), _EACH)
         ]
         again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if again:  # the statistics are functions of x, too
@@ -70,16 +75,22 @@ class Normalise(torch.autograd.Function):
         own = [_sums(*each) for each in zip(grads, layers, centred, strict=False)]
         token = grads[-1]
         parts = [part for each in zip(own, layers, strict=True) for part in _shared(*each)]
-        shared = torch.cat([token, *parts])
+        start = token.numel()
+        called = [name_backward(token, ctx.identity)] if ctx.identity else []
+        shared = torch.cat([token, *called, *parts])
         if any(needs[0] for needs in wanted):
             if torch.compiler.is_compiling():
                 shared = _added_up(shared, ctx.group_name, ctx.what, again)
             else:
                 with naming_layers(lambda: ctx.names, ctx.group_name):
                     shared = _added_up(shared, ctx.group_name, ctx.what, again)
-        sizes = [part.numel() for part in parts]
-        fresh, *sums = torch.split(shared, [token.numel(), *sizes])
-        result: list[Any] = [None, None, None, fresh, None]
+            if called:
+                checked = of_one_layer_backward(shared.detach(), start, ctx.names)
+                shared = shared if again else checked
+        sizes = [part.numel() for part in (*called, *parts)]
+        fresh, *sums = torch.split(shared, [start, *sizes])
+        sums = sums[len(called) :]
+        result: list[Any] = [None, None, None, None, fresh, None]
         for place, (grad, layer, each, row, needs) in enumerate(
             zip(grads, layers, centred, own, wanted, strict=False)
         ):

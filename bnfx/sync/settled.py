@@ -5,8 +5,8 @@ trace, fuse and compile each of them, which takes longer than all the rest of a 
 nothing that can be measured. So there it is three operators that no compiler looks into. On other
 devices each operator is a launch, so it is traced and fused.
 
-The number that stands for a layer (:mod:`bnfx.sync.identity`) is added by an operator everywhere: a
-compiler would write it into its code as a constant, so that no two layers had a kernel in common,
+The number that stands for a layer (:mod:`bnfx.sync.identities`) is added by an operator everywhere:
+a compiler would write it into its code as a constant, so that no two layers had a kernel in common,
 and each kernel is compiled by itself.
 
 Both operators behind the collective read the gathered moments, and neither reads what the other
@@ -39,7 +39,7 @@ def pack(token: torch.Tensor, identity: int, moments: Sequence[Moments]) -> torc
 
     Args:
         token: of no or one element; see :mod:`bnfx.sync.normalise`.
-        identity: of the layers, to be added to the token; see :mod:`bnfx.sync.identity`.
+        identity: of the layers, to be added to the token; see :mod:`bnfx.sync.identities.identity`.
         moments: of each layer.
 
     Returns:

@@ -20,7 +20,7 @@ from bnfx.options import Options
 from bnfx.passes.fx.metadata import location_of, name_of
 from bnfx.passes.fx.training.synchronise import Swapped, graph_modules, in_training, synchronise
 from bnfx.passes.fx.training.uncounted import without_counting
-from bnfx.sync import collectives, diagnosis, functional, identity, moments, normalise, settled
+from bnfx.sync import collectives, diagnosis, functional, moments, normalise, settled
 from bnfx.sync.functional import Layer
 from bnfx.sync.graphs.compiled_call import can_see_calls, current_call
 from bnfx.sync.graphs.outside import cover_batch_norms
@@ -30,12 +30,13 @@ from bnfx.sync.graphs.ownership import NOT_UP, note_shared, raise_or_warn, say_o
 from bnfx.sync.graphs.places import identity_within
 from bnfx.sync.graphs.state import current_state, guard_state
 from bnfx.sync.group import Peers
+from bnfx.sync.identities import identity, identity_backward
 from bnfx.sync.joining import UNEVEN
 from bnfx.sync.module import SyncBatchNorm
 
 _TRACED = (
     *(sys.modules[__name__], functional, normalise, moments, settled),
-    *(collectives, diagnosis, identity),
+    *(collectives, diagnosis, identity, identity_backward),
 )
 
 

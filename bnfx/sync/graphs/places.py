@@ -1,4 +1,4 @@
-"""Where a layer stands in its model, from which its number is (:mod:`bnfx.sync.identity`)."""
+"""Where a layer stands in its model, from which its number is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnfx.sync.graphs.compiled_models import holder_of
-from bnfx.sync.identity import identity_of_path
+from bnfx.sync.identities.identity import identity_of_path
 
 # The model that each layer was last found in, and its paths there.
 _places: WeakKeyDictionary[nn.Module, tuple[weakref.ref[nn.Module], list[str]]] = (

@@ -6,7 +6,8 @@ collectives and ``p.data.mul_()`` move none of these; they show in the *content*
 (all BatchNorm vectors) are compared whole, large ones on a sample, and a hook sees each optimizer
 step (:mod:`bnfx.weights.changes.unmarked_writes`). A write that touches a few elements of a large
 tensor through ``.data`` or a foreign library shows nowhere, unless ``BNFX_CHECK_CONTENT=1`` asks
-for a comparison of everything at each call; else :func:`bnfx.refresh` is for that.
+for a comparison of everything at each call; else :func:`bnfx.refresh` is for that. FSDP gathers its
+shards past all of these, so wherever it is at work, everything is compared.
 
 A snapshot first takes hold of the parameters and of their memory (by an alias of each, which shares
 its version counter); the signs, the copies that are folded, and the content that later calls are
@@ -29,7 +30,12 @@ import torch
 from bnfx.native import loader
 from bnfx.weights.changes.content import Content, same_bits
 from bnfx.weights.changes.native_check import NativeCheck
-from bnfx.weights.changes.unmarked_writes import epoch, watch_optimizers, written_since
+from bnfx.weights.changes.unmarked_writes import (
+    epoch,
+    hides_writes,
+    watch_optimizers,
+    written_since,
+)
 
 # Times that parameters are read because something was written while they were. After that they are
 # used as they are, for one call.
@@ -76,7 +82,8 @@ class Snapshot:
             self._versions = self._versions_of(memory)
             # Last: whatever is written from now on leaves a sign, or differs from the copies.
             copies = [tensor.clone() for tensor in memory]
-        everything = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
+        asked = os.environ.get("BNFX_CHECK_CONTENT", "0") not in ("", "0")
+        everything = asked or hides_writes(tensors)
         self._content = Content(memory, everything, copies, check)
         self._native: NativeCheck | None = None
         return copies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -61,8 +62,12 @@ def _holds_compiled(module: nn.Module) -> bool:
 
 def mark(tensors: Iterable[torch.Tensor]) -> None:
     """Note that these tensors may have been written to."""
-    ids = list(map(id, tensors))
-    _lock.run(lambda: _mark(ids))
+    written = list(tensors)
+    if any(_is_shard(tensor) for tensor in written):  # others are gathered from it
+        _lock.run(_mark_all)
+    else:
+        ids = list(map(id, written))
+        _lock.run(lambda: _mark(ids))
 
 
 def _mark(ids: Iterable[int]) -> None:
@@ -92,6 +97,20 @@ def written_since(tensors: Iterable[torch.Tensor], since: int) -> bool:
     last = _written.get
     # Marks are read first, and what took their place after them.
     return any(last(id(tensor), 0) > since for tensor in tensors) or _any > since
+
+
+def hides_writes(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether FSDP is at work: it gathers shards into memory that keeps its address, and whose
+    version it restores, so that a write to a shard leaves no mark on what a graph is given.
+    """
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    wrapped = fsdp is not None and fsdp.FSDPModule.__subclasses__()  # a class of each sharded one's
+    return bool(wrapped) or any(hasattr(tensor, "_fsdp_flattened") for tensor in tensors)
+
+
+def _is_shard(tensor: torch.Tensor) -> bool:
+    distributed: Any = sys.modules.get("torch.distributed.tensor")
+    return distributed is not None and isinstance(tensor, distributed.DTensor)
 
 
 @functools.cache

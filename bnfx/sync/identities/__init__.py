@@ -1,0 +1,1 @@
+"""Rows that ranks exchange say which layer they are of."""
