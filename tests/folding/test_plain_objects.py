@@ -34,6 +34,8 @@ Net = _FILE["Net"]
 _TOLD = torch.ones(1)
 _TOLD.spy = eval  # type: ignore[attr-defined]
 _ALONE = torch.ones(1)
+_OWNED = collections.OrderedDict(a=1)
+_OWNED.owner = eval  # type: ignore[attr-defined]
 HELD = [
     *(
         1,
@@ -53,7 +55,16 @@ HELD = [
 NOT_HELD = [
     *(eval, object(), iter([1]), _FILE["evil"], _FILE["told"], _FILE["strange"], nn.Module.train),
     *(_FILE["Evil"], _FILE["Odd"], _FILE["Config"], [eval], {"a": eval}, {1: [eval]}, {eval}),
-    *(_TOLD, [_TOLD], {"a": _TOLD}, {_ALONE: 1}, {_ALONE}, slice(_ALONE), slice(None, [eval])),
+    *(
+        _OWNED,
+        _TOLD,
+        [_TOLD],
+        {"a": _TOLD},
+        {_ALONE: 1},
+        {_ALONE},
+        slice(_ALONE),
+        slice(None, [eval]),
+    ),
     *(partial(eval), partial(_FILE["evil"]), partial(_FILE["Evil"], 3), str, nn.functional),
     *(partial(torch.add, _ALONE), partial(torch.add, out=eval), torch.ops.aten.relu, [nn.ReLU()]),
     *(

@@ -62,21 +62,21 @@ def is_known(kind: type) -> bool:
         found = getattr(found, name, None)
     if found is not kind or home is None:
         return False
-    written = (_is_as_written(name, value) for name, value in vars(kind).items())
+    written = map(_is_as_written, vars(kind).values())
     if issubclass(kind, nn.Module) and not all(written):
         return False
     file = getattr(home, "__file__", None)
     return kind.__module__ in sys.builtin_module_names or (file is not None and _is_library(file))
 
 
-def _is_as_written(name: str, value: Any) -> bool:
+def _is_as_written(value: Any) -> bool:
     """Whether a member of a class was not put there by others."""
     made: Any = value
     if not isinstance(value, FunctionType):
         made = getattr(value, "fget", getattr(value, "__func__", value))
     if isinstance(made, FunctionType):
         return _is_library(made.__code__.co_filename)
-    return name.startswith("__") or isinstance(made, (type, *_IN_C)) or not callable(made)
+    return isinstance(made, (type, *_IN_C)) or not callable(made)
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def is_plain_class(kind: Any) -> bool:
 @functools.cache
 def _ops() -> dict[int, Any]:
     rooms = [getattr(torch._C, name, None) for name in _OP_ROOMS] + [math]
-    found = [getattr(room, name) for room in rooms for name in dir(room) if name[:2] != "__"]
+    found = [getattr(room, name) for room in rooms for name in dir(room)]
     ops: list[Any] = [each for each in found if inspect.isbuiltin(each)]
     for room in _FUNCTION_ROOMS:
         public = (value for name, value in vars(room).items() if name not in _CALLING)
@@ -116,7 +116,7 @@ def replaced() -> str | None:
         for name in vars(room).keys() & computing:
             value = vars(room)[name]
             known = inspect.isbuiltin(value) or type(value).__module__ == "typing"
-            if not known and not _is_as_written(name, value):
+            if not known and not _is_as_written(value):
                 return f"{room.__name__}.{name} is not torch's own"
     return None
 
