@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
@@ -184,4 +185,6 @@ def test_ops() -> None:
         assert not is_op(op), op
     assert all(map(runs_in_order, (checkpoint, checkpoint_sequential)))
     assert not any(map(runs_in_order, (torch.relu, None, lambda checkpoint: 1)))
+    assert is_op(torchvision.utils._log_api_usage_once)
+    assert not runs_in_order(torchvision.utils._log_api_usage_once)
     assert all(map(is_op, (checkpoint, torch.is_grad_enabled, torch.jit.is_scripting)))

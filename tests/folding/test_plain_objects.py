@@ -154,8 +154,10 @@ def test_what_is_told_of_a_model(change: Callable[[Any], None], told: str) -> No
 def test_which_modules_are_exposed() -> None:
     """One by the name of something that ``nn.Module`` reads is none by that."""
     net = nn.Sequential(Net(), nn.TransformerEncoderLayer(4, 1, 4))
+    net[1].extra = nn.ReLU()
     found = PlainModel(net)
     assert found.strange is None
+    assert found.why_exposed("1.extra") is None
     assert {path for path in found.exposed if path[0] == "0"} == {"0.data"}
     assert found.why_exposed("0.data.0") == found.exposed["0.data"]
     assert "Net.probe" in found.exposed["0.data"]

@@ -83,7 +83,7 @@ def _is_as_written(value: Any) -> bool:
 def _is_library(file: str) -> bool:
     """Whether a file is of a library. Python's holds all packages."""
     below = [file[len(root) :] for root in _LIBRARIES if file.startswith(root)]
-    return file.startswith("<frozen ") or not all("-packages" in each for each in below)
+    return not all("-packages" in each for each in below)
 
 
 def is_plain_class(kind: Any) -> bool:
@@ -157,8 +157,8 @@ def _is_one_of(value: Any, *places: tuple[str, str]) -> bool:
     """
     if not isinstance(value, FunctionType):
         return False
-    modules: list[Any] = [sys.modules.get(home) for home, name in places if value.__name__ == name]
-    files = [each.__file__ for each in modules if getattr(each, value.__name__, None) is value]
+    homes = [h for h, name in places if getattr(sys.modules.get(h), name, None) is value]
+    files = [sys.modules[home].__file__ for home in homes]
     inside: Any = inspect.unwrap(value)  # torch wraps its own
     wrapped = value is inside or _is_torchs(value)
     return wrapped and inside.__code__.co_filename in files
