@@ -151,6 +151,7 @@ STRANGE = [
     "def probe(*args):\n    return args",
     "@told\ndef probe(self, x):\n    return x",
     "return super()(x)(d)",
+    "return super(Net, x).other(x)",
     "return Wild()(x)",
     "super().n = x",
     "class Net(nn.Sequential):\n    def probe(self, x):\n        return [m(x) for m in x if self]",
