@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import linecache
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ PLAIN = [
     *("return dict.fromkeys(x)", "if x:\n    pass", "return self.training, self.n"),
     "def probe(self, /, x: eval, y=(1, 'a'), *, z: print = None) -> eval:\n    return x",
     "def probe(self):\n    return self.n",
+    "class Net(nn.Module):\n    def probe(self):\n        return Net()",
+    "class Net(nn.Module):\n    def __init__(self, n=0):\n        super().__init__()\n"
+    "        self.below = Net(n - 1) if n else None\n    def probe(self):\n        return Net(2)",
+    "SIZE, y = x\nreturn SIZE",
+    "torch._assert(x, 'a')\nreturn nn.modules.conv.F.relu(x)",
     "@torch.jit.export\ndef probe(self, x):\n    return x",
     "@staticmethod\ndef other(x):\n    return helper(x)",
     "@staticmethod\ndef count():\n    return 3",
@@ -143,6 +149,14 @@ STRANGE = [
     *("super = x\nreturn super().other(x)", "__y = x\nreturn __y", "return __name__", "async_(x)"),
     "sum = helper\nreturn sum(i for i in x)",
     "def probe(*args):\n    return args",
+    "@told\ndef probe(self, x):\n    return x",
+    "return super()(x)(d)",
+    "return super(Net, x).other(x)",
+    "return Wild()(x)",
+    "super().n = x",
+    "class Net(nn.Sequential):\n    def probe(self, x):\n        return [m(x) for m in x if self]",
+    "def made(SIZE):\n    class Net(Above):\n        def probe(self): return SIZE\n"
+    "    return Net\nNet = made(eval)",
     "def probe(self, x=1, y=eval):\n    return y",
     "def probe(self, x=1, *, y=1, z=eval):\n    return z",
     "async def probe(self, x):\n    return x",
@@ -187,3 +201,31 @@ def test_a_form_that_is_plain(code: str) -> None:
 def test_a_form_that_is_not(code: str) -> None:
     assert PlainModel(network(code)).strange is not None
     assert PlainModel(network(code)).exposed == {}
+
+
+def test_a_text_at_the_left_margin_is_read() -> None:
+    code = 'def probe(self, x):\n    """Text.\nAnd more.\n"""\n    return x'
+    body = "class Net(Above):\n" + textwrap.indent(
+        code, "    ", lambda line: line[:3] not in ("And", '"""')
+    )
+    assert PlainModel(network(body)).strange is None
+
+
+def test_a_file_that_changed_since_its_import_is_not_believed() -> None:
+    net = network("return x")
+    file = type(net).probe.__code__.co_filename
+    size, time, lines, name = linecache.cache[file]  # type: ignore[misc]
+    assert lines[-1] == "        return x\n"
+    for changed in ("        return x + 1\n", "        return (\n", ""):
+        linecache.cache[file] = (size, time, [*lines[:-1], changed], name)
+        assert "source" in str(PlainModel(net).strange), changed
+    linecache.cache[file] = (0, None, [], name)
+    assert "cannot be read" in str(PlainModel(net).strange)
+    linecache.cache[file] = (size, time, lines, name)
+    assert PlainModel(net).strange is None
+
+
+def test_a_function_of_a_file_that_postpones_annotations() -> None:
+    """Whose code is another one: its flags say so."""
+    source = f"from __future__ import annotations\n{_HEAD}\n{_BODY}        return x\n"
+    assert PlainModel(python_module("made_by_test_plain_forms", source).Net()).strange is None

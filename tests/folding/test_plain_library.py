@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
+from bnfx.folding.modules.plain import library
 from bnfx.folding.modules.plain.data import held_tensors, is_constant, is_record
 from bnfx.folding.modules.plain.library import (
     is_known,
@@ -39,6 +41,15 @@ class Methodical(NamedTuple):
 
     def twice(self) -> int:
         return self.a * 2
+
+
+class Spy:
+    """With a method that nobody reads."""
+
+    __slots__ = ()
+
+    def spy(self) -> None:
+        raise NotImplementedError
 
 
 def _record(**changes: Any) -> type:
@@ -72,6 +83,7 @@ def test_named_tuples() -> None:
             _record(_asdict=classmethod(eval)),
         ),
         type("Own", (tuple,), {"_fields": ("a",)}),
+        *(type("Based", bases, dict(vars(_record()))) for bases in ((Spy,), (Spy, tuple))),
     ):
         assert not is_record(kind), kind
 
@@ -123,7 +135,18 @@ def test_a_class_of_torchs_that_was_patched_is_not_known(monkeypatch: pytest.Mon
 
 
 def test_attributes_of_who_knows_what() -> None:
-    for name in ("size", "relu", "T", "shape", "anything", "append", "split", "norm"):
+    for name in (
+        "size",
+        "relu",
+        "T",
+        "to",
+        "float",
+        "shape",
+        "anything",
+        "append",
+        "split",
+        "norm",
+    ):
         assert is_plain_attribute(name), name
     for name in (
         *("_version", "_base", "_grad", "_anything", "__class__", "format", "format_map"),
@@ -133,6 +156,7 @@ def test_attributes_of_who_knows_what() -> None:
 
 
 def test_ops() -> None:
+    library._ops.cache_clear()  # what was found before tells nothing of how it is found
     ops = torch.ops.aten
     for op in (
         torch.relu,
@@ -146,9 +170,21 @@ def test_ops() -> None:
         assert is_op(op), op
     for op in (
         *(eval, len, nn.ReLU, types.SimpleNamespace(), None, torch.save, ops.relu, torch.no_grad),
-        *(F.handle_torch_function, F.boolean_dispatch, torch.compile, "a", torch.manual_seed),
+        *(
+            torch,
+            nn.functional,
+            torch.Tensor,
+            type,
+            F.handle_torch_function,
+            F.boolean_dispatch,
+            torch.compile,
+            "a",
+            torch.manual_seed,
+        ),
     ):
         assert not is_op(op), op
     assert all(map(runs_in_order, (checkpoint, checkpoint_sequential)))
     assert not any(map(runs_in_order, (torch.relu, None, lambda checkpoint: 1)))
+    assert is_op(torchvision.utils._log_api_usage_once)
+    assert not runs_in_order(torchvision.utils._log_api_usage_once)
     assert all(map(is_op, (checkpoint, torch.is_grad_enabled, torch.jit.is_scripting)))

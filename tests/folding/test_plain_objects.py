@@ -35,6 +35,8 @@ Net = _FILE["Net"]
 _TOLD = torch.ones(1)
 _TOLD.spy = eval  # type: ignore[attr-defined]
 _ALONE = torch.ones(1)
+_OWNED = collections.OrderedDict(a=1)
+_OWNED.owner = eval  # type: ignore[attr-defined]
 HELD = [
     *(
         1,
@@ -54,7 +56,16 @@ HELD = [
 NOT_HELD = [
     *(eval, object(), iter([1]), _FILE["evil"], _FILE["told"], _FILE["strange"], nn.Module.train),
     *(_FILE["Evil"], _FILE["Odd"], _FILE["Config"], [eval], {"a": eval}, {1: [eval]}, {eval}),
-    *(_TOLD, [_TOLD], {"a": _TOLD}, {_ALONE: 1}, {_ALONE}, slice(_ALONE), slice(None, [eval])),
+    *(
+        _OWNED,
+        _TOLD,
+        [_TOLD],
+        {"a": _TOLD},
+        {_ALONE: 1},
+        {_ALONE},
+        slice(_ALONE),
+        slice(None, [eval]),
+    ),
     *(partial(eval), partial(_FILE["evil"]), partial(_FILE["Evil"], 3), str, nn.functional),
     *(partial(torch.add, _ALONE), partial(torch.add, out=eval), torch.ops.aten.relu, [nn.ReLU()]),
     *(
@@ -149,8 +160,10 @@ def test_what_is_told_of_a_model(change: Callable[[Any], None], told: str) -> No
 def test_which_modules_are_exposed() -> None:
     """One by the name of something that ``nn.Module`` reads is none by that."""
     net = nn.Sequential(Net(), nn.TransformerEncoderLayer(4, 1, 4))
+    net[1].extra = nn.ReLU()
     found = PlainModel(net)
     assert found.strange is None
+    assert found.why_exposed("1.extra") is None
     assert {path for path in found.exposed if path[0] == "0"} == {"0.data"}
     assert found.why_exposed("0.data.0") == found.exposed["0.data"]
     assert "Net.probe" in found.exposed["0.data"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import functools
 import inspect
 import itertools
 from typing import Any
@@ -70,6 +71,10 @@ PATCHED = {
     ),
     "a function of Python's": (builtins, "sum", _peeks, "sum(x)"),
     "a checkpoint": (torch.utils.checkpoint, "checkpoint", _opens, "checkpoint(self.seq, x)"),
+    "a checkpoint that says it wraps torch's": (
+        *(torch.utils.checkpoint, "checkpoint"),
+        *(functools.wraps(torch.utils.checkpoint.checkpoint)(_opens), "checkpoint(self.seq, x)"),
+    ),
     "a layer's forward": (nn.Conv2d, "forward", _clips, "self.seq(x)"),
     "a container's forward": (nn.Sequential, "forward", _skips, "self.seq(x)"),
     "a method of all modules": (nn.Module, "peek", _peeks, "self.peek()"),

@@ -73,28 +73,28 @@ def is_known(kind: type) -> bool:
         found = getattr(found, name, None)
     if found is not kind or home is None:
         return False
-    written = (_is_as_written(name, value) for name, value in vars(kind).items())
+    written = map(_is_as_written, vars(kind).values())
     if issubclass(kind, nn.Module) and not all(written):
         return False
     file = getattr(home, "__file__", None)
     return kind.__module__ in sys.builtin_module_names or (file is not None and _is_library(file))
 
 
-def _is_as_written(name: str, value: Any) -> bool:
+def _is_as_written(value: Any) -> bool:
     """Whether a member of a class was not put there by others."""
     made: Any = value
     if type(value) is not FunctionType:
         made = getattr(value, "fget", getattr(value, "__func__", value))
     if type(made) is FunctionType:
         return _is_library(made.__code__.co_filename)
-    return name.startswith("__") or isinstance(made, (type, *_IN_C)) or not callable(made)
+    return isinstance(made, (type, *_IN_C)) or not callable(made)
 
 
 @functools.cache
 def _is_library(file: str) -> bool:
     """Whether a file is of a library. Python's holds all packages."""
     below = [file[len(root) :] for root in _LIBRARIES if file.startswith(root)]
-    return file.startswith("<frozen ") or not all("-packages" in each for each in below)
+    return not all("-packages" in each for each in below)
 
 
 def is_plain_class(kind: Any) -> bool:
@@ -109,7 +109,7 @@ def is_plain_class(kind: Any) -> bool:
 @functools.cache
 def _ops() -> dict[int, Any]:
     rooms = [getattr(torch._C, name, None) for name in _OP_ROOMS] + [math]
-    found = [getattr(room, name) for room in rooms for name in dir(room) if name[:2] != "__"]
+    found = [getattr(room, name) for room in rooms for name in dir(room)]
     ops: list[Any] = [each for each in found if inspect.isbuiltin(each)]
     for room in _FUNCTION_ROOMS:
         public = (value for name, value in vars(room).items() if name not in _CALLING)
@@ -129,7 +129,7 @@ def replaced() -> str | None:
         for name in vars(room).keys() & computing:
             value = vars(room)[name]
             known = inspect.isbuiltin(value) or type(value).__module__ == "typing"
-            if not known and not _is_as_written(name, value):
+            if not known and not _is_as_written(value):
                 return f"{room.__name__}.{name} is not torch's own"
     return None
 
@@ -170,8 +170,8 @@ def _is_one_of(value: Any, *places: tuple[str, str]) -> bool:
     """
     if type(value) is not FunctionType:
         return False
-    modules: list[Any] = [sys.modules.get(home) for home, name in places if value.__name__ == name]
-    files = [each.__file__ for each in modules if getattr(each, value.__name__, None) is value]
+    homes = [h for h, name in places if getattr(sys.modules.get(h), name, None) is value]
+    files = [sys.modules[home].__file__ for home in homes]
     inside: Any = inspect.unwrap(value)  # torch wraps its own
     wrapped = value is inside or _is_torchs(value)
     return wrapped and inside.__code__.co_filename in files

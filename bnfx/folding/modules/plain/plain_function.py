@@ -95,16 +95,14 @@ class PlainFunction:
 
     def _is_plain(self, node: ast.AST) -> bool:
         if isinstance(node, ast.Attribute):
-            if node.attr == "__init__" and is_call_of_super(node.value):
-                return True
+            if is_call_of_super(node.value):
+                return True  # asked about at ``super``
             if node.attr.startswith(("__", "register")) or node.attr in TELLING:
                 return False
             if isinstance(node.value, ast.Name) and node.value.id == self.owner:
                 return self._is_plain_attribute(node)
             if not isinstance(node.ctx, ast.Load):
                 return False
-            if is_call_of_super(node.value):
-                return True  # asked about at ``super``
             return self.value_of(node) is not None or is_plain_attribute(node.attr)
         if isinstance(node, ast.Name):
             return self._is_super(node) if node.id == "super" else self._is_plain_name(node)
@@ -169,7 +167,7 @@ class PlainFunction:
             self.sets.add(node.attr)
             if hasattr(nn.Module, node.attr):  # some of these say what runs
                 return False
-        return known is None or is_data(known)
+        return is_data(known)
 
     def _is_of_comprehension(self, node: ast.AST) -> bool:
         above = self.parents.get(node)
@@ -226,7 +224,7 @@ class PlainFunction:
             if type(value) is type:  # what computes an attribute is found, and not what it gives
                 found = inspect.getattr_static(value, node.attr, _UNKNOWN)
                 return found.__func__ if type(found) is staticmethod else found
-            return None if value is None else _UNKNOWN
+            return None
         if not isinstance(node, ast.Name) or node.id in self.locals:
             return None
         return self.function.__globals__.get(node.id, _UNKNOWN)

@@ -146,7 +146,7 @@ class PlainModel:
             return
         if type(made) is FunctionType:
             yield from self._strange_function(made)
-        elif isinstance(made, type) and issubclass(made, nn.Module) and not is_known(made):
+        elif isinstance(made, type) and issubclass(made, nn.Module):
             yield from self._strange_made(made)
         elif not is_data(without_tensors(made)):
             yield told
@@ -163,7 +163,7 @@ class PlainModel:
             for name, value in vars(kind).items():
                 if name in _OF_CLASSES or name in UNREAD:
                     continue
-                special = name.startswith("__") and name.endswith("__")
+                special = name.startswith("__")
                 torchs = hasattr(nn.Module, name) and name not in ("forward", *_FACTS)
                 if is_data(value) and not special and not torchs:
                     continue
@@ -210,7 +210,7 @@ def _is_torchs_making(kind: type) -> bool:
     """Whether it is what ``torch.nn.utils.parametrize`` puts in front of a class."""
     made = [getattr(value, "fget", value) for value in vars(kind).values() if not is_data(value)]
     files = {f.__code__.co_filename if type(f) is FunctionType else None for f in made}
-    return kind.__module__ == parametrize.__name__ and files == {parametrize.__file__}
+    return files == {parametrize.__file__}
 
 
 def _mentions(kind: type, name: str) -> bool:
