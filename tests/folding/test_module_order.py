@@ -38,12 +38,17 @@ class Inner(nn.Module):
         return self.b(x) if other is None else self.b(other)
 
 
+class Optional(nn.Conv2d):
+    def forward(self, input: Any, flag: bool = False) -> Any:
+        return super().forward(input) * 2 if flag else super().forward(input)
+
+
 class Net(nn.Module):
     def __init__(self, run: Callable[[Any, Any], Any]) -> None:
         super().__init__()
         self.c, self.b, self.d = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
         self.same, self.inner, self.seq = nn.Identity(), Inner(), nn.Sequential(nn.ReLU(), Inner())
-        self.script = SCRIPT
+        self.script, self.optional = SCRIPT, Optional(3, 3, 1)
         self.kept: Any = []
         self.run = run
 
@@ -82,6 +87,13 @@ PAIRS: dict[str, tuple[Callable[[Any, Any], Any], set[tuple[str, str]]]] = {
     "of two modules": (lambda m, x: m.b(m.c(x)) + m.b(m.d(x)), set()),
     "to two modules": (lambda m, x: m.b(m.c(x)) + m.d(m.c(x)), set()),
     "by name": (lambda m, x: m.b(input=m.c(x)), set()),
+    "with an option": (lambda m, x: m.optional(m.c(x), flag=True), set()),
+    "with an option by its place": (lambda m, x: m.optional(m.c(x), True), set()),
+    "without its option": (lambda m, x: m.optional(m.c(x)), {("c", "optional")}),
+    "beside an op with an option": (
+        lambda m, x: m.b(m.c(x[torch.zeros(2, dtype=torch.long)])),
+        {("c", "b")},
+    ),
     "to a block": (lambda m, x: m.inner(m.c(x)), {("c", "inner.b")}),
     "to a block with another": (lambda m, x: m.inner(m.c(x), x), set()),
     "of a block": (lambda m, x: m.b(m.inner(x)), {("inner.b", "b")}),
@@ -245,7 +257,8 @@ def test_paths() -> None:
 
     leaf, model = nn.ReLU(), Hiding()
     model.a = nn.Sequential(leaf, nn.Sequential(leaf))
-    model.b, model.none, model.again = leaf, None, model.a
+    model.b, model.again = leaf, model.a
+    model.register_module("none", None)
     every = dict(nn.Module.named_modules(model, remove_duplicate=False))
     assert dict(modules_of(model)) == dict(nn.Module.named_modules(model))
     assert dict(modules_of(model, shared=True)) == every

@@ -125,7 +125,7 @@ def _read_call(nodes: Sequence[fx.Node], lifted: Lifted, path: str) -> list[str]
             names.append(child)
         tail = node
     outer = [n for n in nodes if n not in checks and any(user not in own for user in n.users)]
-    if tail is None or [n for n in outer if n not in lifted.constants] != [tail]:
+    if tail is None or outer != [tail]:
         return f"{path} gives more than the map"
     if any(tail not in user.args for user in tail.users if user not in own):
         return f"{path} gives its result in a container"
