@@ -43,12 +43,17 @@ class Optional(nn.Conv2d):
         return super().forward(input) * 2 if flag else super().forward(input)
 
 
+class Listing(nn.Module):
+    def forward(self, inputs: Any) -> Any:
+        return inputs[0] * 2
+
+
 class Net(nn.Module):
     def __init__(self, run: Callable[[Any, Any], Any]) -> None:
         super().__init__()
         self.c, self.b, self.d = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
         self.same, self.inner, self.seq = nn.Identity(), Inner(), nn.Sequential(nn.ReLU(), Inner())
-        self.script, self.optional = SCRIPT, Optional(3, 3, 1)
+        self.script, self.optional, self.listing = SCRIPT, Optional(3, 3, 1), Listing()
         self.kept: Any = []
         self.run = run
 
@@ -89,6 +94,8 @@ PAIRS: dict[str, tuple[Callable[[Any, Any], Any], set[tuple[str, str]]]] = {
     "by name": (lambda m, x: m.b(input=m.c(x)), set()),
     "with an option": (lambda m, x: m.optional(m.c(x), flag=True), set()),
     "with an option by its place": (lambda m, x: m.optional(m.c(x), True), set()),
+    "in a list": (lambda m, x: m.listing([m.c(x)]), set()),
+    "in a list with a number": (lambda m, x: m.listing([m.c(x), 3]), set()),
     "without its option": (lambda m, x: m.optional(m.c(x)), {("c", "optional")}),
     "beside an op with an option": (
         lambda m, x: m.b(m.c(x[torch.zeros(2, dtype=torch.long)])),
@@ -217,6 +224,10 @@ class Called(nn.Sequential):
         return args
 
 
+class Borrowing(nn.Module):
+    forward = nn.Sequential.forward
+
+
 class Named(nn.Sequential):
     """Adds nothing that matters."""
 
@@ -240,6 +251,7 @@ def _patched() -> nn.Module:
         (nn.ModuleDict(), False, True),
         (Listed(), False, False),
         (nn.ReLU(), False, False),
+        (Borrowing(), False, False),
         (nn.Module(), False, True),
     ],
 )
