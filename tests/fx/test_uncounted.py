@@ -67,6 +67,13 @@ def _read(m: Any, x: torch.Tensor) -> Any:
     return F.batch_norm(x, None, None, training=True) * m.calls.add_(1)
 
 
+def _own_number(m: Any, x: torch.Tensor) -> Any:
+    """A whole number that the call made itself is no counter."""
+    found = (x > 0).sum()
+    found.add_(1)
+    return F.batch_norm(x, None, None, training=True) * found
+
+
 def _frozen(m: Any, x: torch.Tensor) -> Any:
     return m.other.eval()(m.norm(x))
 
@@ -88,6 +95,7 @@ CASES: dict[str, tuple[Run, set[str]]] = {
         {"norm.num_batches_tracked"},
     ),
     "a block that counts": (_inside, {"calls"}),
+    "a number of the call's own": (_own_number, set()),
     "beside one in evaluation": (_frozen, {"norm.num_batches_tracked"}),
 }
 

@@ -74,7 +74,7 @@ def _copied_row(x: torch.Tensor) -> Any:
 
 def _found(x: torch.Tensor) -> Any:
     found = (x > 0).nonzero()
-    return found, found[:, 0], x + 1
+    return found, found[:, 0], x + 1, (x < 0).nonzero(), (x < 0).nonzero()
 
 
 def _zeroed(x: torch.Tensor) -> Any:
@@ -122,6 +122,10 @@ OPEN: dict[str, tuple[Callable[..., Any], list[Inputs]]] = {
     "smaller than the input, and larger": (
         lambda x, y: (x.sum() + y, x * 1),
         [(some(n), some(m)) for n, m in ((6, 3), (3, 6), (4, 5))],
+    ),
+    "cut at a number that is given": (
+        lambda x, n: x.exp()[:, :n],
+        [(some(4, 5), n) for n in (2, 3, 4)],
     ),
     "a size beside": (
         lambda x: (x.shape[0], x.exp()[:, 1], x.shape[0] + 1),
@@ -176,6 +180,15 @@ LEFT: dict[str, tuple[Callable[..., Any], Inputs]] = {
         lambda x: checkpoint(lambda y: (lambda z: (z[:1], z))(y * 2), x, use_reentrant=False),
         (some(2, 3),),
     ),
+    "an end, and the whole": (
+        lambda x: checkpoint(lambda y: (lambda z: (z[1:], z))(y * 2), x, use_reentrant=False),
+        (some(2, 3),),
+    ),
+    "columns, and the whole": (
+        lambda x: checkpoint(lambda y: (lambda z: (z[:, :2], z))(y * 2), x, use_reentrant=False),
+        (some(2, 3),),
+    ),
+    "parts of the input": (lambda x: (x[:, 1], x[:1], x.exp()), (some(2, 3),)),
     "a part that requires no gradients": (
         lambda x: (lambda y: (y, y.detach()[:, 1]))(x.exp()),
         (some(2, 3).requires_grad_(),),
@@ -195,6 +208,18 @@ def test_what_is_left_to_the_compiler(name: str) -> None:
         assert one.requires_grad == other.requires_grad
 
 
+def test_a_graph_with_nothing_to_do_is_itself() -> None:
+    seen: list[fx.GraphModule] = []
+
+    def note(module: fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+        seen.extend([module, OutputMemory.of(module).module])
+        return module.forward
+
+    torch._dynamo.reset()
+    torch.compile(lambda x: (x.exp(), x.sum()), backend=note)(some(2, 3))
+    assert seen[0] is seen[1]
+
+
 def test_what_only_views_read_is_gone() -> None:
     (read,) = compiled(lambda x: x.exp()[:, 1:][1:], (some(4, 3),)).read
     assert [node.op for node in read.module.graph.nodes] == [PLACE, "call_method", "output"]
@@ -209,6 +234,8 @@ def test_sizes_that_the_inputs_do_not_tell() -> None:
     (read,) = kept.read
     assert not any(isinstance(each, View) for each in read.outputs)
     assert [each.tolist() for each in outputs] == [each.tolist() for each in _found(some(3, 4))]
+    *_, one, other = outputs
+    assert memory(one) != memory(other)
 
 
 def test_what_is_given_whole_is_handed_on() -> None:

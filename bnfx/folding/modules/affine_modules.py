@@ -50,7 +50,7 @@ class Unit:
 
     Args:
         path: its qualified name.
-        maps: the affine nodes of all its calls.
+        maps: the affine nodes of its call.
         children: names of the children that run behind the map, in order.
         rank: of its input, where the module does not check it itself.
     """
@@ -89,33 +89,14 @@ def _read_unit(
         kind = known_class(module.get_submodule(path))
         rank = None if kind in BATCH_NORM_RANK else first.rank
         return Unit(path, tuple(maps), (), rank)
+    # A module stands in a chain once, so all of that is one call.
     inside = [n for n in module.graph.nodes if scope_of(n) == path or _below(n, path)]
-    # Calls of one module stand one after the other, and end with the last node of the map's chain.
-    behind: list[str] | None = None
-    for nodes in _by_call(inside, lifted):
-        names = _read_call(nodes, lifted, path)
-        if isinstance(names, str):
-            return names
-        if behind is not None and names != behind:
-            return "its calls differ"
-        behind = names
-    return Unit(path, tuple(maps), tuple(behind or ()), first.rank)
+    names = _read_call(inside, lifted, path)
+    return names if isinstance(names, str) else Unit(path, tuple(maps), tuple(names), first.rank)
 
 
 def _below(node: fx.Node, path: str) -> bool:
     return scope_of(node).startswith(path + ".")
-
-
-def _by_call(inside: Sequence[fx.Node], lifted: Lifted) -> list[list[fx.Node]]:
-    """The nodes of each call: consecutive in the graph."""
-    position = {node: place for place, node in enumerate(inside[0].graph.nodes)} if inside else {}
-    calls: list[list[fx.Node]] = []
-    for node in inside:
-        if calls and position[node] == position[calls[-1][-1]] + 1:
-            calls[-1].append(node)
-        else:
-            calls.append([node])
-    return calls
 
 
 def _read_call(nodes: Sequence[fx.Node], lifted: Lifted, path: str) -> list[str] | str:
@@ -144,8 +125,10 @@ def _read_call(nodes: Sequence[fx.Node], lifted: Lifted, path: str) -> list[str]
             names.append(child)
         tail = node
     outer = [n for n in nodes if n not in checks and any(user not in own for user in n.users)]
-    if tail is None or [n for n in outer if n not in lifted.constants] != [tail]:
+    if tail is None or outer != [tail]:
         return f"{path} gives more than the map"
+    if any(tail not in user.args for user in tail.users if user not in own):
+        return f"{path} gives its result in a container"
     if len(set(names)) != len(names):
         return f"{path} runs a child twice"
     return names

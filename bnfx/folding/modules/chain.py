@@ -66,7 +66,9 @@ class ModuleChain:
         """Whether a map is still there that could go if shapes were known."""
         lifted = self._lifted
         assert lifted is not None
-        if all(self._is_gone(lifted, unit) for unit in self._units.values()):
+        opened = self._traced.graph.find_nodes(op="get_attr")  # in modules that compute a map
+        unread = {_place(str(node.target)) for node in opened} - set(map(_place, self._units))
+        if not unread and all(self._is_gone(lifted, unit) for unit in self._units.values()):
             return False
         codes = {r.code for verdict in self._report.verdicts for r in verdict.refusals}
         return not codes <= _WHATEVER_SHAPES or any(
@@ -108,7 +110,7 @@ class ModuleChain:
 
     def _neighbours(self, name: str) -> str:
         """Why a map stays that no rule folds."""
-        place = int(name.partition(".")[0])
+        place = _place(name)
         around = [at for at in (place - 1, place + 1) if 0 <= at < len(self._modules)]
         kinds = [f"{self._paths[at]} ({type(self._modules[at]).__name__})" for at in around]
         where = "next to it" if len(kinds) == 1 else "around it"
@@ -179,9 +181,7 @@ class ModuleChain:
         operator, dtype = node.role.operator, node.role.dtype
         owner_path, name, bias = self._layers.places(node.origin)
         owner = self._traced.get_submodule(owner_path)
-        owner = self._modules[int(owner_path.partition(".")[0])].get_submodule(
-            owner_path.partition(".")[2]
-        )
+        owner = self._modules[_place(owner_path)].get_submodule(owner_path.partition(".")[2])
         grad = owner.get_parameter(name).requires_grad
         for place, expression in ((name, operator.weight), (bias, operator.bias)):
             if expression is None:
@@ -192,3 +192,8 @@ class ModuleChain:
             if before is not None and before.shape == tensor.shape:
                 tensor = torch.empty_like(before).copy_(tensor)  # a layout may decide the output's
             owner._parameters[place] = nn.Parameter(tensor, requires_grad=grad)
+
+
+def _place(path: str) -> int:
+    """The place in the chain of the module that a path in the chain leads into."""
+    return int(path.partition(".")[0])

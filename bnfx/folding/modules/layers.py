@@ -54,5 +54,5 @@ class Layers:
         if needs_bias and layer._parameters.get(bias) is None:
             applied = node.op == "call_module" and known_class(layer) is not None
             if bias not in layer._parameters or not applied:
-                return f"{type(layer).__name__} has no room for a bias"
+                return "the layer that it is folded into has no room for a bias"
         return None

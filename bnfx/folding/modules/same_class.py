@@ -7,6 +7,7 @@ else. So a fold is right whatever else the model does, and no graph of it is nee
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -127,25 +128,15 @@ def _parts(model: nn.Module, chain: list[str]) -> list[list[str]]:
 
 def _chains(pairs: Iterable[Pair]) -> list[list[str]]:
     """Pairs, joined into the longest chains; one that has two partners has none."""
-    after: dict[str, str] = {}
-    before: dict[str, str] = {}
-    twice: set[Pair] = set()
-    for pair in pairs:
-        if (
-            after.get(pair.first, pair.second) != pair.second
-            or before.get(pair.second, pair.first) != pair.first
-        ):
-            twice.add(pair)
-        after[pair.first], before[pair.second] = pair.second, pair.first
-    for pair in twice:
-        after.pop(pair.first, None)
-        before.pop(pair.second, None)
+    once = list(dict.fromkeys(pairs))
+    firsts, seconds = Counter(p.first for p in once), Counter(p.second for p in once)
+    sole = [pair for pair in once if firsts[pair.first] == seconds[pair.second] == 1]
+    after = {pair.first: pair.second for pair in sole}
+    behind = set(after.values())
     chains = []
-    for start in after:
-        if start in before:
-            continue
+    for start in (path for path in after if path not in behind):
         chain = [start]
-        while (following := after.get(chain[-1])) is not None and following not in chain:
+        while (following := after.get(chain[-1])) is not None:
             chain.append(following)
         chains.append(chain)
     return chains

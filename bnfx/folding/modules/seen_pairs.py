@@ -40,9 +40,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.calls.append(len(self.paths))
             self.paths.append(path)
-            given = [each for each in tree_leaves((args, kwargs)) if torch.is_tensor(each)]
-            if len(args) == len(given) == 1 and not kwargs:
-                self.takers[id(given[0])].append(self.calls[-1])
+            if len(args) == 1 and not kwargs:
+                self.takers[id(args[0])].append(self.calls[-1])
 
         def end(_: nn.Module, args: Any, output: Any) -> None:
             call = self.calls.pop()
@@ -62,10 +61,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         most = sys.getrefcount(alone[0])
         return {key for key in self.kept if sys.getrefcount(self.kept[key]) > most}
 
-    def taker(self, tensor: int, maker: int) -> int | None:
+    def taker(self, tensor: int) -> int | None:
         """The innermost call that was given a tensor, and in which all of it is read."""
-        later = [calls for calls in self.readers[tensor] if maker not in calls]
-        inside = [t for t in self.takers[tensor] if all(t in calls for calls in later)]
+        readers = self.readers[tensor]
+        inside = [t for t in self.takers[tensor] if all(t in calls for calls in readers)]
         return max(inside, default=None)
 
 
@@ -86,7 +85,7 @@ def seen_pairs(model: nn.Module, inputs: ExampleInputs) -> list[Pair]:
     before: defaultdict[str, set[str]] = defaultdict(set)
     paired: set[int] = set()
     for tensor, maker in watch.makers.items():
-        taker = None if tensor in held else watch.taker(tensor, maker)
+        taker = None if tensor in held else watch.taker(tensor)
         first = watch.paths[maker]
         if taker is None:
             after[first].add("")
@@ -100,5 +99,5 @@ def seen_pairs(model: nn.Module, inputs: ExampleInputs) -> list[Pair]:
     return [
         Pair(first, second)
         for first, (second, *others) in ((a, sorted(b)) for a, b in after.items())
-        if second and not others and before[second] == {first}
+        if not others and before[second] == {first}
     ]

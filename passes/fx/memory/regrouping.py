@@ -41,8 +41,8 @@ def _is_plain(spec: Any) -> bool:
 
 
 def _is_pythons(kind: type) -> bool:
-    """Whether Python wrote the class, as it was asked for a named tuple, and nobody wrote more."""
-    if type(kind) is not type or kind.__bases__ != (tuple,) or "__init__" in vars(kind):
+    """Whether what makes a value of the class is what Python writes for a named tuple."""
+    if type(kind) is not type or any("__init__" in vars(each) for each in kind.__mro__[:-1]):
         return False
     fields: tuple[str, ...] = getattr(kind, "_fields", ())
     own = namedtuple(kind.__name__, fields, rename=True)  # type: ignore[misc]
