@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from bnfx.folding.capturing.asking.looking import LOOKING, OPERATORS, PASSING, builtin, meant
+from bnfx.folding.capturing.asking.parts_of_code import FUNCTIONS, flat, own, root
 from bnfx.folding.capturing.asking.shown_text import arguments, called_name, formatted, said
-from bnfx.folding.capturing.asking.syntax import FUNCTIONS, flat, own, root
 
 _TRIES = (ast.Try, getattr(ast, "TryStar", ast.Try))  # from Python 3.11 on
 _HELD = (nn.ModuleList, nn.ModuleDict, nn.Sequential, list, tuple, dict)
