@@ -31,6 +31,8 @@ _STARS: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
     inspect.Parameter.VAR_KEYWORD: "**",
 }
+# Those by position alone, and the stars, leave their names to others: `f(1, a=2)`.
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _HIDING = ("torch", "repr", "slice")
 _Path = tuple[Any, ...]  # the name of a parameter, then keys into what it holds
 
@@ -85,7 +87,7 @@ class Arguments:
         first: _Path
         if path[0].idx == 1:
             name = path[1].key
-            known = any(p.name == name and p.kind is not p.VAR_KEYWORD for p in parameters)
+            known = any(p.name == name and p.kind in _BY_NAME for p in parameters)
             first = (name,) if known else (parameters[-1].name, name)
         else:
             place = path[1].idx
