@@ -65,7 +65,9 @@ decides["handed on"] = lambda m, x: m.c(x) * len({functools.reduce(lambda k, v: 
 decides["a C function's answer"] = lambda m, x: m.c(x) * (2, 3)[sys.getsizeof(x) < 0]
 decides["a symbol"] = lambda m, x: m.c(x) * isinstance(x, fx.Proxy)
 decides["torch asks"] = lambda m, x: m.c(x) * torch.is_tensor(x)
-decides["a lambda's answers"] = lambda m, x: m.c(x) * len({type(next(map(lambda _: x, "a"))), T})
+decides["a lambda's answers"] = lambda m, x: (
+    m.c(x) * len({type(functools.reduce(lambda *_: x, "ab")), T})
+)
 decides["a buffer by its name"] = lambda m, x: m.c(x) * (2 if type(m.get_buffer("b")) is T else 3)
 decides["class"] = lambda m, x: m.c(x) * len({x.__class__, T})
 decides["text"] = lambda m, x: m.c(x) * len(f"{x.dim()}")
