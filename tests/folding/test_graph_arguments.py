@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import inspect
 import operator
+import pickle
 from typing import Any
 
 import pytest
@@ -116,6 +117,12 @@ ASKS: dict[str, tuple[Asked, Any, list[Any], list[tuple[Any, str]]]] = {
         [TURNED + 0],
         [(torch.ones_like(TURNED).contiguous(), "a of strides")],
     ),
+    "strides, in 3D": (
+        Asked(layouts=True),
+        THREE_D.transpose(1, 4),
+        [],
+        [(THREE_D.transpose(1, 4).contiguous(), "a of strides")],
+    ),
     "classes": (Asked(classes=True), X, [X, P], [(own_class(), "a of a class of torch's")]),
     "parameters": (Asked(parameters=True), X, [Y], [(P, "a of the class Tensor")]),
     "a parameter": (NOTHING, P, [P], [(X, "a of the class Parameter")]),
@@ -161,7 +168,8 @@ def test_the_modes_of_a_call_are_asserted(name: str) -> None:
         assert graph(1, X)[1] is X
         with mode, pytest.raises(AssertionError, match=says):
             graph(1, X)
-        graph_of(by_place, 1, X)(1, X)
+        with mode:
+            graph_of(by_place, 1, X)(1, X.clone().requires_grad_())
         assert graph_of(by_place, 1, 2, asked=asked)(1, 2) == [1, 2]  # no tensor asks
 
 
@@ -184,14 +192,44 @@ def test_which_arguments_are_one_is_asserted() -> None:
     graph_of(by_place, X, Y)(X, X)
     never = graph_of(by_place, X, WHOLE, asked=Asked(identities=True))
     assert operator.is_not not in [node.target for node in never.graph.nodes]
+    never = graph_of(by_place, X, X.int(), asked=Asked(identities=True))
+    assert operator.is_not not in [node.target for node in never.graph.nodes]
+    assert graph_of(by_place, X, 1, asked=Asked(identities=True))(X, 1)[1] == 1
+    with pytest.raises(AssertionError, match="inputs where a is not b"):
+        graph_of(by_place, X, X.double(), asked=Asked(identities=True))(X, X)
 
 
 def test_the_default_dtype_is_asserted() -> None:
-    graph = graph_of(by_place, X, Y, asked=Asked(default_dtype=True))
+    graph, unasked = (
+        graph_of(by_place, X, Y, asked=Asked(default_dtype=True)),
+        graph_of(by_place, X, Y),
+    )
     graph(X, Y)
     torch.set_default_dtype(torch.float64)
     try:
         with pytest.raises(AssertionError, match=r"a default dtype of torch\.float32"):
             graph(X, Y)
+        unasked(X, Y)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def with_containers(a: Any, b: Any = (1, [2.0, {"k": None}]), c: Any = torch.float32) -> None: ...
+
+
+def test_defaults_stay_those_of_the_model() -> None:
+    for way in (by_place, with_default, with_containers):
+        ours = inspect.signature(graph_of(way, X, 3).forward).parameters
+        theirs = inspect.signature(way).parameters
+        assert [each.default for each in ours.values()] == [p.default for p in theirs.values()]
+
+
+def test_a_graph_is_read_from_a_file() -> None:
+    every = Asked(*[True] * 8, absent=frozenset({"mask"}))
+    with torch.no_grad():
+        given = {"k": [X, (Y, 3)]}, collections.OrderedDict(p=WHOLE)
+        graph = pickle.loads(pickle.dumps(graph_of(by_place, *given, asked=every)))
+        assert len(graph(*given)) == 4
+        for other in (({"k": [X, (X, 3)]}, given[1]), (given[0], {"p": WHOLE})):
+            with pytest.raises(AssertionError, match="folded for"):
+                graph(*other)

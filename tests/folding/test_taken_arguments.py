@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,10 @@ from bnfx.folding.capturing.taken_arguments import check_answer, check_arguments
 
 WHOLE = torch.ones(2, dtype=torch.int32)
 
+
+class Listed(list[Any]): ...
+
+
 REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] = {
     "torch": (lambda torch: None, (X,), {}, "an argument torch, which would hide"),
     "repr": (lambda x, repr=1: None, (X,), {}, "an argument repr"),
@@ -35,6 +40,8 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], st
     "an object": (by_place, (X, object()), {}, "b is of type object"),
     "in a list": (by_place, (X, [1, {"k": {1}}]), {}, r"b\[1\]\['k'\] is of type set"),
     "by any name": (by_any_name, (X,), {"k": object()}, r"more\['k'\] is of type object"),
+    "a queue": (by_place, (X, collections.deque([1])), {}, "b is of type deque"),
+    "a list of one's own": (by_place, (X, Listed([1])), {}, "b is of type Listed"),
     "in a star": (by_star, (X, 1, object()), {}, r"more\[1\] is of type object"),
 }
 

@@ -47,11 +47,7 @@ class Arguments:
         for name, parameter in bound.signature.parameters.items():
             stars = _STARS.get(parameter.kind, "")
             default: tuple[Any, ...] = ()
-            if (
-                not stars
-                and parameter.default is not parameter.empty
-                and is_written(parameter.default)
-            ):
+            if is_written(parameter.default):
                 default, optional = (parameter.default,), True
             elif optional and not stars:
                 default = (None,)
@@ -154,9 +150,9 @@ def check_arguments(kind: str, bound: inspect.BoundArguments, given: Collection[
                 f"forward of {kind} takes {name} by position only (before a /), which "
                 f"torch.export cannot capture. {WAY_OUT}"
             )
-        if name not in given and name in bound.arguments:
+        if name not in given:
             default = bound.arguments[name]
-            if parameter.default is not parameter.empty and not is_written(default):
+            if not is_written(default):
                 raise CaptureError(
                     f"forward of {kind} has a {type(default).__name__} as default of {name}, which "
                     f"no graph can hold: pass {name} among the example inputs. {WAY_OUT}"
