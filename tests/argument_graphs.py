@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from bnfx.folding.capturing.argument_checks import assert_constant
 from bnfx.folding.capturing.asking.asked import Asked
 from bnfx.folding.capturing.taken_arguments import Arguments
 
@@ -28,6 +29,8 @@ def graph_of(
     for node, name, value in leaves:
         if isinstance(value, torch.Tensor):
             asked.write(graph, node, name, value)
+        else:
+            assert_constant(graph, node, value, name)
     asked.write_identities(graph, leaves)
     asked.write_modes(graph, leaves)
     graph.output([node for node, _, _ in leaves])

@@ -92,3 +92,15 @@ def test_checks_are_written_again_into_what_was_rewritten() -> None:
     for other in (([X, X], {"k": WHOLE}), ([X, Y], {"k": Y}), ([X, Y], {"j": WHOLE})):
         with pytest.raises((AssertionError, KeyError)):
             bare(*other)
+
+
+CONSTANTS = [(1, True), (True, 1), (True, False), (0.0, -0.0), (1, 1.0), (None, 0), (0, None)]
+CONSTANTS += [("a", "b"), (1j, 2j), (torch.float32, torch.float64), (None, X)]
+
+
+@pytest.mark.parametrize(("constant", "other"), CONSTANTS)
+def test_constants_are_those_of_the_example(constant: Any, other: Any) -> None:
+    graph = graph_of(by_star, constant)
+    assert graph(constant) == [constant]
+    with pytest.raises(AssertionError, match=f"folded for a={constant!r}"):
+        graph(other)
