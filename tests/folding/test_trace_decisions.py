@@ -9,11 +9,15 @@ from __future__ import annotations
 import builtins
 import functools
 import operator
+import sys
 import types
 from operator import is_not as differs
 from typing import Any
 
 import pytest
+import torch
+from support import python_module
+from torch import fx
 from traced_forms import Forms, P, T, refused
 
 KIND = type
@@ -43,7 +47,7 @@ def parameter(m: Any) -> Any:
 decides["if"] = lambda m, x: m.c(x) * looks(x)
 decides["is"] = lambda m, x: m.c(x) * (x is None)
 decides["is not"] = lambda m, x: m.c(x) * (x is not m.plain)
-decides["in"] = lambda m, x: m.c(x) * (m.c(x) in (1,) if m.flag is None else x is None)
+decides["in"] = lambda m, x: m.c(x) * (x in [x, 1])
 decides["and"] = lambda m, x: m.c(x) * (m.flag and x.shape is None)
 decides["index"] = lambda m, x: m.c(x) * (3, 2)[x is not None]
 decides["a type as key"] = lambda m, x: m.c(x) * {T: 2}.get(type(x), 3)
@@ -58,6 +62,13 @@ decides["builtins.type"] = lambda m, x: m.c(x) * len({builtins.type(x), T})
 decides["an attribute that is type"] = lambda m, x: m.c(x) * len({m.kind(x), T})
 decides["mapped"] = lambda m, x: m.c(x) * len({*map(type, [x]), T})
 decides["handed on"] = lambda m, x: m.c(x) * len({functools.reduce(lambda k, v: k(v), [type, x])})
+decides["a C function's answer"] = lambda m, x: m.c(x) * (2, 3)[sys.getsizeof(x) < 0]
+decides["a symbol"] = lambda m, x: m.c(x) * isinstance(x, fx.Proxy)
+decides["torch asks"] = lambda m, x: m.c(x) * torch.is_tensor(x)
+decides["a lambda's answers"] = lambda m, x: (
+    m.c(x) * len({type(functools.reduce(lambda *_: x, "ab")), T})
+)
+decides["a buffer by its name"] = lambda m, x: m.c(x) * (2 if type(m.get_buffer("b")) is T else 3)
 decides["class"] = lambda m, x: m.c(x) * len({x.__class__, T})
 decides["text"] = lambda m, x: m.c(x) * len(f"{x.dim()}")
 decides["str"] = lambda m, x: m.c(x) * len("a" + str(x))
@@ -92,3 +103,19 @@ decides["a function's answer"] = lambda m, x: m.c(x) * (2 if type(parameter(m)) 
 @pytest.mark.parametrize("name", decides)
 def test_code_that_decides_by_a_symbol_is_not_traced(name: str) -> None:
     assert "may decide by an argument" in refused(decides[name])
+
+
+@decides
+def renamed(m: Any, x: Any) -> Any:
+    return m.c(x) * (2 if x is None else 3)
+
+
+renamed.__code__ = renamed.__code__.replace(co_name="of_a_decorator")  # type: ignore[attr-defined]
+
+HELPER = "def looks(v):\n    return 2 if v is None else 3\n"
+
+
+@pytest.mark.parametrize("name", ["inspecting", "typing_own", "namedtuple_own", "bnfxs", "torchs"])
+def test_modules_whose_names_begin_as_others_are_read(name: str) -> None:
+    looks = python_module(name, HELPER).looks
+    assert "looks may decide by an argument" in refused(lambda m, x: m.c(x) * looks(x))

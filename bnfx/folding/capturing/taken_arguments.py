@@ -31,6 +31,8 @@ _STARS: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "*",
     inspect.Parameter.VAR_KEYWORD: "**",
 }
+# Those by position alone, and the stars, leave their names to others: `f(1, a=2)`.
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _HIDING = ("torch", "repr", "slice")
 _Path = tuple[Any, ...]  # the name of a parameter, then keys into what it holds
 
@@ -45,11 +47,7 @@ class Arguments:
         for name, parameter in bound.signature.parameters.items():
             stars = _STARS.get(parameter.kind, "")
             default: tuple[Any, ...] = ()
-            if (
-                not stars
-                and parameter.default is not parameter.empty
-                and is_written(parameter.default)
-            ):
+            if is_written(parameter.default):
                 default, optional = (parameter.default,), True
             elif optional and not stars:
                 default = (None,)
@@ -85,7 +83,7 @@ class Arguments:
         first: _Path
         if path[0].idx == 1:
             name = path[1].key
-            known = any(p.name == name and p.kind is not p.VAR_KEYWORD for p in parameters)
+            known = any(p.name == name and p.kind in _BY_NAME for p in parameters)
             first = (name,) if known else (parameters[-1].name, name)
         else:
             place = path[1].idx
@@ -152,9 +150,9 @@ def check_arguments(kind: str, bound: inspect.BoundArguments, given: Collection[
                 f"forward of {kind} takes {name} by position only (before a /), which "
                 f"torch.export cannot capture. {WAY_OUT}"
             )
-        if name not in given and name in bound.arguments:
+        if name not in given:
             default = bound.arguments[name]
-            if parameter.default is not parameter.empty and not is_written(default):
+            if not is_written(default):
                 raise CaptureError(
                     f"forward of {kind} has a {type(default).__name__} as default of {name}, which "
                     f"no graph can hold: pass {name} among the example inputs. {WAY_OUT}"

@@ -23,7 +23,7 @@ from torch import fx, nn
 
 from bnfx.folding.capturing.asking.holding import leads_to_symbol
 from bnfx.folding.capturing.asking.modes import asked_mode, is_pythons, module_of, profiled
-from bnfx.folding.capturing.asking.syntax import FUNCTIONS
+from bnfx.folding.capturing.asking.parts_of_code import FUNCTIONS
 from bnfx.folding.capturing.asking.tainted import Reader, Run
 
 _BLIND = (

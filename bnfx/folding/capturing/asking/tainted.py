@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from bnfx.folding.capturing.asking.looking import LOOKING, OPERATORS, PASSING, builtin, meant
+from bnfx.folding.capturing.asking.parts_of_code import flat, own, root
 from bnfx.folding.capturing.asking.shown_text import arguments, called_name, formatted, said
-from bnfx.folding.capturing.asking.syntax import FUNCTIONS, flat, own, root
 
 _TRIES = (ast.Try, getattr(ast, "TryStar", ast.Try))  # from Python 3.11 on
 _HELD = (nn.ModuleList, nn.ModuleDict, nn.Sequential, list, tuple, dict)
@@ -114,16 +114,12 @@ class Reader:
         return self._resolve(node) if found is None else found
 
     def _is_tainted(self, node: ast.AST) -> bool:
-        if isinstance(node, FUNCTIONS):
-            return False  # it has a run of its own
         if isinstance(node, ast.Compare) and self._asks_truly(node):
             return False
         if isinstance(node, ast.Name):
             return node.id in self._tainted
-        if isinstance(node, ast.Attribute) and isinstance(root(node), ast.Name):
-            held = self._resolve(node)
-            if held is not None:
-                return isinstance(held, _PARAMETERS)
+        if (held := self._resolve(node)) is not None:
+            return isinstance(held, _PARAMETERS)
         if isinstance(node, ast.Call):
             name = called_name(node)
             if name in self._sources:
