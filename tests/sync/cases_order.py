@@ -7,16 +7,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from torch import fx, nn
 from torch._dynamo.backends.common import aot_autograd
 
+import bnfx
 from sync.cases_backend import compiled
 from sync.training import assert_alike, images, make, sizes, train, train_alone
 
 WORLDS: dict[int, tuple[str, ...]] = {3: (), 4: ()}
+
+
+class Heads(nn.Module):
+    """Two heads of one size, which leave out their all-reduce where nobody needs a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm_a = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.b, self.norm_b = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.norm_a(self.a(x)), self.norm_b(self.b(x))
 
 
 class Independent(nn.Module):
@@ -67,4 +81,32 @@ def case_ranks_order_graphs_differently() -> None:
             partition_fn=min_cut_rematerialization_partition,
         )
     train(compiled(model, inner), model, batches[dist.get_rank()])
+    assert_alike(model, expected)
+
+
+def case_each_rank_goes_back_through_another_layer() -> None:
+    """Their sums would be added up: wrong gradients on both, and nothing to see of it."""
+    x = torch.randn(3, 3, 5, 5)
+    model = bnfx.convert_sync_batchnorm(make(Heads))
+    with pytest.raises(bnfx.MismatchError, match="goes back through BatchNorm norm_"):
+        model(x)[min(dist.get_rank(), 1)].square().sum().backward()
+
+
+def case_each_rank_freezes_another_layer() -> None:
+    x = torch.randn(3, 3, 5, 5)
+    for wrap in (bnfx.convert_sync_batchnorm, lambda model: compiled(model, "aot_eager")):
+        plain = make(Heads)
+        (plain.b if dist.get_rank() else plain.a).requires_grad_(False)
+        model = wrap(plain)
+        first, second = model(x)
+        with pytest.raises(bnfx.MismatchError, match="goes back through BatchNorm"):
+            (first * second).sum().backward()
+
+
+def case_all_ranks_freeze_one_layer() -> None:
+    batches = images(sizes())
+    model = make(Independent)
+    model.a.requires_grad_(False)
+    expected = train_alone(model, batches)
+    train(compiled(model, "aot_eager"), model, batches[dist.get_rank()])
     assert_alike(model, expected)
