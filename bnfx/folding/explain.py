@@ -18,6 +18,7 @@ from bnfx.folding.given import (
     check_no_scripted,
     check_scripted,
     copied,
+    untouched,
     unwrap,
 )
 from bnfx.folding.open_sizes import fixed_only, may_rest_on_sizes
@@ -67,8 +68,13 @@ def explain(
     if not isinstance(model, nn.Module):
         raise TypeError(f"bnfx.explain takes an nn.Module, not {type(model).__name__}")
     check_scripted(unwrap(model))
-    module: nn.Module = copied(unwrap(model))
     inputs = ExampleInputs(example_args, example_kwargs)
+    with untouched(unwrap(model)):
+        return _explained(copied(unwrap(model)), inputs)
+
+
+def _explained(module: nn.Module, inputs: ExampleInputs) -> Report:
+    """Of a copy, which runs."""
     buffers = dict(module.named_buffers())
     if not inputs:
         check_no_scripted(module)

@@ -9,7 +9,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from bnfx.errors import CaptureError, OptionError, TrainingModeError
-from bnfx.folding.given import ExampleInputs, check_scripted, is_training, unwrap
+from bnfx.folding.given import ExampleInputs, check_scripted, is_training, untouched, unwrap
 from bnfx.folding.keep import fold_kept
 from bnfx.folding.programs.exported import fold_exported
 from bnfx.folding.verify import check_answers, run_once
@@ -145,9 +145,10 @@ def fold(
         raise TrainingModeError("the model is in training mode; call model.eval() first")
     if any(map(is_meta, (*model.parameters(), *model.buffers()))):
         raise CaptureError("the model is on the meta device, so its weights hold no numbers")
-    if inputs:
-        run_once(model, inputs)
-    folded = fold_kept(model, inputs, chosen, keep, assume)
-    if wanted:
-        check_answers(model, folded, inputs, wanted)
+    with untouched(model):
+        if inputs:
+            run_once(model, inputs)
+        folded = fold_kept(model, inputs, chosen, keep, assume)
+        if wanted:
+            check_answers(model, folded, inputs, wanted)
     return folded

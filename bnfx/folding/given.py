@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
-from bnfx.folding.modules.tree import modules_of
+from bnfx.folding.modules.tree import below, is_scripted, modules_of
 
 WAY_OUT = (
     'keep="module", assume="example" needs no graph, if all calls are like the example, and '
@@ -140,6 +141,41 @@ def copied(value: Any) -> Any:
             return copy.deepcopy(value, memo)
     except Exception as error:
         raise CaptureError(f"{type(value).__name__} cannot be copied: {error}") from error
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Code of the model runs on copies inside of it; its own tensors stay as they are.
+
+    Raises:
+        CaptureError: if one was written to all the same: code has it by a closure, or by a global,
+            neither of which a copy copies. Buffers are as they were, then.
+    """
+    owned = [
+        (below(path, name), tensor)
+        for path, module in modules_of(model)
+        if not is_scripted(module)
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None and not tensor.is_inference()
+    ]
+    versions = [tensor._version for _, tensor in owned]
+    saved = {path: t.detach().clone() for path, t in owned if not isinstance(t, nn.Parameter)}
+    written: list[str] = []
+    try:
+        yield
+    finally:
+        for (path, tensor), version in zip(owned, versions, strict=True):
+            if tensor._version != version:
+                written.append(path)
+                if path in saved:
+                    with torch.no_grad():
+                        tensor.copy_(saved[path])
+    if written:
+        raise CaptureError(
+            f"code of {type(model).__name__} writes to {written[0]} by a closure or a global, "
+            "and so to the model's own where a copy runs; have it as an attribute, or use "
+            'torch.compile(model, backend="bnfx")'
+        )
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

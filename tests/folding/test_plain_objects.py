@@ -43,7 +43,7 @@ HELD = [
         "a",
         None,
         torch.float32,
-        {"a", 1},
+        {"a"},
         slice(1),
         {1: nn.Conv2d},
         [{"a": (1, 2)}, torch.Size([1])],

@@ -86,21 +86,19 @@ def case_ranks_order_graphs_differently() -> None:
 
 def case_each_rank_goes_back_through_another_layer() -> None:
     """Their sums would be added up: wrong gradients on both, and nothing to see of it."""
-    x = torch.randn(3, 3, 5, 5)
+    x = torch.randn(3, 3, 5, 5, dtype=torch.float64)
     model = bnfx.convert_sync_batchnorm(make(Heads))
     with pytest.raises(bnfx.MismatchError, match="goes back through BatchNorm norm_"):
         model(x)[min(dist.get_rank(), 1)].square().sum().backward()
 
 
 def case_each_rank_freezes_another_layer() -> None:
-    x = torch.randn(3, 3, 5, 5)
-    for wrap in (bnfx.convert_sync_batchnorm, lambda model: compiled(model, "aot_eager")):
-        plain = make(Heads)
-        (plain.b if dist.get_rank() else plain.a).requires_grad_(False)
-        model = wrap(plain)
-        first, second = model(x)
-        with pytest.raises(bnfx.MismatchError, match="goes back through BatchNorm"):
-            (first * second).sum().backward()
+    x = torch.randn(3, 3, 5, 5, dtype=torch.float64)
+    model = bnfx.convert_sync_batchnorm(make(Heads))
+    (model.b if dist.get_rank() else model.a).requires_grad_(False)
+    first, second = model(x)
+    with pytest.raises(bnfx.MismatchError, match="goes back through BatchNorm"):
+        (first * second).sum().backward()
 
 
 def case_all_ranks_freeze_one_layer() -> None:
