@@ -8,13 +8,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torchvision
+from support import randomise
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import bnfx
+from bnfx.weights.changes.snapshot import Snapshot
 from sync.counting import Graphs
 from sync.reference import loss_of
 from sync.training import Net, assert_alike, images, make, sizes, train, train_alone
@@ -211,6 +214,48 @@ def case_dynamic() -> None:
     run = torch.compile(model, backend="bnfx", options=options, dynamic=rank == 0, fullgraph=True)
     train(run, model, batches[rank])
     assert_alike(model, expected)
+
+
+class Part(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(128, 128, 3, bias=False), nn.BatchNorm2d(128)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x))
+
+
+def case_a_shard_is_written_to() -> None:
+    """The gathered weight keeps its address and its version, whatever is written to a shard."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(randomise(Part()), nn.Conv2d(128, 2, 1)).double().eval()
+    model = copy.deepcopy(plain)
+    fully_shard(model[0], reshard_after_forward=True)
+    gathered = torch.randn(128 * 128 * 9, dtype=torch.float64)
+    snapshot = Snapshot([gathered])
+    with torch.autograd._unsafe_preserve_version_counter((gathered,)):  # as FSDP writes to it
+        gathered[12345] += 1
+    assert not snapshot.still_holds([gathered])
+
+    run = torch.compile(model, backend="bnfx", options={"inner": "eager"})
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    x = torch.randn(1, 128, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weight = plain[0].conv.weight
+    with torch.no_grad():
+        for step in range(6):
+            for _ in range(3):
+                torch.testing.assert_close(run(x), plain(x))
+            shard = model[0].conv.weight
+            gradient = torch.zeros_like(weight)
+            gradient[(37 * step) % 128, 3, 1, 1] = 10.0
+            given = distribute_tensor(gradient, shard.device_mesh, shard.placements)
+            if step % 2:
+                shard.grad = given
+                optimizer.step()
+                optimizer.zero_grad()
+            else:
+                shard.to_local().sub_(given.to_local())
+            weight -= gradient
 
 
 def case_fully_sharded() -> None:
