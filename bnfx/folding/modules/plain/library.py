@@ -57,10 +57,10 @@ TELLING = frozenset(
         *("grad_fn", "register_hook", "register_post_accumulate_grad_hook", "requires_grad"),
         *("is_leaf", "retain_grad", "retains_grad", "grad", "backward", "data_ptr"),
         *("const_data_ptr", "storage", "untyped_storage"),
-        # How it lies in memory, which a convolution decides otherwise than a BatchNorm.
-        *("stride", "is_contiguous", "dim_order", "as_strided", "storage_offset"),
     ]
 )
+# How a tensor lies in memory, which a convolution decides otherwise than a BatchNorm.
+LAYOUT = frozenset(["stride", "is_contiguous", "dim_order", "as_strided", "storage_offset"])
 
 
 def is_known(kind: type) -> bool:

@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from bnfx.folding.modules.plain.data import INTERNAL, is_constant, is_data, is_record
-from bnfx.folding.modules.plain.library import TELLING, UNREAD, is_known, is_op, is_plain_attribute
+from bnfx.folding.modules.plain.library import (
+    LAYOUT,
+    TELLING,
+    UNREAD,
+    is_known,
+    is_op,
+    is_plain_attribute,
+)
 from bnfx.folding.modules.plain.loops import goes_through, is_only_run
 from bnfx.folding.modules.plain.source import Sources
 from bnfx.folding.modules.plain.syntax import NODES, is_call_of_super, nodes_of, wraps
@@ -101,6 +108,8 @@ class PlainFunction:
                 return False
             if isinstance(node.value, ast.Name) and node.value.id == self.owner:
                 return self._is_plain_attribute(node)
+            if node.attr in LAYOUT:
+                return False
             if not isinstance(node.ctx, ast.Load):
                 return False
             return self.value_of(node) is not None or is_plain_attribute(node.attr)

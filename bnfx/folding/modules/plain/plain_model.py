@@ -122,12 +122,12 @@ class PlainModel:
             tables = (module._modules, module._parameters, module._buffers)
             if not all(type(table) in (dict, OrderedDict) for table in tables):
                 yield f"{where} keeps what it has in a table of another kind"
-            if any(hasattr(nn.Module, name) for name in vars(module).keys() - INTERNAL):
-                yield f"{where} has an attribute in place of one of torch's"
             if module.__class__ is not type(module):
                 yield f"{where} says that it is of another class"
             if has_hooks(module) or is_patched(module):
                 yield f"{where} has hooks or a forward of its own"
+            if any(hasattr(nn.Module, name) for name in vars(module).keys() - INTERNAL):
+                yield f"{where} has an attribute in place of one of torch's"
             for name, value in held_objects(module):
                 yield from self._strange_object(value, f"{where} holds an object, {name}")
             owned = (*module._parameters.values(), *module._buffers.values())
