@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 from bnfx.errors import SyncError
 from bnfx.options import check_process_group
@@ -141,9 +142,12 @@ def synchronise(
         peers: who takes part.
         token: see :mod:`bnfx.sync.normalise`.
     """
-    if not torch.compiler.is_dynamo_compiling() and torch._C._functorch.peek_interpreter_stack():
+    if not torch.compiler.is_dynamo_compiling() and (
+        torch._C._functorch.peek_interpreter_stack() or any(_is_dual(each) for each in layers)
+    ):
         raise SyncError(
-            "torch.func.grad, vmap and their like cannot go through statistics that ranks share: "
+            "torch.func.grad, vmap, forward-mode gradients and their like cannot go through "
+            "statistics that ranks share: "
             "use backward() or torch.autograd.grad, or make the layers local for it with "
             'bnfx.revert_sync_batchnorm, or sync="off"'
         )
@@ -179,6 +183,12 @@ def synchronise(
         peers.name, what, names, identity, token, fresh, *tensors
     )
     return outputs
+
+
+def _is_dual(layer: Layer) -> bool:
+    """Whether its input carries a tangent."""
+    dual = forward_ad.unpack_dual(layer.input)  # type: ignore[no-untyped-call]
+    return dual.tangent is not None
 
 
 def _described(layers: Sequence[Layer], dtype: torch.dtype) -> str:

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.autograd import forward_ad
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
@@ -577,6 +578,10 @@ def case_refused() -> None:
     norm = bnfx.SyncBatchNorm(4, track_running_stats=False)  # else torch refuses its counter first
     with pytest.raises(bnfx.SyncError, match=r"torch\.func\.grad, vmap"):
         torch.func.grad(lambda x: norm(x).square().sum())(x)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises(bnfx.SyncError, match="forward-mode"):
+            norm(dual)
 
 
 def case_segmentation() -> None:
