@@ -107,10 +107,12 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
                 graph = tracer.trace(model, defaults or None)
         finally:
             state.restore()
+        for generation in range(3):  # functions that name themselves go: they are young, mostly
+            if not tracer.notes.kept():
+                break
+            gc.collect(generation)
         if tracer.notes.kept():
-            gc.collect()  # of functions that name themselves
-            if tracer.notes.kept():
-                raise CaptureError("it keeps what it computes where later calls could read it")
+            raise CaptureError("it keeps what it computes where later calls could read it")
         return graph
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import inspect
 import math
@@ -61,6 +62,16 @@ TELLING = frozenset(
 )
 # How a tensor lies in memory, which a convolution decides otherwise than a BatchNorm.
 LAYOUT = frozenset(["stride", "is_contiguous", "dim_order", "as_strided", "storage_offset"])
+
+# Python's functions that plain code may call by their names.
+BUILTINS = {
+    name: getattr(builtins, name)
+    for name in (
+        *("len", "range", "int", "float", "bool", "min", "max", "sum", "abs", "tuple"),
+        *("list", "dict", "zip", "enumerate", "isinstance", "round", "any", "all", "reversed"),
+        *("ValueError", "RuntimeError", "NotImplementedError", "TypeError", "AssertionError"),
+    )
+}
 
 
 def is_known(kind: type) -> bool:

@@ -13,6 +13,7 @@ from torch import nn
 
 from bnfx.folding.modules.plain.data import INTERNAL, is_constant, is_data, is_record
 from bnfx.folding.modules.plain.library import (
+    BUILTINS,
     LAYOUT,
     TELLING,
     UNREAD,
@@ -24,14 +25,6 @@ from bnfx.folding.modules.plain.loops import goes_through, is_only_run
 from bnfx.folding.modules.plain.source import Sources
 from bnfx.folding.modules.plain.syntax import NODES, is_call_of_super, nodes_of, wraps
 
-_BUILTINS = {
-    name: getattr(builtins, name)
-    for name in (
-        *("len", "range", "int", "float", "bool", "min", "max", "sum", "abs", "tuple"),
-        *("list", "dict", "zip", "enumerate", "isinstance", "round", "any", "all", "reversed"),
-        *("ValueError", "RuntimeError", "NotImplementedError", "TypeError", "AssertionError"),
-    )
-}
 _SCOPED: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.autocast)
 _SCOPED += (torch.set_grad_enabled, torch.amp.autocast)
 _UNKNOWN = object()
@@ -221,7 +214,7 @@ class PlainFunction:
         """Whether it is one of Python's own, by its name."""
         if not isinstance(node, ast.Name) or node.id in self.locals:
             return False
-        known, given = _BUILTINS.get(node.id, _UNKNOWN), getattr(self.function, "__builtins__", {})
+        known, given = BUILTINS.get(node.id, _UNKNOWN), getattr(self.function, "__builtins__", {})
         return given.get(node.id) is known and node.id not in self.function.__globals__
 
     def value_of(self, node: ast.AST) -> Any:
