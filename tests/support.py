@@ -14,6 +14,8 @@ import torch
 from torch import fx, nn
 
 import bnfx
+from bnfx.folding.modules.chain import ModuleChain
+from bnfx.folding.modules.same_class import _RULES as RULES
 from bnfx.passes.fx.calls.call import Call, read_call
 from bnfx.passes.fx.calls.modules import is_batch_norm
 
@@ -147,6 +149,18 @@ def vouched(model: nn.Module, x: torch.Tensor) -> Any:
         kept = bnfx.fold(model, x, keep="module")
     assert count_norms(kept) == count_norms(model) > 0
     return bnfx.fold(model, x, keep="module", assume="example")
+
+
+def fold_chain(model: nn.Sequential, x: torch.Tensor) -> tuple[list[str], dict[str, str]]:
+    """Folds a chain on its own modules, as with an example: what went, and what is refused."""
+    chain = ModuleChain(model, [str(place) for place in range(len(model))], RULES)
+    chain.fold(None)
+    if chain.needs_shapes():
+        chain.fold((x,))
+    folded: list[str] = []
+    refused: dict[str, str] = {}
+    chain.write(folded, refused)
+    return folded, refused
 
 
 def count_norms(model: nn.Module) -> int:

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
-from bnfx.folding.modules.tree import below, is_scripted, modules_of
+from bnfx.folding.modules.tree import below, is_name, is_scripted, modules_of
 
 WAY_OUT = (
     'keep="module", assume="example" needs no graph, if all calls are like the example, and '
@@ -87,7 +87,7 @@ def check_names(model: nn.Module) -> None:
     """
     for path, module in modules_of(model):
         for name in (*module._modules, *module._parameters, *module._buffers):
-            if not isinstance(name, str) or not name or "." in name:
+            if not is_name(name):
                 kind = type(module).__name__
                 raise CaptureError(
                     f"{path or kind} has {name!r} for the name of a part, which no graph can tell "

@@ -76,9 +76,10 @@ class Normalise(torch.autograd.Function):
         token = grads[-1]
         parts = [part for each in zip(own, layers, strict=True) for part in _shared(*each)]
         start = token.numel()
-        called = [name_backward(token, ctx.identity)] if ctx.identity else []
+        meets = any(needs[0] for needs in wanted)
+        called = [name_backward(token, ctx.identity)] if meets and ctx.identity else []
         shared = torch.cat([token, *called, *parts])
-        if any(needs[0] for needs in wanted):
+        if meets:
             if torch.compiler.is_compiling():
                 shared = _added_up(shared, ctx.group_name, ctx.what, again)
             else:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support import randomise, relative
+from support import fold_chain, randomise, relative
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -108,13 +108,7 @@ def fold(modules: list[Callable[[], nn.Module]]) -> tuple[Any, Any, list[str], d
     model = randomise(nn.Sequential(*(make() for make in modules)).double()).eval()
     with torch.no_grad():
         expected = model(X)
-    chain = ModuleChain(model, [str(place) for place in range(len(modules))], RULES)
-    chain.fold(None)
-    if chain.needs_shapes():
-        chain.fold((X,))
-    folded: list[str] = []
-    refused: dict[str, str] = {}
-    chain.write(folded, refused)
+    folded, refused = fold_chain(model, X)
     return model, expected, folded, refused
 
 

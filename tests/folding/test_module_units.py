@@ -12,7 +12,7 @@ import pytest
 import timm.layers
 import torch
 import torch.nn.functional as F
-from support import randomise, relative
+from support import fold_chain, randomise, relative
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -25,8 +25,6 @@ from bnfx.folding.modules.affine_modules import (
     left_of,
     traced_chain,
 )
-from bnfx.folding.modules.chain import ModuleChain
-from bnfx.folding.modules.same_class import _RULES as RULES
 from bnfx.passes.fx.lift import lift
 
 X = torch.randn(2, 3, 5, 5, dtype=torch.float64)
@@ -123,14 +121,7 @@ def convolution() -> nn.Module:
 def fold(*modules: nn.Module) -> tuple[nn.Sequential, list[str], dict[str, str]]:
     """The chain, folded on its own modules, as with an example."""
     model = nn.Sequential(*modules).double().eval()
-    chain = ModuleChain(model, [str(place) for place in range(len(modules))], RULES)
-    chain.fold(None)
-    if chain.needs_shapes():
-        chain.fold((X,))
-    folded: list[str] = []
-    refused: dict[str, str] = {}
-    chain.write(folded, refused)
-    return model, folded, refused
+    return (model, *fold_chain(model, X))
 
 
 @pytest.mark.parametrize("name", UNITS)

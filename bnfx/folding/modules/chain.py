@@ -128,7 +128,7 @@ class ModuleChain:
         for path, unit in find_units(self._traced, lifted).items():
             if isinstance(unit, str):
                 refused.setdefault(path, unit)
-            elif (why := refuse_misfit(self._modules, int(path.partition(".")[0]))) is not None:
+            elif (why := refuse_misfit(self._modules, _place(path))) is not None:
                 refused.setdefault(path, why)
             elif path not in refused:
                 units[path] = unit

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bnfx.folding.given import ExampleInputs, copied
-from bnfx.folding.modules.tree import modules_of
+from bnfx.folding.modules.tree import is_scripted, modules_of
 
 
 def seen_inputs(
@@ -49,7 +49,7 @@ def seen_running(model: nn.Module, inputs: ExampleInputs, paths: Collection[str]
     ran: set[nn.Module] = set()
     modules = dict(modules_of(model))
     for module in map(modules.__getitem__, paths):
-        if isinstance(module, torch.jit.ScriptModule):
+        if is_scripted(module):
             ran.add(module)  # it takes no hooks
         else:
             module.register_forward_pre_hook(lambda module, _: ran.add(module))

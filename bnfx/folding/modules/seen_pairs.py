@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from bnfx.folding.given import ExampleInputs, copied
 from bnfx.folding.modules.succession import Pair
-from bnfx.folding.modules.tree import modules_of
+from bnfx.folding.modules.tree import is_scripted, modules_of
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -74,7 +74,7 @@ def seen_pairs(model: nn.Module, inputs: ExampleInputs) -> list[Pair]:
     """
     model, watch = copied(model), _Watch()
     for path, module in modules_of(model):
-        if path and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+        if path and not is_scripted(module):  # which takes no hooks
             watch.watch(path, module)
     args, kwargs = inputs.copied()
     with torch.no_grad(), torch.random.fork_rng(), watch:

@@ -13,6 +13,11 @@ def below(path: str, name: str) -> str:
     return f"{path}.{name}" if path else f"{name}"
 
 
+def is_name(name: object) -> bool:
+    """Whether a path can be made of it, as ``add_module`` asks; tables of modules take anything."""
+    return isinstance(name, str) and bool(name) and "." not in name
+
+
 def is_scripted(module: nn.Module) -> bool:
     """Whether it is TorchScript, whatever its ``__class__`` says."""
     return issubclass(type(module), torch.jit.ScriptModule)

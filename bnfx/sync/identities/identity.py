@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from bnfx.errors import MismatchError
 
-_SHIFTS = (0, 8, 16)  # float32 holds all such numbers exactly
+SHIFTS = (0, 8, 16)  # float32 holds all such numbers exactly
 # The layers that this process knows, by their numbers; for messages.
 _known: dict[int, str] = {}
 
@@ -38,7 +38,7 @@ def combined(numbers: Sequence[int]) -> int:
     """The number of several layers that share a collective."""
     if len(numbers) == 1:
         return numbers[0]
-    steps = [[number >> shift & 255 for number in numbers] for shift in _SHIFTS]
+    steps = [[number >> shift & 255 for number in numbers] for shift in SHIFTS]
     return _packed(_hash(str(each)) if all(each) else 0 for each in steps)
 
 
@@ -71,7 +71,7 @@ def _(gathered: torch.Tensor, identity: int, names: str, group: str) -> torch.Te
     elif identity:
         said = gathered[:, 0].int()
         alike = torch.ones_like(said, dtype=torch.bool)
-        for shift in _SHIFTS:
+        for shift in SHIFTS:
             step, own = said >> shift & 255, identity >> shift & 255
             alike &= (step == own) | (step == 0) | (own == 0)
         message = f"BatchNorm {names}: another rank shares the statistics of another layer"
@@ -91,12 +91,12 @@ def _hash(step: str) -> int:
 
 
 def _packed(steps: Iterable[int]) -> int:
-    return sum(step << shift for step, shift in zip(steps, _SHIFTS, strict=False))
+    return sum(step << shift for step, shift in zip(steps, SHIFTS, strict=False))
 
 
 def _is_same(first: int, second: int) -> bool:
     """Whether the steps that both know are the same."""
-    pairs = ((first >> shift & 255, second >> shift & 255) for shift in _SHIFTS)
+    pairs = ((first >> shift & 255, second >> shift & 255) for shift in SHIFTS)
     return all(one == other or not one or not other for one, other in pairs)
 
 

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 
 from bnfx.errors import MismatchError
+from bnfx.sync.identities.identity import SHIFTS
 
-_SHIFTS = (0, 8, 16)
-_SENT = 5 * len(_SHIFTS)
+_SENT = 5 * len(SHIFTS)
 
 torch.library.define("bnfx_sync::name_backward", "(Tensor token, int identity) -> Tensor")
 torch.library.define(
@@ -45,7 +45,7 @@ def of_one_layer_backward(shared: torch.Tensor, start: int, names: str) -> torch
 @torch.library.impl("bnfx_sync::name_backward", "CompositeExplicitAutograd")
 def _(token: torch.Tensor, identity: int) -> torch.Tensor:
     sent: list[int] = []
-    for shift in _SHIFTS:
+    for shift in SHIFTS:
         step = identity >> shift & 255
         low, high = step & 15, step >> 4
         sent += [int(step != 0), low, low * low, high, high * high]
@@ -59,7 +59,7 @@ def _(token: torch.Tensor, identity: int) -> torch.Tensor:
 
 @torch.library.impl("bnfx_sync::of_one_layer_backward", "CompositeExplicitAutograd")
 def _(shared: torch.Tensor, start: int, names: str) -> torch.Tensor:
-    added = shared[start : start + _SENT].double().view(len(_SHIFTS), 5)
+    added = shared[start : start + _SENT].double().view(len(SHIFTS), 5)
     known, halves = added[:, :1], added[:, 1:].view(-1, 2, 2)
     alike = (known * halves[..., 1] == halves[..., 0] ** 2).all()
     if shared.device.type != "cpu":

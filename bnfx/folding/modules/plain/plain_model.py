@@ -31,7 +31,7 @@ from bnfx.folding.modules.plain.library import UNREAD, is_bare, is_known, is_op,
 from bnfx.folding.modules.plain.module_uses import Use, use_of
 from bnfx.folding.modules.plain.plain_function import PlainFunction
 from bnfx.folding.modules.plain.source import Sources
-from bnfx.folding.modules.tree import below, is_scripted, modules_of
+from bnfx.folding.modules.tree import below, is_name, is_scripted, modules_of
 from bnfx.passes.fx.calls.modules import has_hooks, is_patched
 
 _RUN_BY_ALL = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -133,7 +133,7 @@ class PlainModel:
             owned = (*module._parameters.values(), *module._buffers.values())
             if not all(t is None or is_plain_tensor(t) for t in owned):
                 yield f"a tensor of {where} is of another class, or has attributes"
-            if any("." in name or not name for name in module._modules):
+            if not all(map(is_name, module._modules)):
                 yield f"{where} has a module whose name is no name"
             yield from self._strange_class(type(module))
 
