@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import io
 import operator
 import sys
 import types
@@ -47,7 +48,6 @@ def parameter(m: Any) -> Any:
 decides["if"] = lambda m, x: m.c(x) * looks(x)
 decides["is"] = lambda m, x: m.c(x) * (x is None)
 decides["is not"] = lambda m, x: m.c(x) * (x is not m.plain)
-decides["in"] = lambda m, x: m.c(x) * (x in [x, 1])
 decides["and"] = lambda m, x: m.c(x) * (m.flag and x.shape is None)
 decides["index"] = lambda m, x: m.c(x) * (3, 2)[x is not None]
 decides["a type as key"] = lambda m, x: m.c(x) * {T: 2}.get(type(x), 3)
@@ -76,6 +76,20 @@ decides["text of several"] = lambda m, x: m.c(x) * len(",".join(map(str, [x])))
 decides["format"] = lambda m, x: m.c(x) * len("{a}".format(a=x.dim()))  # noqa: UP032
 decides["percent"] = lambda m, x: m.c(x) * len("%s" % (x.dim(),))  # noqa: UP031
 decides["a lambda"] = lambda m, x: m.c(x) * (lambda v: 2 if v is None else 3)(x)
+decides["text by a method"] = lambda m, x: m.c(x) * len((lambda f: f(x.dim()))("{}".format))
+decides["text of a name"] = lambda m, x: m.c(x) * len((lambda t: t % x.dim())("%s"))
+decides["text by a key"] = lambda m, x: m.c(x) * len(str(sorted([x.dim()], key=repr)))
+decides["text in a stream"] = lambda m, x: m.c(x) * len([print(x.dim(), file=io.StringIO())])
+decides["text by a method of Python's"] = lambda m, x: (
+    m.c(x) * len(operator.methodcaller("__repr__")(x.dim()))
+)
+decides["references"] = lambda m, x: m.c(x) * (2 if sys.getrefcount(x) < 2000 else 3)
+decides["by its name"] = lambda m, x: m.c(x) * (2 if type(getattr(m, "w")) is P else 3)  # noqa: B009
+decides["classes of weights"] = lambda m, x: (
+    m.c(x) * len({*[type(layer.weight) for layer in m.seq], P})
+)
+decides["an attribute that it may not have"] = lambda m, x: m.c(x) * (3, 2)[hasattr(x, "mask")]
+decides["callable"] = lambda m, x: m.c(x) * (2 if callable(x) else 3)
 decides["a default"] = lambda m, x: m.c(x) * (lambda v=type(x): 2 if v is T else 3)()  # noqa: B008
 decides["by name only"] = lambda m, x: m.c(x) * (lambda *, v=x is None: 2 if v else 3)()
 decides["a closure"] = lambda m, x: m.c(x) * (lambda: 2 if x is None else 3)()

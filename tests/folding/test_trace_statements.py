@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import types
 from typing import Any
@@ -201,6 +202,60 @@ def what_a_function_in_c_says(m: Any, x: Any) -> Any:
 @pytest.mark.parametrize("name", decides)
 def test_code_that_decides_by_a_symbol_is_not_traced(name: str) -> None:
     assert "may decide by an argument" in refused(decides[name])
+
+
+unlisted = Forms()
+
+
+@unlisted
+def a_try_that_fails_without_a_symbol(m: Any, x: Any) -> Any:
+    try:
+        count = m.nothing
+    except AttributeError:
+        count = 3
+    return m.c(x) * count
+
+
+@unlisted
+def a_match_of_no_symbol(m: Any, x: Any) -> Any:
+    match m.mode:
+        case "a":
+            return m.c(x) * 2
+    return m.c(x)
+
+
+@unlisted
+def a_hook(m: Any, x: Any) -> Any:
+    seen: list[int] = []
+    hook = m.c.register_forward_hook(lambda *_: seen.append(1))
+    y = m.c(x)
+    hook.remove()
+    return y * (2 + len(seen))
+
+
+@unlisted
+def an_import(m: Any, x: Any) -> Any:
+    from builtins import type as kind
+
+    return m.c(x) * (2 if kind(x) is T else 3)
+
+
+@unlisted
+def a_generator(m: Any, x: Any) -> Any:
+    def each() -> Any:
+        yield m.c(x)
+
+    return sum(each())
+
+
+@unlisted
+def an_operator(m: Any, x: Any) -> Any:
+    return operator.mul(m.c(x), 2)
+
+
+@pytest.mark.parametrize("name", unlisted)
+def test_code_that_is_not_listed_is_not_traced(name: str) -> None:
+    assert "may decide by an argument" in refused(unlisted[name])
 
 
 def in_a_class(m: Any, x: Any) -> Any:

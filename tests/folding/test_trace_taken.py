@@ -20,13 +20,16 @@ taken["a bias"] = lambda m, x: m.c(x) * (2 if m.c.bias is not None else 3)
 taken["a class of a layer"] = lambda m, x: m.c(x) * (2 if isinstance(m.c, nn.Conv2d) else 3)
 taken["a type of a layer"] = lambda m, x: m.c(x) * (2 if type(m.c) is nn.Conv2d else 3)
 taken["a name"] = lambda m, x: m.c(x) * (2 if m.mode in ("a", "b") else 3)
+taken["one of a list"] = lambda m, x: m.c(x) * (2 if x in [x, 1] else 3)
+taken["one of two layers"] = lambda m, x: m.c(x) * sum(v is not None for v in (m.c, m.none))
 taken["a key"] = lambda m, x: {"a": m.c, "b": m.none}[m.mode](x)
 taken["text"] = lambda m, x: m.c(x) * len(f"{m.mode}")
 taken["a layer in a list"] = lambda m, x: m.seq[0](x) * (2 if m.seq[0].bias is not None else 3)
 taken["a filter"] = lambda m, x: sum(layer(x) for layer in [m.c, m.none] if layer is not None)
 taken["a mask"] = lambda m, x: torch.where(x > 0, m.c(x), x) * x[0, 0]
 taken["a lambda"] = lambda m, x: (lambda v, scale=None: v if scale is None else v * 2)(m.c(x))
-taken["a getattr"] = lambda m, x: getattr(m, "c" if hasattr(m, "c") else "d")(x)
+taken["a getattr"] = lambda m, x: getattr(m, "c")(x) if hasattr(m, "c") else x  # noqa: B009
+taken["a getattr of nothing"] = lambda m, x: m.c(x) if getattr(m, "aa", None) is None else x
 taken["a closure"] = lambda m, x: (lambda: m.c(x) * m.w)()
 taken["not run"] = lambda m, x: m.c(x) if m.flag else isinstance(m.c, nn.Linear)
 taken["torch's"] = lambda m, x: F.interpolate(F.relu(m.c(x)), scale_factor=2.0)
@@ -94,15 +97,6 @@ def a_write(m: Any, x: Any) -> Any:
 
 
 @taken
-def a_try(m: Any, x: Any) -> Any:
-    try:
-        count = m.nothing
-    except AttributeError:
-        count = 3
-    return m.c(x) * count
-
-
-@taken
 def a_context(m: Any, x: Any) -> Any:
     with torch.no_grad(), contextlib.nullcontext():
         return m.c(x)
@@ -114,14 +108,6 @@ def a_recursion(m: Any, x: Any) -> Any:
         return m.c(x) if count == 0 else again(count - 1) * 2
 
     return again(2)
-
-
-@taken
-def a_match(m: Any, x: Any) -> Any:
-    match m.mode:
-        case "a":
-            return m.c(x) * 2
-    return m.c(x)
 
 
 @taken

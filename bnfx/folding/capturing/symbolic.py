@@ -99,7 +99,7 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     kind = type(model).__name__
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    decisions, state = Decisions(tracer.notes.asked), Watch(model)
+    decisions, state = Decisions(model, tracer.notes.asked), Watch(model)
 
     def run() -> fx.Graph:
         try:

@@ -15,7 +15,6 @@ outside of that call. It goes by what the layer did before.
 
 from __future__ import annotations
 
-import functools
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from bnfx.passes.fx.training.covers import covering
 from bnfx.passes.fx.training.uncaptured import batch_norm_to_swap
 from bnfx.sync.functional import Layer, synchronise
 from bnfx.sync.graphs.compiled_call import current_call
@@ -76,11 +76,7 @@ def _derived(kind: type) -> Iterator[type]:
 
 
 def _covering(original: types.FunctionType) -> Callable[..., torch.Tensor]:
-    """``original``, with the look-out in front of it.
-
-    It has the globals and the file name of ``original``: TorchScript compiles the source of that
-    one, and Dynamo starts on frames, or does not, by the file they are from.
-    """
+    """``original``, with the look-out in front of it."""
     is_compiling, plain = torch.compiler.is_compiling, original is _TORCH_FORWARD
     peers, outside, captured, inside = peers_outside, _outside, _captured, _inside
     other = say_other_backend
@@ -99,15 +95,8 @@ def _covering(original: types.FunctionType) -> Callable[..., torch.Tensor]:
                 other()
         return original(self, *args, **kwargs)
 
-    source = original.__code__
-    code = forward.__code__.replace(
-        co_filename=source.co_filename, co_firstlineno=source.co_firstlineno
-    )
-    made = types.FunctionType(
-        code, original.__globals__, original.__name__, None, forward.__closure__
-    )
-    result = functools.wraps(original)(made)
-    result._bnfx_covers = True  # type: ignore[attr-defined]
+    result = covering(original, forward)
+    setattr(result, "_bnfx_covers", True)  # noqa: B010
     return result
 
 

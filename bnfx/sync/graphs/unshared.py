@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import types
 from types import FrameType
@@ -24,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnfx.errors import SyncError
 from bnfx.options import Options
+from bnfx.passes.fx.training.covers import covering
 from bnfx.passes.user_warnings import is_users
 from bnfx.sync.graphs.compiled_call import call_around, nearest_call, path_in_call
 from bnfx.sync.graphs.compiled_models import compiled_model_of
@@ -65,14 +65,8 @@ def watch_function_calls() -> None:
             look(frame_above(1))
         return original(size)
 
-    # TorchScript compiles the source of the original: see bnfx.sync.graphs.outside.
-    source, code = original.__code__, looking_first.__code__
-    code = code.replace(co_filename=source.co_filename, co_firstlineno=source.co_firstlineno)
-    made = types.FunctionType(
-        code, original.__globals__, original.__name__, None, looking_first.__closure__
-    )
-    result = functools.wraps(original)(made)
-    result._bnfx_looks = True  # type: ignore[attr-defined]
+    result = covering(original, looking_first)
+    setattr(result, "_bnfx_looks", True)  # noqa: B010
     setattr(F, _CHECK, result)
 
 

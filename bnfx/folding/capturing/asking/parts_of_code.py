@@ -5,39 +5,42 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+FUNCTIONS = (ast.FunctionDef, ast.Lambda)
 
 
 def own(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and what stands in it, but for functions in it, which run by themselves."""
-    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-        for each in _outside(node):
-            yield from own(each)
-        return
+    """A node and what stands in it, but for annotations, and functions in it, which run by
+    themselves.
+    """
     yield node
-    for child in ast.iter_child_nodes(node):
-        yield from own(child)
+    inside = _outside(node) if isinstance(node, FUNCTIONS) else ast.iter_child_nodes(node)
+    for child in inside:
+        if child is not getattr(node, "annotation", None):
+            yield from own(child)
 
 
-def _outside(node: ast.AST) -> Iterator[ast.AST]:
-    """What runs where a function or class is made: defaults, decorators, bases."""
-    arguments = getattr(node, "args", None)
-    if arguments is not None:
-        yield from (*arguments.defaults, *(each for each in arguments.kw_defaults if each))
-    for name in ("decorator_list", "bases"):
-        yield from getattr(node, name, ())
-    yield from (keyword.value for keyword in getattr(node, "keywords", ()))
+def body_of(function: ast.FunctionDef | ast.Lambda) -> list[ast.AST]:
+    """What runs where it is called."""
+    return [*function.body] if isinstance(function, ast.FunctionDef) else [function.body]
+
+
+def parameters(function: ast.FunctionDef | ast.Lambda) -> list[str]:
+    given = function.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    return [each.arg for each in named if each is not None]
+
+
+def _outside(function: ast.AST) -> Iterator[ast.AST]:
+    """What runs where a function is made: defaults, decorators."""
+    given: ast.arguments = function.args  # type: ignore[attr-defined]
+    yield from (*given.defaults, *(each for each in given.kw_defaults if each is not None))
+    yield from getattr(function, "decorator_list", ())
 
 
 def flat(target: ast.AST) -> Iterator[ast.AST]:
+    """The targets in a tuple or list of them."""
     if isinstance(target, (ast.Tuple, ast.List)):
         for each in target.elts:
             yield from flat(each)
     else:
         yield target.value if isinstance(target, ast.Starred) else target
-
-
-def root(node: ast.AST) -> ast.AST:
-    while isinstance(node, (ast.Attribute, ast.Subscript)):
-        node = node.value
-    return node

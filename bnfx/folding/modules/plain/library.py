@@ -88,7 +88,7 @@ def is_known(kind: type) -> bool:
     if issubclass(kind, nn.Module) and not all(written):
         return False
     file = getattr(home, "__file__", None)
-    return kind.__module__ in sys.builtin_module_names or (file is not None and _is_library(file))
+    return kind.__module__ in sys.builtin_module_names or (file is not None and is_library(file))
 
 
 def _is_as_written(value: Any) -> bool:
@@ -97,12 +97,12 @@ def _is_as_written(value: Any) -> bool:
     if type(value) is not FunctionType:
         made = getattr(value, "fget", getattr(value, "__func__", value))
     if type(made) is FunctionType:
-        return _is_library(made.__code__.co_filename)
+        return is_library(made.__code__.co_filename)
     return isinstance(made, (type, *_IN_C)) or not callable(made)
 
 
 @functools.cache
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
     """Whether a file is of a library. Python's holds all packages."""
     below = [file[len(root) :] for root in _LIBRARIES if file.startswith(root)]
     return not all("-packages" in each for each in below)

@@ -1,0 +1,56 @@
+"""What ran in a trace: functions, and what their names stood for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Run:
+    """One function that ran, and what its names stood for when it began.
+
+    Args:
+        code: what ran.
+        symbols: the names of symbols.
+        modules: those of modules.
+        held: of a name, attributes of an object that leads to no symbol.
+        constants: those of numbers, texts and the like.
+        free: what names from the function around it stood for, but for symbols.
+        space: names of its file.
+        builtins: Python's, as it has them.
+    """
+
+    code: CodeType
+    symbols: frozenset[str]
+    modules: Mapping[str, nn.Module]
+    held: Mapping[str, frozenset[str]]
+    constants: frozenset[str]
+    free: Mapping[str, Any]
+    space: Mapping[str, Any]
+    builtins: Mapping[str, Any]
+
+    @property
+    def is_torchs(self) -> bool:
+        return str(self.space.get("__name__", "")).partition(".")[0] == "torch"
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.code, "co_qualname", self.code.co_name))
+
+
+@dataclass
+class Facts:
+    """What all that ran has done.
+
+    Args:
+        gives: functions that gave symbols, or what leads to them.
+        stored: names of attributes that were set.
+    """
+
+    gives: set[CodeType] = field(default_factory=set)
+    stored: set[str] = field(default_factory=set)

@@ -1,0 +1,224 @@
+"""Whether one function that ran with symbols may have looked at one.
+
+A symbol notes most of what it is asked, or cannot answer: its truth, length, elements, class. What
+it says no word of is ``is``, ``type``, ``callable`` and ``hasattr``, what it prints as, and what a
+function in C does. So what code may consist of is listed, names lead to objects that are known, and
+what of these four has to do with a symbol is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import inspect
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnfx.folding.capturing.asking.known_objects import is_known
+from bnfx.folding.capturing.asking.parts_of_code import FUNCTIONS
+from bnfx.folding.capturing.asking.symbol_free import LOOKING, NUMBERS, TEXTS, SymbolFree
+from bnfx.folding.capturing.asking.traced_names import UNKNOWN, TracedNames
+from bnfx.folding.modules.plain.data import INTERNAL
+from bnfx.folding.modules.plain.library import BUILTINS, LAYOUT, TELLING
+from bnfx.folding.modules.plain.syntax import NODES
+
+_NODES: tuple[type[ast.AST], ...] = (
+    *NODES,
+    ast.DictComp,
+    ast.SetComp,
+    ast.Set,
+    ast.NamedExpr,
+    ast.While,
+    ast.Delete,
+)
+_NODES += (*FUNCTIONS, ast.arguments, ast.arg)
+_SCOPED: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.autocast)
+_SCOPED += (torch.set_grad_enabled, torch.amp.autocast, contextlib.nullcontext)
+# They hand on what they are given, raise for a symbol, or compute with one.
+_PASSING = frozenset([*BUILTINS, "set", "frozenset", "sorted", "map", "filter", "iter", "next"])
+_PASSING |= frozenset(["divmod", "pow", "slice", "super", "complex"])
+_TELLERS: tuple[Any, ...] = (torch._assert, warnings.warn)
+# What a module has from torch that gives modules; all else could give what is no symbol of a trace.
+_GIVING: tuple[str, ...] = (
+    "children",
+    "named_children",
+    "modules",
+    "named_modules",
+    "get_submodule",
+    "training",
+)
+_GIVING += ("_modules", "forward")
+
+
+class TracedCode:
+    """Reads one run of a function."""
+
+    def __init__(self, names: TracedNames) -> None:
+        self._names, self._bindings, self._free = names, names.bindings, SymbolFree(names)
+
+    def line(self) -> int | None:
+        """The first line of what may have looked at a symbol."""
+        for name, value in self._names.run.free.items():
+            if not is_known(value):
+                return self._line_of(name)
+        for node in self._bindings.nodes:
+            if not isinstance(node, _NODES) or not self._is_seen(node):
+                return (
+                    _line(node)
+                    or _line(self._bindings.parents.get(node))
+                    or _line(self._bindings.tree)
+                )
+        return None
+
+    def loaded(self) -> set[str]:
+        """Names of attributes that it may read; ``""`` for any."""
+        names = {n.attr for n in self._bindings.nodes if isinstance(n, ast.Attribute)}
+        for node in self._bindings.nodes:
+            if self._bindings.is_builtin(node, "getattr"):
+                value = getattr(node.args[1], "value", "")  # type: ignore[attr-defined]
+                names.add(str(value))
+        return names
+
+    def _line_of(self, name: str) -> int | None:
+        named = (n for n in self._bindings.nodes if isinstance(n, ast.Name) and n.id == name)
+        return next(map(_line, named), _line(self._bindings.tree))
+
+    def _is_seen(self, node: ast.AST) -> bool:
+        """Whether it is clear that it looks at no symbol."""
+        rule = _RULES.get(type(node))
+        return rule is None or rule(self, node)
+
+    def _compare(self, node: Any) -> bool:
+        if not any(isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops):
+            return True
+        sides = [node.left, *node.comparators]
+        return all(map(self._free.is_no_symbol, sides)) or self._asks_modules(sides)
+
+    def _asks_modules(self, sides: list[ast.expr]) -> bool:
+        """``layer.bias is None``, which is so for a parameter's symbol as for the parameter."""
+        names, (asked, *others) = self._names, sides
+        if not isinstance(asked, ast.Attribute) or asked.attr in names.facts.stored:
+            return False
+        nothing = all(isinstance(each, ast.Constant) for each in others)
+        return nothing and names.is_module(asked.value)
+
+    def _text(self, node: Any) -> bool:
+        return self._free.is_free(node.value) or self._is_told(node)
+
+    def _mod(self, node: Any) -> bool:
+        if not isinstance(node.op, ast.Mod):
+            return True
+        sides = list(ast.iter_child_nodes(node))
+        number = any(isinstance(s, ast.Constant) and not isinstance(s.value, str) for s in sides)
+        return number or self._free.is_free(sides[-1]) or self._is_told(node)
+
+    def _is_told(self, node: ast.AST) -> bool:
+        """Whether an error, a warning, ``torch._assert`` or ``print`` says it."""
+        parents = self._bindings.parents
+        while (above := parents.get(node)) is not None and not isinstance(above, ast.stmt):
+            if isinstance(above, ast.Call) and above.func is not node:
+                value = self._names.value_of(above.func)
+                if any(value is each for each in _TELLERS):
+                    return True
+                if self._bindings.is_builtin(above, "print"):
+                    return True
+            node = above
+        return isinstance(above, ast.Raise) or (isinstance(above, ast.Assert) and above.msg is node)
+
+    def _with(self, node: Any) -> bool:
+        call = node.context_expr
+        entered = self._names.value_of(call.func) if isinstance(call, ast.Call) else UNKNOWN
+        return any(entered is each for each in _SCOPED)
+
+    def _call(self, node: ast.Call) -> bool:
+        given = [*node.args, *(each.value for each in node.keywords)]
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("format", "format_map"):
+            return all(map(self._free.is_free, [node.func.value, *given])) or self._is_told(node)
+        if not isinstance(node.func, ast.Name) or self._bindings.is_own(node.func.id):
+            return True
+        name = node.func.id
+        if name == "isinstance" and self._names.run.is_torchs:
+            return self._free.is_no_symbol(given[0])  # which says so to users' code only
+        if name in LOOKING:
+            return bool(given) and all(map(self._free.is_no_symbol, given[: LOOKING[name]]))
+        if name in TEXTS:
+            return all(map(self._free.is_free, given)) or self._is_told(node)
+        if name == "print":
+            return all(each.arg in ("sep", "end", "flush") for each in node.keywords)
+        return True
+
+    def _name(self, node: ast.Name) -> bool:
+        names, parent = self._names, self._bindings.parents.get(node)
+        if node.id.startswith("__"):
+            return False
+        if node.id in self._bindings.locals:
+            return not self._is_shadowed(node)
+        if node.id in names.run.code.co_freevars:
+            return True
+        if node.id in names.run.space:
+            return self._is_known_global(node)
+        mine = getattr(builtins, node.id, None)
+        if names.run.builtins.get(node.id) is not mine:
+            return False
+        if isinstance(mine, type) and issubclass(mine, BaseException):
+            return True
+        if node.id in LOOKING.keys() | TEXTS | {"print"}:
+            return isinstance(parent, ast.Call) and parent.func is node
+        return node.id in _PASSING | NUMBERS
+
+    def _is_shadowed(self, node: ast.Name) -> bool:
+        """Whether a comprehension has its own name that is Python's or the file's elsewhere."""
+        outside = node.id in self._names.run.space or hasattr(builtins, node.id)
+        return outside and not self._bindings.is_bound_outside_comprehensions(node.id)
+
+    def _is_known_global(self, node: ast.Name) -> bool:
+        whole: ast.AST = node
+        value = self._names.value_of(node)
+        while isinstance(value, (ModuleType, type)):
+            above = self._bindings.parents.get(whole)
+            if not isinstance(above, ast.Attribute):
+                break
+            whole, value = above, self._names.value_of(above)
+        if isinstance(value, ModuleType):  # ``F is not None``: it is in front of nothing
+            return isinstance(self._bindings.parents.get(whole), ast.Compare)
+        return is_known(value) or any(value is each for each in _SCOPED)
+
+    def _attribute(self, node: ast.Attribute) -> bool:
+        if node.attr.startswith("__"):
+            return False
+        held = self._names.value_of(node.value)
+        stored = not isinstance(node.ctx, ast.Load)
+        if isinstance(held, nn.Module):
+            if node.attr in INTERNAL or hasattr(nn.Module, node.attr):
+                own = inspect.getattr_static(type(held), node.attr, None)
+                torchs = own is None or own is inspect.getattr_static(nn.Module, node.attr, None)
+                return not stored and (node.attr in _GIVING or not torchs)
+            return True
+        if node.attr in ("format", "format_map"):
+            call = self._bindings.parents.get(node)
+            return isinstance(call, ast.Call) and call.func is node
+        if isinstance(held, (ModuleType, type)):
+            return not stored
+        return not stored and node.attr not in TELLING | LAYOUT
+
+
+def _line(node: Any) -> int | None:
+    return getattr(node, "lineno", None)
+
+
+_RULES: dict[type[ast.AST], Callable[[TracedCode, Any], bool]] = {
+    ast.Compare: TracedCode._compare,
+    ast.FormattedValue: TracedCode._text,
+    ast.BinOp: TracedCode._mod,
+    ast.AugAssign: TracedCode._mod,
+    ast.withitem: TracedCode._with,
+    ast.Call: TracedCode._call,
+    ast.Name: TracedCode._name,
+    ast.Attribute: TracedCode._attribute,
+}
