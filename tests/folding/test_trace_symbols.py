@@ -13,7 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 from traced_forms import Forms, P, T, Way, refused
 
-from bnfx.folding.capturing.asking.holding import leads_to_symbol
+from bnfx.folding.capturing.traced.holding import leads_to_symbol
 
 STATE: dict[str, Any] = {}
 notes, keeps, writes = Forms(), Forms(), Forms()

@@ -14,9 +14,9 @@ from torch import fx, nn
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import assert_constant
-from bnfx.folding.capturing.asking.decisions import Decisions
-from bnfx.folding.capturing.asking.noting_symbols import Notes, Symbol
 from bnfx.folding.capturing.state_changes import Watch
+from bnfx.folding.capturing.traced.decisions import Decisions
+from bnfx.folding.capturing.traced.noting_symbols import Notes, Symbol
 from bnfx.folding.capturing.tracing_twice import trace_twice
 from bnfx.folding.given import check_names
 from bnfx.passes.fx.calls.modules import is_registered

@@ -1,7 +1,7 @@
 """Whether code that ran with symbols may have looked at one.
 
 A symbol answers some questions wrongly and without a trace: it "is not None", it equals no type. So
-the source of each function that ran is read (:mod:`bnfx.folding.capturing.asking.traced_code`); so
+the source of each function that ran is read (:mod:`bnfx.folding.capturing.traced.traced_code`); so
 are torch's own, but for those that are the tracer's, and those that hand a symbol on before they
 look at it.
 """
@@ -20,39 +20,20 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.folding.capturing.asking.bindings import Bindings
-from bnfx.folding.capturing.asking.holding import leads_to_symbol
-from bnfx.folding.capturing.asking.known_objects import is_known
 from bnfx.folding.capturing.asking.modes import asked_mode, module_of, profiled
-from bnfx.folding.capturing.asking.runs import Facts, Run
-from bnfx.folding.capturing.asking.traced_code import TracedCode
-from bnfx.folding.capturing.asking.traced_names import UNKNOWN, TracedNames, held_by
+from bnfx.folding.capturing.traced.attribute_rules import loaded
+from bnfx.folding.capturing.traced.bindings import Bindings
+from bnfx.folding.capturing.traced.holding import leads_to_symbol
+from bnfx.folding.capturing.traced.known_objects import is_known
+from bnfx.folding.capturing.traced.runs import Facts, Run, is_tracers, is_within
+from bnfx.folding.capturing.traced.traced_code import TracedCode
+from bnfx.folding.capturing.traced.traced_names import UNKNOWN, TracedNames, held_by
 from bnfx.folding.modules.plain.data import is_constant
 from bnfx.folding.modules.plain.library import is_library
 from bnfx.folding.modules.plain.source import Sources
 from bnfx.folding.modules.tree import modules_of
 from bnfx.passes.fx.training.covers import is_cover
 
-# How a trace gets from one function of the user's to the next.
-_TRACERS = (
-    "torch.fx",
-    "torch.overrides",
-    "torch._jit_internal",
-    "torch._ops",
-    "torch._VF",
-    "torch.nn.parameter",
-    "torch.nn.modules.module",
-    "torch.nn.modules.container",
-    "torch._dynamo",
-    "torch.utils._contextlib",
-    "torch.autograd.grad_mode",
-    "torch._utils",
-    "torch.jit._trace",
-    "bnfx",
-    "torch.compiler",
-    "unittest.mock",
-    "abc",
-)
 _INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")  # read with what is around them
 _Key = tuple[CodeType, frozenset[str], frozenset[tuple[str, int]], frozenset[str]]
 
@@ -91,11 +72,11 @@ class Decisions:
             return
         module, above = module_of(frame), module_of(frame.f_back)
         if code.co_name in ("is_fx_tracing", "is_fx_symbolic_tracing"):
-            if not _is_within(above, ("torch",)):
+            if not is_within(above, ("torch",)):
                 self.asked.append(f"{frame.f_back.f_code.co_name} asks whether it is traced")
             return
         library = is_library(code.co_filename) or module == "abc" == code.co_filename[8:-1]
-        if library and _is_tracers(module):
+        if library and is_tracers(module):
             return
         if code in _dispatched() or code.co_name in _INLINE or is_cover(code):
             return
@@ -122,7 +103,7 @@ class Decisions:
         """A place that may have looked at an argument; ``None`` if there is none."""
         if self.asked:
             return self.asked[0]
-        sources, loaded = Sources(), set[str]()
+        sources, found = Sources(), set[str]()
         written: dict[CodeType, list[Bindings]] = {}
         read: list[TracedNames] = []
         for run in self.runs.values():
@@ -134,15 +115,16 @@ class Decisions:
                 written[run.code] = [Bindings(tree, outside) for tree in trees]
             for bindings in written[run.code]:
                 self.facts.stored |= bindings.stored
+                self.facts.escaped |= bindings.escaped
                 read.append(TracedNames(run, bindings, self.facts))
         for names in read:
             code = TracedCode(names)
             if (line := code.line()) is not None:
                 text = linecache.getline(names.run.code.co_filename, line).strip()
                 return f"{names.run.name} may decide by an argument, in line {line}: `{text}`"
-            loaded |= code.loaded()
+            found |= loaded(names)
         for path, module in modules_of(self.model):
-            for name, value in held_by(module, loaded):
+            for name, value in held_by(module, found):
                 if not is_known(value):
                     where = path or type(module).__name__
                     return f"{where}.{name} may decide by an argument: it is {value!r:.60}"
@@ -153,7 +135,7 @@ def _is_for_tracer(frame: FrameType | None) -> bool:
     """Whether the tracer calls there, by itself or through what it has for containers."""
     while frame is not None and module_of(frame) == "torch.utils._pytree":
         frame = frame.f_back
-    return frame is not None and _is_within(module_of(frame), ("torch.fx", "bnfx"))
+    return frame is not None and is_within(module_of(frame), ("torch.fx", "bnfx"))
 
 
 def _attributes(value: Any) -> frozenset[str]:
@@ -168,15 +150,6 @@ def _is_of_record(code: CodeType, module: str) -> bool:
     """Whether it makes a named tuple."""
     made = code.co_name in ("<lambda>", "__new__") and set(code.co_names) == {"_tuple_new"}
     return made and module.startswith("namedtuple_") and code.co_filename.startswith("<")
-
-
-def _is_within(module: str, packages: tuple[str, ...]) -> bool:
-    return any(module == each or module.startswith(f"{each}.") for each in packages)
-
-
-@lru_cache(maxsize=1024)
-def _is_tracers(module: str) -> bool:
-    return _is_within(module, _TRACERS)
 
 
 @lru_cache(maxsize=1)

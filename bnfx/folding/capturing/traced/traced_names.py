@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from bnfx.folding.capturing.asking.bindings import Bindings, Element
-from bnfx.folding.capturing.asking.runs import Facts, Run
-from bnfx.folding.modules.plain.data import INTERNAL, is_data
+from bnfx.folding.capturing.traced.bindings import Bindings, Element
+from bnfx.folding.capturing.traced.runs import Facts, Run
+from bnfx.folding.modules.plain.data import INTERNAL, is_constant, is_data
 from bnfx.folding.modules.plain.library import is_known as is_librarys
 
 UNKNOWN = object()
-_LISTS = (nn.ModuleList, nn.Sequential, nn.ModuleDict, nn.ParameterList, list, tuple, dict)
+_OF_TORCH = (nn.ModuleList, nn.Sequential, nn.ModuleDict, nn.ParameterList)
+_CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 class TracedNames:
@@ -46,7 +47,7 @@ class TracedNames:
             return self._gotten(node)  # type: ignore[arg-type]
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
             held = self.value_of(node.value)
-            if type(held) in _LISTS:
+            if isinstance(held, _OF_TORCH) or self.is_fixed(node.value, held):
                 with contextlib.suppress(LookupError, TypeError):
                     return held[node.slice.value]
         return UNKNOWN
@@ -72,41 +73,77 @@ class TracedNames:
         if len(node.args) not in (2, 3) or not isinstance(node.args[1], ast.Constant):
             return UNKNOWN
         held, name = self.value_of(node.args[0]), str(node.args[1].value)
-        if len(node.args) == 3 and isinstance(held, nn.Module) and not hasattr(held, name):
+        kind = type(held)
+        asked = isinstance(held, nn.Module) and _is_asked_by_torch(kind)
+        if len(node.args) == 3 and asked and not hasattr(held, name):
             return UNKNOWN if name in self.facts.stored else self.value_of(node.args[2])
         return self._attribute(held, name)
 
     def _attribute(self, held: Any, name: str) -> Any:
-        return UNKNOWN if name in self.facts.stored else _attribute(held, name)
+        return UNKNOWN if name in self.facts.stored else attribute_of(held, name)
 
-    def is_module(self, node: ast.AST) -> bool:
-        """Whether it certainly is a module."""
-        if isinstance(self.value_of(node), nn.Module):
-            return True
+    def modules_of(self, node: ast.AST) -> list[nn.Module]:
+        """All modules that an expression may stand for; none where it may be something else."""
+        value = self.value_of(node)
+        if isinstance(value, nn.Module):
+            return [value]
         if not isinstance(node, ast.Name) or node.id in self.bindings.given:
-            return False
-        values = self.bindings.bound.get(node.id, [])
-        return bool(values) and all(v is not None and self._gives_modules(v) for v in values)
+            return []
+        found = [
+            [] if value is None else self._given_modules(value)
+            for value in self.bindings.bound.get(node.id, [])
+        ]
+        return [each for some in found for each in some] if all(found) else []
 
-    def _gives_modules(self, node: ast.expr) -> bool:
+    def _given_modules(self, node: ast.expr) -> list[nn.Module]:
         if not isinstance(node, Element):
-            return isinstance(self.value_of(node), nn.Module)
+            value = self.value_of(node)
+            return [value] if isinstance(value, nn.Module) else []
         held = self.value_of(node.of)
-        if isinstance(held, (nn.ModuleList, nn.Sequential)):
-            return type(held).__iter__ in (nn.ModuleList.__iter__, nn.Sequential.__iter__)
-        return type(held) in (list, tuple) and all(isinstance(each, nn.Module) for each in held)
+        torchs = isinstance(held, (nn.ModuleList, nn.Sequential))
+        if torchs and type(held).__iter__ in (nn.ModuleList.__iter__, nn.Sequential.__iter__):
+            return [*held]
+        listed = type(held) in (list, tuple) and all(isinstance(each, nn.Module) for each in held)
+        return [*held] if listed and self.is_fixed(node.of, held) else []
+
+    def is_fixed(self, node: ast.AST, value: Any) -> bool:
+        """Whether a list or dict that an expression stands for is as it was when code read it."""
+        if type(value) not in (list, tuple, dict):
+            return False
+        elements = value.values() if isinstance(value, dict) else value
+        if any(isinstance(each, _CONTAINERS) for each in elements):
+            return isinstance(value, tuple) and is_constant(value)
+        name = getattr(node, "attr", getattr(node, "id", None))
+        return name is not None and name not in self.facts.escaped
 
 
-def _attribute(held: Any, name: str) -> Any:
+def attribute_of(held: Any, name: str) -> Any:
+    """What an object has under a name, unless something computes it; else ``UNKNOWN``."""
     if isinstance(held, nn.Module):
-        tables = (vars(held), held._modules, held._parameters, held._buffers)
+        kind = type(held)
+        if not _is_asked_by_torch(kind):
+            return UNKNOWN
+        tables = (vars(held), held._parameters, held._buffers, held._modules)
         found = next((table[name] for table in tables if name in table), UNKNOWN)
-        return _of_class(type(held), name) if found is UNKNOWN else found
+        if found is UNKNOWN:
+            return _of_class(kind, name)
+        hidden = inspect.getattr_static(kind, name, None)
+        return UNKNOWN if hasattr(type(hidden), "__set__") else found
     if type(held) is ModuleType:
         return vars(held).get(name, UNKNOWN)
     if isinstance(held, type):
         return _of_class(held, name)
-    return UNKNOWN if held is UNKNOWN else getattr(held, "__dict__", {}).get(name, UNKNOWN)
+    kind = type(held)
+    own: Any = kind.__getattribute__
+    if held is UNKNOWN or own is not object.__getattribute__ or hasattr(kind, name):
+        return UNKNOWN
+    return getattr(held, "__dict__", {}).get(name, UNKNOWN)
+
+
+def _is_asked_by_torch(kind: type) -> bool:
+    """Whether attributes of a module are looked up as torch does it."""
+    names = ("__getattribute__", "__getattr__")
+    return all(getattr(kind, name) is getattr(nn.Module, name) for name in names)
 
 
 def _of_class(kind: type, name: str) -> Any:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
-import inspect
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -20,12 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfx.folding.capturing.asking.known_objects import is_known
-from bnfx.folding.capturing.asking.parts_of_code import FUNCTIONS
-from bnfx.folding.capturing.asking.symbol_free import LOOKING, NUMBERS, TEXTS, SymbolFree
-from bnfx.folding.capturing.asking.traced_names import UNKNOWN, TracedNames
-from bnfx.folding.modules.plain.data import INTERNAL
-from bnfx.folding.modules.plain.library import BUILTINS, LAYOUT, TELLING
+from bnfx.folding.capturing.traced.attribute_rules import is_harmless, is_harmless_getattr
+from bnfx.folding.capturing.traced.known_objects import is_known
+from bnfx.folding.capturing.traced.parts_of_code import FUNCTIONS
+from bnfx.folding.capturing.traced.symbol_free import LOOKING, NUMBERS, TEXTS, SymbolFree
+from bnfx.folding.capturing.traced.traced_names import UNKNOWN, TracedNames, attribute_of
+from bnfx.folding.modules.plain.library import BUILTINS
 from bnfx.folding.modules.plain.syntax import NODES
 
 _NODES: tuple[type[ast.AST], ...] = (
@@ -43,17 +42,7 @@ _SCOPED += (torch.set_grad_enabled, torch.amp.autocast, contextlib.nullcontext)
 # They hand on what they are given, raise for a symbol, or compute with one.
 _PASSING = frozenset([*BUILTINS, "set", "frozenset", "sorted", "map", "filter", "iter", "next"])
 _PASSING |= frozenset(["divmod", "pow", "slice", "super", "complex"])
-_TELLERS: tuple[Any, ...] = (torch._assert, warnings.warn)
-# What a module has from torch that gives modules; all else could give what is no symbol of a trace.
-_GIVING: tuple[str, ...] = (
-    "children",
-    "named_children",
-    "modules",
-    "named_modules",
-    "get_submodule",
-    "training",
-)
-_GIVING += ("_modules", "forward")
+_OF_TEXT = (ast.JoinedStr, ast.FormattedValue, ast.BinOp, ast.Tuple, ast.IfExp, ast.keyword)
 
 
 class TracedCode:
@@ -76,15 +65,6 @@ class TracedCode:
                 )
         return None
 
-    def loaded(self) -> set[str]:
-        """Names of attributes that it may read; ``""`` for any."""
-        names = {n.attr for n in self._bindings.nodes if isinstance(n, ast.Attribute)}
-        for node in self._bindings.nodes:
-            if self._bindings.is_builtin(node, "getattr"):
-                value = getattr(node.args[1], "value", "")  # type: ignore[attr-defined]
-                names.add(str(value))
-        return names
-
     def _line_of(self, name: str) -> int | None:
         named = (n for n in self._bindings.nodes if isinstance(n, ast.Name) and n.id == name)
         return next(map(_line, named), _line(self._bindings.tree))
@@ -105,8 +85,9 @@ class TracedCode:
         names, (asked, *others) = self._names, sides
         if not isinstance(asked, ast.Attribute) or asked.attr in names.facts.stored:
             return False
-        nothing = all(isinstance(each, ast.Constant) for each in others)
-        return nothing and names.is_module(asked.value)
+        layers = names.modules_of(asked.value)
+        held = bool(layers) and all(attribute_of(m, asked.attr) is not UNKNOWN for m in layers)
+        return held and all(isinstance(each, ast.Constant) for each in others)
 
     def _text(self, node: Any) -> bool:
         return self._free.is_free(node.value) or self._is_told(node)
@@ -119,16 +100,20 @@ class TracedCode:
         return number or self._free.is_free(sides[-1]) or self._is_told(node)
 
     def _is_told(self, node: ast.AST) -> bool:
-        """Whether an error, a warning, ``torch._assert`` or ``print`` says it."""
-        parents = self._bindings.parents
-        while (above := parents.get(node)) is not None and not isinstance(above, ast.stmt):
-            if isinstance(above, ast.Call) and above.func is not node:
+        """Whether an error, a warning, ``torch._assert`` or ``print`` says it, and nobody else."""
+        parents, kept, above = self._bindings.parents, True, self._bindings.parents.get(node)
+        while above is not None and not isinstance(above, ast.stmt):
+            if isinstance(above, ast.Call) and above.func is not node and kept:
                 value = self._names.value_of(above.func)
-                if any(value is each for each in _TELLERS):
+                first = bool(above.args) and above.args[0] is node
+                if (value is torch._assert and not first) or value is warnings.warn:
                     return True
                 if self._bindings.is_builtin(above, "print"):
                     return True
-            node = above
+            made = isinstance(above, ast.Attribute) and above.attr == "format"
+            called = isinstance(above, ast.Call) and getattr(above.func, "attr", "") == "format"
+            kept = kept and (made or called or isinstance(above, _OF_TEXT))
+            node, above = above, parents.get(above)
         return isinstance(above, ast.Raise) or (isinstance(above, ast.Assert) and above.msg is node)
 
     def _with(self, node: Any) -> bool:
@@ -145,6 +130,8 @@ class TracedCode:
         name = node.func.id
         if name == "isinstance" and self._names.run.is_torchs:
             return self._free.is_no_symbol(given[0])  # which says so to users' code only
+        if name == "getattr" and not is_harmless_getattr(self._names, node):
+            return False
         if name in LOOKING:
             return bool(given) and all(map(self._free.is_no_symbol, given[: LOOKING[name]]))
         if name in TEXTS:
@@ -187,25 +174,20 @@ class TracedCode:
             whole, value = above, self._names.value_of(above)
         if isinstance(value, ModuleType):  # ``F is not None``: it is in front of nothing
             return isinstance(self._bindings.parents.get(whole), ast.Compare)
+        if value is UNKNOWN:
+            return False
         return is_known(value) or any(value is each for each in _SCOPED)
 
     def _attribute(self, node: ast.Attribute) -> bool:
-        if node.attr.startswith("__"):
-            return False
         held = self._names.value_of(node.value)
-        stored = not isinstance(node.ctx, ast.Load)
-        if isinstance(held, nn.Module):
-            if node.attr in INTERNAL or hasattr(nn.Module, node.attr):
-                own = inspect.getattr_static(type(held), node.attr, None)
-                torchs = own is None or own is inspect.getattr_static(nn.Module, node.attr, None)
-                return not stored and (node.attr in _GIVING or not torchs)
-            return True
-        if node.attr in ("format", "format_map"):
+        if not is_harmless(held, node.attr):
+            return False
+        if not isinstance(node.ctx, ast.Load):  # of others, it could be set behind a module's back
+            return isinstance(held, nn.Module) and node.attr not in vars(nn.Module)
+        if node.attr in ("format", "format_map") and not isinstance(held, nn.Module):
             call = self._bindings.parents.get(node)
             return isinstance(call, ast.Call) and call.func is node
-        if isinstance(held, (ModuleType, type)):
-            return not stored
-        return not stored and node.attr not in TELLING | LAYOUT
+        return True
 
 
 def _line(node: Any) -> int | None:

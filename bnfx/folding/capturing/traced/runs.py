@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import CodeType
 from typing import Any
 
 from torch import nn
+
+# How a trace gets from one function of the user's to the next.
+_TRACERS = (
+    "torch.fx",
+    "torch.overrides",
+    "torch._jit_internal",
+    "torch._ops",
+    "torch._VF",
+    "torch.nn.parameter",
+    "torch.nn.modules.module",
+    "torch.nn.modules.container",
+    "torch._dynamo",
+    "torch.utils._contextlib",
+    "torch.autograd.grad_mode",
+    "torch._utils",
+    "torch.jit._trace",
+    "bnfx",
+    "torch.compiler",
+    "unittest.mock",
+    "abc",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,19 @@ class Facts:
     Args:
         gives: functions that gave symbols, or what leads to them.
         stored: names of attributes that were set.
+        escaped: names of what was done more with than to read elements of it.
     """
 
     gives: set[CodeType] = field(default_factory=set)
     stored: set[str] = field(default_factory=set)
+    escaped: set[str] = field(default_factory=set)
+
+
+def is_within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == each or module.startswith(f"{each}.") for each in packages)
+
+
+@lru_cache(maxsize=1024)
+def is_tracers(module: str) -> bool:
+    """Whether what stands there runs between functions of the user's, for the tracer."""
+    return is_within(module, _TRACERS)

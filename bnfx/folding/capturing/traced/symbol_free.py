@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from bnfx.folding.capturing.asking.bindings import Element
-from bnfx.folding.capturing.asking.traced_names import UNKNOWN, TracedNames, function_of
-from bnfx.folding.modules.plain.data import is_data
+from bnfx.folding.capturing.traced.bindings import Element
+from bnfx.folding.capturing.traced.traced_names import UNKNOWN, TracedNames, function_of
+from bnfx.folding.modules.plain.data import is_constant, is_data
 
 # Python's that ask a symbol what it does not note: of their first, or first two, arguments.
 LOOKING = {"type": 1, "callable": 1, "hasattr": 1, "getattr": 1, "issubclass": 2}
 TEXTS = frozenset(["str", "repr"])
 NUMBERS = frozenset(["len", "int", "float", "bool", "isinstance", "callable", "hasattr"])
 _NEW = frozenset(["list", "tuple", "dict", "set", "frozenset", "range", "zip", "enumerate"])
-_NEW |= frozenset(["sorted", "map", "filter", "reversed", "type", "slice"])
+_NEW |= frozenset(["sorted", "map", "filter", "type", "slice"])
 _DISPLAYS: tuple[type[ast.expr], ...] = (
     ast.List,
     ast.Tuple,
@@ -28,6 +28,7 @@ _DISPLAYS: tuple[type[ast.expr], ...] = (
     ast.SetComp,
 )
 _DISPLAYS += (ast.GeneratorExp, ast.JoinedStr, ast.Lambda)
+_TRUTHS = (ast.Is, ast.IsNot, ast.In, ast.NotIn)
 _COMPUTED = frozenset(["min", "max", "sum", "abs", "round", "pow", "divmod"])
 
 
@@ -60,12 +61,16 @@ class SymbolFree:
             return not isinstance(value, torch.Tensor)
         if isinstance(node, ast.Name):
             return node.id in self._no_symbols
-        if isinstance(node, _DISPLAYS) or self._names.is_module(node):
+        if isinstance(node, _DISPLAYS) or self._names.modules_of(node):
             return True
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return True
-        if isinstance(node, (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare)):
-            return all(map(self.is_no_symbol, _operands(node)))
+        if isinstance(node, ast.Compare) and all(isinstance(op, _TRUTHS) for op in node.ops):
+            return True
+        if isinstance(node, ast.BoolOp):
+            return all(map(self.is_no_symbol, node.values))
+        if isinstance(node, (ast.BinOp, ast.UnaryOp, ast.Compare)):  # objects may answer by any
+            return all(map(self.is_free, _operands(node)))
         if isinstance(node, ast.IfExp):
             return self.is_no_symbol(node.body) and self.is_no_symbol(node.orelse)
         if isinstance(node, ast.NamedExpr):
@@ -96,7 +101,8 @@ class SymbolFree:
         """Whether its value is no symbol, holds none, and is none that can come to hold one."""
         value = self._names.value_of(node)
         if value is not UNKNOWN:
-            return is_data(value)
+            fixed = self._names.is_fixed(node, value)
+            return is_constant(value) or value is None or (fixed and is_data(value))
         if isinstance(node, ast.Name):
             return node.id in self._frees
         if isinstance(node, (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare)):
@@ -122,7 +128,9 @@ class SymbolFree:
             return False
         of = node.of if isinstance(node, Element) else node.value
         held = self._names.value_of(of)
-        return self._bindings.is_builtin(of, "range") if held is UNKNOWN else is_data(held)
+        if held is UNKNOWN:
+            return self._bindings.is_builtin(of, "range")
+        return is_constant(held) or (is_data(held) and self._names.is_fixed(of, held))
 
 
 def _operands(node: Any) -> list[ast.AST]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import types
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -17,16 +18,17 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from bnfx.folding.capturing.traced.runs import is_tracers
 from bnfx.folding.modules.plain.data import is_data, is_record
 from bnfx.folding.modules.plain.library import is_known as is_librarys
-from bnfx.folding.modules.plain.library import is_op
+from bnfx.folding.modules.plain.library import is_library, is_op
 
 _CONTAINERS = (tuple, list, set, frozenset, torch.Size)
 _TABLES = (dict, OrderedDict)
 # No ``str``, which would make text of a symbol.
 _BASES = (object, tuple, list, dict, OrderedDict, types.SimpleNamespace, contextlib.nullcontext)
 _TORCHS = (fx.Proxy, torch.Tensor, nn.Module)
-_FUNCTIONS = (types.FunctionType, torch._ops.OpOverload, torch._ops.OpOverloadPacket)
+_OPS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 _SLOTS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _IN_C: tuple[type, ...] = (types.WrapperDescriptorType, types.MethodDescriptorType)
 _IN_C += (types.ClassMethodDescriptorType, types.BuiltinFunctionType, types.MethodWrapperType)
@@ -55,7 +57,9 @@ def is_known(value: Any) -> bool:
 def _parts(value: Any) -> Iterable[Any] | None:
     """What an object is made of, of which as much is asked; ``None`` if it is not known."""
     kind = type(value)
-    if kind in _FUNCTIONS or issubclass(kind, (*_TORCHS, *_SLOTS)) or is_data(value):
+    if kind is types.FunctionType:
+        return () if _is_read(value) or is_op(value) else None
+    if kind in _OPS or issubclass(kind, (*_TORCHS, *_SLOTS)) or is_data(value):
         return ()
     if kind is functools.partial:
         return (value.func, value.args, value.keywords)
@@ -77,6 +81,16 @@ def _parts(value: Any) -> Iterable[Any] | None:
         return _parts_of_class(value)
     parts = _parts_of_class(kind)
     return None if parts is None else (*parts, *getattr(value, "__dict__", {}).values())
+
+
+def _is_read(function: Any) -> bool:
+    """Whether it is read where it runs with symbols; not so Python's, which know what calls them,
+    and the tracer's.
+    """
+    inside = inspect.unwrap(function)
+    file, module = inside.__code__.co_filename, str(inside.__module__)
+    torchs = module.partition(".")[0] == "torch" and not is_tracers(module)
+    return torchs or not is_library(file)
 
 
 def _parts_of_class(kind: type) -> Iterable[Any] | None:

@@ -6,7 +6,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Collection
 
-from bnfx.folding.capturing.asking.parts_of_code import body_of, flat, own, parameters
+from bnfx.folding.capturing.traced.parts_of_code import body_of, flat, own, parameters
 from bnfx.folding.modules.plain.source import Function
 
 
@@ -29,6 +29,7 @@ class Bindings:
         locals: all names that are its own.
         bound: of a name, the expressions that it is bound to; ``None`` where it is part of a value.
         stored: names of attributes that it sets.
+        escaped: names of what more is done with than to read elements of it.
     """
 
     def __init__(self, tree: Function, outside: Collection[str]) -> None:
@@ -44,6 +45,34 @@ class Bindings:
         self.locals = {*self.given, *inside, *(n.id for n in written if isinstance(n, ast.Name))}
         for node in self.nodes:
             self._bind(node)
+        self.escaped = {getattr(n, "attr", getattr(n, "id", "")) for n in named if self._escapes(n)}
+
+    def values_of(self, node: ast.AST) -> list[ast.AST | None]:
+        """What a name is bound to, also by another name; another expression by itself. ``None`` if
+        that is not known.
+        """
+        left: list[ast.AST | None] = [node]
+        names, found = set[str](), list[ast.AST | None]()
+        while left:
+            each = left.pop()
+            if not isinstance(each, ast.Name):
+                found.append(each)
+            elif each.id not in names:
+                names.add(each.id)
+                given = each.id in self.given or each.id not in self.locals
+                left += [None] if given else self.bound.get(each.id, [None])
+        return found
+
+    def _escapes(self, node: ast.AST) -> bool:
+        """Whether more is done with what it stands for than to read elements, or to count them."""
+        above = self.parents.get(node)
+        if isinstance(above, ast.Subscript) and above.value is node:
+            return not isinstance(above.ctx, ast.Load)
+        if isinstance(above, (ast.For, ast.comprehension)):
+            return above.iter is not node
+        if isinstance(above, ast.Call) and node in above.args:
+            return not self.is_builtin(above, "len", "enumerate", "range", "zip", "isinstance")
+        return not isinstance(above, (ast.Compare, ast.If, ast.IfExp, ast.UnaryOp))
 
     def is_builtin(self, node: ast.AST | None, *names: str) -> bool:
         """Whether it calls one of these of Python's functions, by its name."""
