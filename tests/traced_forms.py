@@ -35,6 +35,13 @@ class Net(nn.Module):
         self.deep: dict[str, Any] = {"a": {}, "is": operator.is_}
         self.kind, self.flag, self.plain = type, True, [torch.ones(1)]
         self.space = types.SimpleNamespace(x=None, t=torch.ones(1))
+        self.saved: Any = None
+        self.table: dict[str, Any] = {"a": "t"}
+        self.rows: dict[str, dict[str, Any]] = {"a": {}}
+
+    @property
+    def computed(self) -> Any:
+        return self.saved
 
     def twice(self, x: Any) -> Any:
         return self.c(x) * 2
