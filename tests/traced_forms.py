@@ -19,6 +19,15 @@ X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 Way = Callable[[Any, Any], Any]
 
 
+class Odd(nn.Module):
+    """Its bias is computed."""
+
+    saved: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return nn.Module.__getattribute__(self, "saved") if name == "bias" else None
+
+
 class Net(nn.Module):
     """Calls ``way``; has a layer, a parameter, and attributes of other kinds."""
 
@@ -30,13 +39,17 @@ class Net(nn.Module):
         self.c, self.none = nn.Conv2d(3, 3, 1), None
         self.w = nn.Parameter(torch.ones(3, 1, 1))
         self.register_buffer("b", torch.ones(3, 1, 1))
+        self.block = nn.Conv2d(3, 3, 1)
         self.seq = nn.Sequential(nn.Conv2d(3, 3, 1))
         self.ps = nn.ParameterList([nn.Parameter(torch.ones(3, 1, 1))])
         self.deep: dict[str, Any] = {"a": {}, "is": operator.is_}
         self.kind, self.flag, self.plain = type, True, [torch.ones(1)]
         self.space = types.SimpleNamespace(x=None, t=torch.ones(1))
         self.saved: Any = None
+        self.tied, self.odd = nn.Conv2d(3, 3, 1), Odd()
+        self.tied.weight = self.c.weight
         self.table: dict[str, Any] = {"a": "t"}
+        self.numbers, self.texts = [1, 2], ["c", "c"]
         self.rows: dict[str, dict[str, Any]] = {"a": {}}
 
     @property
@@ -45,6 +58,9 @@ class Net(nn.Module):
 
     def twice(self, x: Any) -> Any:
         return self.c(x) * 2
+
+    def named(self) -> str:
+        return f"{self.mode}"
 
     def forward(self, x: Any) -> Any:
         return self.way(self, x)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
+import types
 from typing import Any
 
 import pytest
@@ -178,6 +180,59 @@ def added_text(m: Any, x: Any) -> Any:
     text = "%s"
     text %= x.dim()
     return m.c(x) * len(text)
+
+
+def of_either(held: Any, m: Any) -> int:
+    if m.none is not None:
+        held = m.c
+    return 2 if held.bias is None else 3
+
+
+around["what may be a layer"] = lambda m, x: m.c(x) * of_either(types.SimpleNamespace(bias=x), m)
+around["text by a getattr"] = lambda m, x: (
+    m.c(x)
+    * len([getattr(m, "table").update(b=x.dim()), f"{getattr(m, 'table')}"][1])  # noqa: B009
+    * len([m.table.pop("b")])
+)
+around["getattr by a text"] = lambda m, x: hooked(
+    m, x, getattr(m.seq[0], f"{'_'.join(['register', 'forward_hook'])}")
+)
+around["getattr of a list"] = lambda m, x: (
+    m.c(x) * sum(len(getattr(x, name)) for name in ["__module__"])
+)
+around["printed with a file"] = lambda m, x: (
+    m.c(x) * len([print(x.dim(), sep="", file=io.StringIO())])
+)
+around["either"] = lambda m, x: m.c(x) * (2 if (m.flag and x) is None else 3)
+around["or"] = lambda m, x: m.c(x) * (2 if (m.none or x) is None else 3)
+around["one of two"] = lambda m, x: m.c(x) * (2 if (m.mode if m.none else x) is None else 3)
+around["the other of two"] = lambda m, x: m.c(x) * (2 if (x if m.flag else m.mode) is None else 3)
+around["text of one of two"] = lambda m, x: m.c(x) * len(f"{x.dim() if m.flag else m.mode}")
+around["text of the other"] = lambda m, x: m.c(x) * len(f"{m.mode if m.none else x.dim()}")
+around["text of a sum"] = lambda m, x: m.c(x) * len(f"{1 + x.dim()}")
+around["text of a tuple"] = lambda m, x: m.c(x) * len(f"{(1, x.dim())}")
+around["text of a text"] = lambda m, x: m.c(x) * len(f"{f'{x.dim()}'}")
+around["text of a minimum"] = lambda m, x: m.c(x) * len(f"{max([1], key=lambda _: 1)}{[x.dim()]}")
+around["a minimum"] = lambda m, x: m.c(x) * (2 if sum([x], start=0) is None else 3)
+around["of two classes"] = lambda m, x: m.c(x) * (2 if issubclass(nn.Module, type(x)) else 3)
+around["a weight or nothing"] = lambda m, x: m.c(x) * (2 if m.w is m.b else 3)
+around["a tied weight"] = lambda m, x: m.c(x) * (2 if m.c.weight is m.tied.weight else 3)
+around["a computed weight"] = lambda m, x: m.c(x) * (2 if m.odd.bias is None else 3)
+around["told by one of two"] = lambda m, x: (
+    m.c(x) * len([print(len(t)) for t in ["a"] if len(f"{x.dim()}") < 4] + [1])
+)
+
+
+@around
+def a_name_of_a_comprehension(m: Any, x: Any) -> Any:
+    kinds = [len or 1 for len in [type]]
+    return m.c(x) * (2 if kinds[0](x) is T else 3)
+
+
+@around
+def a_builtin_after_a_comprehension(m: Any, x: Any) -> Any:
+    sizes = [repr + 0 for repr in [1]]
+    return m.c(x) * sum(sizes) * sum([*map(len, map(repr, [x.dim()]))])
 
 
 around["equal to"] = lambda m, x: m.c(x) * (2 if (Holds(x) == 1) is None else 3)

@@ -56,12 +56,12 @@ def is_harmless_getattr(names: TracedNames, node: ast.Call) -> bool:
 
 
 def loaded(names: TracedNames) -> set[str]:
-    """Names of attributes that code may read; ``""`` for any."""
+    """Names of attributes that code may read, or how they begin, with ``"*"`` behind that."""
     found = {n.attr for n in names.bindings.nodes if isinstance(n, ast.Attribute)}
     for node in names.bindings.nodes:
         if isinstance(node, ast.Call) and names.bindings.is_builtin(node, "getattr"):
-            possible = _possible(names, node.args[1])
-            found |= {"" if name == "__" else name for name in possible}
+            beginning = _beginning(node.args[1]) + "*"
+            found |= {beginning if n == "__" else n for n in _possible(names, node.args[1])}
     return found
 
 

@@ -72,7 +72,9 @@ class Bindings:
             return above.iter is not node
         if isinstance(above, ast.Call) and node in above.args:
             return not self.is_builtin(above, "len", "enumerate", "range", "zip", "isinstance")
-        return not isinstance(above, (ast.Compare, ast.If, ast.IfExp, ast.UnaryOp))
+        return not isinstance(
+            above, (ast.Compare, ast.If, ast.IfExp, ast.UnaryOp, ast.FormattedValue)
+        )
 
     def is_builtin(self, node: ast.AST | None, *names: str) -> bool:
         """Whether it calls one of these of Python's functions, by its name."""

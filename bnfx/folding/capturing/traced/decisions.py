@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.folding.capturing.asking.modes import asked_mode, module_of, profiled
+from bnfx.folding.capturing.asking.modes import asked_mode, is_pythons, module_of, profiled
 from bnfx.folding.capturing.traced.attribute_rules import loaded
 from bnfx.folding.capturing.traced.bindings import Bindings
 from bnfx.folding.capturing.traced.holding import leads_to_symbol
@@ -75,7 +75,8 @@ class Decisions:
             if not is_within(above, ("torch",)):
                 self.asked.append(f"{frame.f_back.f_code.co_name} asks whether it is traced")
             return
-        library = is_library(code.co_filename) or module == "abc" == code.co_filename[8:-1]
+        frozen = code.co_filename.startswith("<frozen ") and is_pythons(module)
+        library = frozen or is_library(code.co_filename)
         if library and is_tracers(module):
             return
         if code in _dispatched() or code.co_name in _INLINE or is_cover(code):

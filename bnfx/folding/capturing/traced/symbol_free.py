@@ -41,8 +41,8 @@ class SymbolFree:
         begun = {*self._bindings.given, *run.code.co_freevars}
         self._no_symbols = own | (begun - run.symbols)
         self._frees = own | (begun & run.constants)
-        self._narrow(self._no_symbols, self.is_no_symbol)
         self._narrow(self._frees, self.is_free)
+        self._narrow(self._no_symbols, self.is_no_symbol)
 
     def _narrow(self, proved: set[str], proves: Callable[[ast.AST], bool]) -> None:
         """Leave the names that are bound to such expressions only, if all these names are such."""

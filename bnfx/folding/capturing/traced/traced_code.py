@@ -182,8 +182,8 @@ class TracedCode:
         held = self._names.value_of(node.value)
         if not is_harmless(held, node.attr):
             return False
-        if not isinstance(node.ctx, ast.Load):  # of others, it could be set behind a module's back
-            return isinstance(held, nn.Module) and node.attr not in vars(nn.Module)
+        if not isinstance(node.ctx, ast.Load):
+            return not isinstance(held, (ModuleType, type)) and not hasattr(nn.Module, node.attr)
         if node.attr in ("format", "format_map") and not isinstance(held, nn.Module):
             call = self._bindings.parents.get(node)
             return isinstance(call, ast.Call) and call.func is node

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import inspect
 from collections.abc import Iterator
+from enum import Enum
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -148,6 +149,8 @@ def _is_asked_by_torch(kind: type) -> bool:
 
 def _of_class(kind: type, name: str) -> Any:
     """What a class has under a name, unless that computes something else."""
+    if issubclass(kind, Enum):
+        return kind.__members__.get(name, UNKNOWN)
     found = inspect.getattr_static(kind, name, UNKNOWN)
     return found if function_of(found) is not None or is_data(found) else UNKNOWN
 
@@ -159,12 +162,11 @@ def function_of(value: Any) -> FunctionType | None:
 
 
 def held_by(module: nn.Module, names: set[str]) -> Iterator[tuple[str, Any]]:
-    """What a module and its classes have under these names; under any, if ``""`` is among them."""
-    every = "" in names
-    for name, value in vars(module).items():
-        if name not in INTERNAL and (every or name in names):
-            yield name, value
-    for kind in type(module).__mro__:
-        for name, value in () if is_librarys(kind) else vars(kind).items():
-            if (every or name in names) and not name.startswith("__"):
+    """What a module and its classes have under these names; ``"a*"`` stands for all in ``a``."""
+    begin = tuple(name[:-1] for name in names if name.endswith("*"))
+    kinds = [kind for kind in type(module).__mro__ if not is_librarys(kind)]
+    for held in (vars(module), *map(vars, kinds)):
+        for name, value in held.items():
+            listed = name in names or name.startswith(begin)
+            if listed and name not in INTERNAL and not name.startswith("__"):
                 yield name, value
