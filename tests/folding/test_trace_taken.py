@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
+import operator
 import types
 from typing import Any, NamedTuple
 
@@ -67,6 +68,7 @@ taken["a layer of a class"] = lambda m, x: m.c(x) * (2 if issubclass(type(m.c), 
 taken["a method of its own"] = lambda m, x: m.c(x) * len(m.named())
 taken["layers by name"] = lambda m, x: sum(layer(x) for _, layer in m.seq.named_children())
 taken["a slice"] = lambda m, x: m.c(x)[:, : x.shape[1] // 2] % 2
+taken["an operator"] = lambda m, x: functools.reduce(operator.add, [operator.mul(m.c(x), 2), x])
 taken["an error"] = lambda m, x: m.c(x) if m.flag else raises(KeyError("none"))
 taken["a partial"] = lambda m, x: functools.partial(torch.mul, m.c(x))(2)
 taken["a tensor's name for a module's"] = lambda m, x: m.c(x.float().cpu())

@@ -96,6 +96,12 @@ class Watch:
             else:
                 held.pop(name, None)
 
+    def check_module(self, path: str, module: nn.Module) -> None:
+        """Raise :class:`StateError` if an attribute of a module is other than before the call."""
+        before = {place: seen for place, seen in self._before.items() if place[0] == path}
+        if changed := _changed(before, _held_by(path, module)):
+            raise StateError(_refusal(self._model, changed[0]))
+
     def check(self) -> None:
         """Raise :class:`StateError` if an attribute of the model had been changed."""
         if changed := self._changed:
@@ -135,11 +141,17 @@ def _held(model: nn.Module) -> dict[_Place, Any]:
     """What each attribute of each module is bound to, and what a container holds."""
     held: dict[_Place, Any] = {}
     for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if name in _TABLES:
-                held.update({(path, name, key): _Seen(entry) for key, entry in value.items()})
-            else:
-                held[path, "", name] = _Seen(value)
+        held |= _held_by(path, module)
+    return held
+
+
+def _held_by(path: str, module: nn.Module) -> dict[_Place, _Seen]:
+    held: dict[_Place, _Seen] = {}
+    for name, value in vars(module).items():
+        if name in _TABLES:
+            held.update({(path, name, key): _Seen(entry) for key, entry in value.items()})
+        else:
+            held[path, "", name] = _Seen(value)
     return held
 
 

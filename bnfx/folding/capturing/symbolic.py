@@ -17,8 +17,9 @@ from bnfx.folding.capturing.argument_checks import assert_constant
 from bnfx.folding.capturing.state_changes import Watch
 from bnfx.folding.capturing.traced.decisions import Decisions
 from bnfx.folding.capturing.traced.noting_symbols import Notes, Symbol
+from bnfx.folding.capturing.traced.reachable import Reachable
 from bnfx.folding.capturing.tracing_twice import trace_twice
-from bnfx.folding.given import check_names
+from bnfx.folding.given import WAY_OUT, check_names
 from bnfx.passes.fx.calls.modules import is_registered
 
 
@@ -30,6 +31,7 @@ class Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__()
         self.notes = Notes()
+        self.state: Watch | None = None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         symbol = Symbol(node, self)
@@ -55,6 +57,15 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         return is_registered(module) or bool(super().is_leaf_module(module, path))
+
+    def call_module(
+        self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Also look whether a layer, of which a graph reads attributes when it runs, has them."""
+        path = self.path_of_module(m)
+        if self.state is not None and self.is_leaf_module(m, path):
+            self.state.check_module(path, m)
+        return super().call_module(m, forward, args, kwargs)
 
     def path_of_module(self, mod: nn.Module) -> str:
         path = super().path_of_module(mod)
@@ -100,6 +111,7 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     decisions, state = Decisions(model, tracer.notes.asked), Watch(model)
+    tracer.state, seen = state, list[Reachable]()
 
     def run() -> fx.Graph:
         try:
@@ -113,6 +125,7 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
             gc.collect(generation)
         if tracer.notes.kept():
             raise CaptureError("it keeps what it computes where later calls could read it")
+        seen.append(Reachable(model, decisions.runs.values()))
         return graph
 
     try:
@@ -128,6 +141,11 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
         raise CaptureError(
             f"{kind} cannot be captured without example inputs: {why}. Pass inputs as you would "
             "call the model with them, bnfx.fold(model, *args, **kwargs)"
+        )
+    if seen[0] != seen[1]:
+        raise CaptureError(
+            f"{kind} writes to a list, object or tensor that is no buffer, which a graph cannot: "
+            f"later calls could read it. {WAY_OUT}"
         )
     graph._tracer_cls = fx.Tracer  # ours would ask for bnfx where a graph is unpickled
     _bind(graph, defaults)

@@ -12,7 +12,7 @@ from typing import Any
 GRADIENTS = "the mode of gradients"
 AUTOCAST = "the mode of autocast"
 DTYPE = "the default dtype"
-_ASKING = {"is_grad_enabled": GRADIENTS, "get_default_dtype": DTYPE} | dict.fromkeys(
+ASKING = {"is_grad_enabled": GRADIENTS, "get_default_dtype": DTYPE} | dict.fromkeys(
     (
         "is_autocast_enabled",
         "is_autocast_cpu_enabled",
@@ -26,9 +26,9 @@ _ASKING = {"is_grad_enabled": GRADIENTS, "get_default_dtype": DTYPE} | dict.from
 
 def asked_mode(frame: FrameType, event: str, function: Any) -> str | None:
     """The mode that a call of a C function asks for, if that is not torch's or ours."""
-    if event != "c_call" or getattr(function, "__name__", "") not in _ASKING:
+    if event != "c_call" or getattr(function, "__name__", "") not in ASKING:
         return None
-    return _ASKING[function.__name__] if is_users(frame) else None
+    return ASKING[function.__name__] if is_users(frame) else None
 
 
 def module_of(frame: FrameType) -> str:

@@ -52,7 +52,8 @@ def is_harmless_getattr(names: TracedNames, node: ast.Call) -> bool:
     held, name = names.value_of(node.args[0]), node.args[1]
     if _begins_as_none(_beginning(name)) or _has_number(names, name):
         return True
-    return all(is_harmless(held, each) for each in _possible(names, name))
+    possible = _possible(names, name)
+    return "_modules" not in possible and all(is_harmless(held, each) for each in possible)
 
 
 def loaded(names: TracedNames) -> set[str]:
@@ -77,7 +78,7 @@ def _texts(names: TracedNames, node: ast.AST | None) -> list[str]:
         return [node.value]
     if isinstance(node, Element):
         held = names.value_of(node.of)
-        if type(held) in (list, tuple) and is_data(held) and names.is_fixed(node.of, held):
+        if type(held) in (list, tuple) and is_data(held) and names.is_fixed(held):
             return [str(each) for each in held]
     return ["__"]
 

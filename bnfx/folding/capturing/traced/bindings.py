@@ -9,6 +9,14 @@ from collections.abc import Collection
 from bnfx.folding.capturing.traced.parts_of_code import body_of, flat, own, parameters
 from bnfx.folding.modules.plain.source import Function
 
+_FRESH = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.BinOp)
+_ON_NUMBERS = (ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult, ast.LShift, ast.RShift)
+_WRITING = frozenset(
+    ["append", "appendleft", "extend", "insert", "remove", "pop", "popitem", "clear"]
+)
+_WRITING |= frozenset(["update", "setdefault", "add", "discard", "sort", "reverse", "move_to_end"])
+_WRITING |= frozenset(["difference_update", "intersection_update", "symmetric_difference_update"])
+
 
 class Element(ast.expr):
     """Any element of what an expression gives."""
@@ -29,7 +37,8 @@ class Bindings:
         locals: all names that are its own.
         bound: of a name, the expressions that it is bound to; ``None`` where it is part of a value.
         stored: names of attributes that it sets.
-        escaped: names of what more is done with than to read elements of it.
+        writes: whether it writes to a list or dict that it does not make.
+        augmented: arguments that ``+=`` may write to.
     """
 
     def __init__(self, tree: Function, outside: Collection[str]) -> None:
@@ -45,7 +54,8 @@ class Bindings:
         self.locals = {*self.given, *inside, *(n.id for n in written if isinstance(n, ast.Name))}
         for node in self.nodes:
             self._bind(node)
-        self.escaped = {getattr(n, "attr", getattr(n, "id", "")) for n in named if self._escapes(n)}
+        self.augmented: set[str] = set()
+        self.writes = bool([node for node in self.nodes if self._writes(node)])
 
     def values_of(self, node: ast.AST) -> list[ast.AST | None]:
         """What a name is bound to, also by another name; another expression by itself. ``None`` if
@@ -63,17 +73,28 @@ class Bindings:
                 left += [None] if given else self.bound.get(each.id, [None])
         return found
 
-    def _escapes(self, node: ast.AST) -> bool:
-        """Whether more is done with what it stands for than to read elements, or to count them."""
-        above = self.parents.get(node)
-        if isinstance(above, ast.Subscript) and above.value is node:
-            return not isinstance(above.ctx, ast.Load)
-        if isinstance(above, (ast.For, ast.comprehension)):
-            return above.iter is not node
-        if isinstance(above, ast.Call) and node in above.args:
-            return not self.is_builtin(above, "len", "enumerate", "range", "zip", "isinstance")
-        return not isinstance(
-            above, (ast.Compare, ast.If, ast.IfExp, ast.UnaryOp, ast.FormattedValue)
+    def _writes(self, node: ast.AST) -> bool:
+        """Whether it writes to a list or dict that may be of somebody else."""
+        if isinstance(node, ast.Attribute) and node.attr in _WRITING:
+            return not self._is_fresh(node.value)
+        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            return not self._is_fresh(node.value)
+        if not isinstance(node, ast.AugAssign) or isinstance(node.op, _ON_NUMBERS):
+            return False
+        if isinstance(node.target, ast.Name):
+            values = self.values_of(node.target)
+            if node.target.id in self.given:
+                self.augmented.add(node.target.id)
+                values.remove(None)
+            return not all(isinstance(value, (*_FRESH, ast.Call, ast.Constant)) for value in values)
+        return True
+
+    def _is_fresh(self, node: ast.AST) -> bool:
+        """Whether it is a list or dict that the function makes."""
+        made = ("list", "dict", "set")
+        return isinstance(node, ast.Name) and all(
+            isinstance(value, _FRESH) or self.is_builtin(value, *made)
+            for value in self.values_of(node)
         )
 
     def is_builtin(self, node: ast.AST | None, *names: str) -> bool:
@@ -103,7 +124,8 @@ class Bindings:
 
     def _bind(self, node: ast.AST) -> None:
         if isinstance(node, ast.FunctionDef):
-            self.bound[node.name].append(ast.Lambda(node.args, ast.Constant(None)))
+            made = None if node.decorator_list else ast.Lambda(node.args, ast.Constant(None))
+            self.bound[node.name].append(made)
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in targets if node.value is not None else ():

@@ -13,29 +13,31 @@ import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from bnfx.folding.capturing.asking.modes import asked_mode, is_pythons, module_of, profiled
+from bnfx.folding.capturing.asking.modes import asked_mode, module_of, profiled
 from bnfx.folding.capturing.traced.attribute_rules import loaded
 from bnfx.folding.capturing.traced.bindings import Bindings
 from bnfx.folding.capturing.traced.holding import leads_to_symbol
 from bnfx.folding.capturing.traced.known_objects import is_known
+from bnfx.folding.capturing.traced.reachable import aliases, memory_of
 from bnfx.folding.capturing.traced.runs import Facts, Run, is_tracers, is_within
 from bnfx.folding.capturing.traced.traced_code import TracedCode
-from bnfx.folding.capturing.traced.traced_names import UNKNOWN, TracedNames, held_by
+from bnfx.folding.capturing.traced.traced_names import UNKNOWN, TracedNames, function_of, held_by
 from bnfx.folding.modules.plain.data import is_constant
 from bnfx.folding.modules.plain.library import is_library
 from bnfx.folding.modules.plain.source import Sources
 from bnfx.folding.modules.tree import modules_of
+from bnfx.passes.fx.calls.modules import has_hooks
 from bnfx.passes.fx.training.covers import is_cover
 
 _INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")  # read with what is around them
-_Key = tuple[CodeType, frozenset[str], frozenset[tuple[str, int]], frozenset[str]]
+_Key = tuple[CodeType, frozenset[Any], frozenset[Any], frozenset[Any], frozenset[Any]]
 
 
 @dataclass
@@ -51,11 +53,12 @@ class Decisions:
     asked: list[str] = field(default_factory=list)
     runs: dict[_Key, Run] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
-    _codes: set[CodeType] = field(default_factory=set)
+    known: set[int] = field(default_factory=set)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
         """Note each Python function that this thread runs."""
+        self.known = {id(module) for module in self.model.modules()}
         with profiled(self._note):
             yield
 
@@ -66,7 +69,7 @@ class Decisions:
         if event == "return":
             if code.co_name == "__exit__" and isinstance(arg, int) and arg:
                 self.asked.append("an error is suppressed, which only a trace may meet")
-            if code in self._codes - self.facts.gives and leads_to_symbol(arg):
+            if code in self.facts.ran - self.facts.gives and leads_to_symbol(arg):
                 self.facts.gives.add(code)
         if event != "call" or frame.f_back is None:
             return
@@ -75,8 +78,7 @@ class Decisions:
             if not is_within(above, ("torch",)):
                 self.asked.append(f"{frame.f_back.f_code.co_name} asks whether it is traced")
             return
-        frozen = code.co_filename.startswith("<frozen ") and is_pythons(module)
-        library = frozen or is_library(code.co_filename)
+        library = is_library(code.co_filename)
         if library and is_tracers(module):
             return
         if code in _dispatched() or code.co_name in _INLINE or is_cover(code):
@@ -89,16 +91,24 @@ class Decisions:
         symbols = frozenset(n for n, v in values.items() if issubclass(type(v), fx.Proxy))
         if library and not symbols and not any(map(leads_to_symbol, values.values())):
             return
+        if code.co_name == "__torch_function__":
+            self.asked.append("a tensor's class is asked what its functions do")
         modules = {n: v for n, v in values.items() if isinstance(v, nn.Module) and n not in symbols}
         free = {n: values[n] for n in code.co_freevars if n in values and n not in symbols}
         # Nothing that could keep a symbol.
         free = {n: UNKNOWN if leads_to_symbol(v) else v for n, v in free.items()}
+        unknown = next((n for n, v in values.items() if not is_known(v, self.known)), None)
         held = {n: _attributes(v) for n, v in values.items() if n not in symbols}
         constants = frozenset(n for n, v in values.items() if v is None or is_constant(v))
+        objects = frozenset(n for n, v in values.items() if _is_object(v))
         ids = frozenset((name, id(value)) for name, value in (modules | free).items())
-        run = Run(code, symbols, modules, held, constants, free, frame.f_globals, frame.f_builtins)
-        self.runs.setdefault((code, symbols, ids, constants), run)
-        self._codes.add(code)
+        run = Run(
+            *(code, symbols, modules, held, constants, objects, free, unknown),
+            frame.f_globals,
+            frame.f_builtins,
+        )
+        self.runs.setdefault((code, symbols, ids, constants, frozenset(held.items())), run)
+        self.facts.ran.add(code)
 
     def refuse(self) -> str | None:
         """A place that may have looked at an argument; ``None`` if there is none."""
@@ -116,7 +126,8 @@ class Decisions:
                 written[run.code] = [Bindings(tree, outside) for tree in trees]
             for bindings in written[run.code]:
                 self.facts.stored |= bindings.stored
-                self.facts.escaped |= bindings.escaped
+                other = bindings.augmented - run.symbols - run.constants
+                self.facts.writes |= bindings.writes or bool(other)
                 read.append(TracedNames(run, bindings, self.facts))
         for names in read:
             code = TracedCode(names)
@@ -124,9 +135,16 @@ class Decisions:
                 text = linecache.getline(names.run.code.co_filename, line).strip()
                 return f"{names.run.name} may decide by an argument, in line {line}: `{text}`"
             found |= loaded(names)
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        owned = {each for each in map(memory_of, tensors) if each is not None}
         for path, module in modules_of(self.model):
+            forward = function_of(type(module).forward)
+            if forward is not None and forward.__code__ in self.facts.ran and has_hooks(module):
+                return f"{path or type(module).__name__} has hooks, which may decide by an argument"
             for name, value in held_by(module, found):
-                if not is_known(value):
+                if aliases(value, owned):
+                    return f"{path or type(module).__name__}.{name} is a parameter or buffer, too"
+                if not is_known(value, self.known):
                     where = path or type(module).__name__
                     return f"{where}.{name} may decide by an argument: it is {value!r:.60}"
         return None
@@ -137,6 +155,11 @@ def _is_for_tracer(frame: FrameType | None) -> bool:
     while frame is not None and module_of(frame) == "torch.utils._pytree":
         frame = frame.f_back
     return frame is not None and is_within(module_of(frame), ("torch.fx", "bnfx"))
+
+
+def _is_object(value: Any) -> bool:
+    known = (fx.Proxy, nn.Module, torch.Tensor, type, ModuleType, FunctionType)
+    return not issubclass(type(value), known) and hasattr(value, "__dict__")
 
 
 def _attributes(value: Any) -> frozenset[str]:

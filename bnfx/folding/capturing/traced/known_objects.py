@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import operator
 import types
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from bnfx.folding.capturing.asking.modes import ASKING
 from bnfx.folding.capturing.traced.runs import is_tracers
-from bnfx.folding.modules.plain.data import is_data, is_record
+from bnfx.folding.modules.plain.data import INTERNAL, is_data, is_record
 from bnfx.folding.modules.plain.library import is_known as is_librarys
 from bnfx.folding.modules.plain.library import is_library, is_op
 
@@ -27,24 +29,33 @@ _CONTAINERS = (tuple, list, set, frozenset, torch.Size)
 _TABLES = (dict, OrderedDict)
 # No ``str``, which would make text of a symbol.
 _BASES = (object, tuple, list, dict, OrderedDict, types.SimpleNamespace, contextlib.nullcontext)
-_TORCHS = (fx.Proxy, torch.Tensor, nn.Module)
 _OPS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 _SLOTS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _IN_C: tuple[type, ...] = (types.WrapperDescriptorType, types.MethodDescriptorType)
 _IN_C += (types.ClassMethodDescriptorType, types.BuiltinFunctionType, types.MethodWrapperType)
-_TOLD = frozenset(["__module__", "__doc__", "__annotations__", "__orig_bases__", "__parameters__"])
-_TOLD |= {"_abc_impl", "__abstractmethods__"}
+# What Python notes of a class.
+TOLD = frozenset(["__module__", "__doc__", "__annotations__", "__orig_bases__", "__parameters__"])
+TOLD |= {"_abc_impl", "__abstractmethods__", "__dataclass_fields__", "__dataclass_params__"}
+TOLD |= {"__annotate_func__", "__annotations_cache__", "__constants__", "__qualname__"}
+_ARITHMETIC = frozenset(
+    ["add", "sub", "mul", "truediv", "floordiv", "pow", "neg", "matmul", "getitem"]
+)
+_KNOWN = {id(getattr(operator, name)) for name in _ARITHMETIC} | {id(functools.reduce)}
 _MOST = 10_000  # objects; who holds more may hold anything
 
 
-def is_known(value: Any) -> bool:
+def is_known(value: Any, apart: Collection[int] = ()) -> bool:
     """Whether it is a function, data, a tensor or module, or an object that holds such, and whose
     methods are written in Python.
+
+    Args:
+        value: what is asked about.
+        apart: ids of modules that are not asked about.
     """
     left, seen = [value], dict[int, Any]()
     while left:
         each = left.pop()
-        if id(each) in seen:
+        if id(each) in seen or id(each) in apart:
             continue
         seen[id(each)] = each
         parts = _parts(each)
@@ -57,10 +68,22 @@ def is_known(value: Any) -> bool:
 def _parts(value: Any) -> Iterable[Any] | None:
     """What an object is made of, of which as much is asked; ``None`` if it is not known."""
     kind = type(value)
+    if any(value is each for each in (*_CONTAINERS, *_TABLES)):
+        return None  # they iterate, and a symbol has to see who does
     if kind is types.FunctionType:
-        return () if _is_read(value) or is_op(value) else None
-    if kind in _OPS or issubclass(kind, (*_TORCHS, *_SLOTS)) or is_data(value):
+        attributes = [v for name, v in vars(value).items() if name != "__wrapped__"]
+        return attributes if _is_read(value) or is_op(value) else None
+    if kind in _OPS or issubclass(kind, (fx.Proxy, *_SLOTS)) or is_data(value):
         return ()
+    if issubclass(kind, torch.Tensor):
+        return [*vars(value).values()]
+    if issubclass(kind, nn.Module):
+        if is_librarys(kind):
+            return ()
+        own = [v for name, v in vars(value).items() if name not in INTERNAL]
+        return (*own, *(_parts_of_class(kind) or ()))
+    if isinstance(value, BaseException):
+        return (*value.args, *vars(value).values(), *(_parts_of_class(kind) or ()))
     if kind is functools.partial:
         return (value.func, value.args, value.keywords)
     if kind is types.MethodType:
@@ -73,14 +96,24 @@ def _parts(value: Any) -> Iterable[Any] | None:
         return value  # type: ignore[no-any-return]
     if kind in _TABLES:
         return (*value, *value.values())
-    if is_op(value) or is_record(value):
+    if id(value) in _KNOWN or is_record(value) or (is_op(value) and not _asks(value)):
         return ()
     if kind in _IN_C:
         return None
     if issubclass(kind, type):
         return _parts_of_class(value)
     parts = _parts_of_class(kind)
-    return None if parts is None else (*parts, *getattr(value, "__dict__", {}).values())
+    if parts is None:
+        return None
+    slots = [each for each in parts if isinstance(each, types.MemberDescriptorType)]
+    filled = [each.__get__(value) for each in slots if hasattr(value, each.__name__)]
+    return (*parts, *filled, *getattr(value, "__dict__", {}).values())
+
+
+def _asks(function: Any) -> bool:
+    """Whether a function in C tells of modes, or of classes."""
+    name = str(getattr(function, "__name__", ""))
+    return name in ASKING or name.startswith(("has_torch_function", "_has_torch_function"))
 
 
 def _is_read(function: Any) -> bool:
@@ -101,7 +134,7 @@ def _parts_of_class(kind: type) -> Iterable[Any] | None:
         members = [v for name, v in vars(kind).items() if not name.startswith("_")]
         return [[each.value for each in kind], *(m for m in members if not isinstance(m, kind))]
     bases = [base for base in kind.__mro__ if base not in _BASES and not _is_torchs(base)]
-    return [v for base in bases for name, v in vars(base).items() if name not in _TOLD]
+    return [v for base in bases for name, v in vars(base).items() if name not in TOLD]
 
 
 def _is_torchs(kind: type) -> bool:

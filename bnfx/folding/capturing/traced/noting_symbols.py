@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 from torch import fx
 
-from bnfx.folding.capturing.asking.modes import is_pythons, module_of
+from bnfx.folding.capturing.asking.modes import module_of
+from bnfx.folding.modules.plain.library import is_library
 
-_IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor"
+_IN_PLACE = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift"
 _OWN = frozenset(["node", "tracer", "root", "attr", "_node"])
 _BETWEEN = ("torch.utils._pytree", "torch.nn.parameter")  # which ask for who called them
 
@@ -103,9 +104,9 @@ for _name in _IN_PLACE.split():
 def _asking(frame: FrameType | None) -> FrameType | None:
     """The code of users that asks, by itself or through Python's or what torch has for it."""
     while frame is not None:
-        module = module_of(frame)
-        if not is_pythons(module) and module not in _BETWEEN:
-            torchs = module.partition(".")[0] in ("torch", "bnfx")
-            return None if torchs else frame
+        file, module = frame.f_code.co_filename, module_of(frame)
+        torchs = module.partition(".")[0] in ("torch", "bnfx")
+        if not is_library(file) or (torchs and module not in _BETWEEN):
+            return None if torchs and is_library(file) else frame
         frame = frame.f_back
     return None

@@ -15,7 +15,8 @@ def own(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     inside = _outside(node) if isinstance(node, FUNCTIONS) else ast.iter_child_nodes(node)
     for child in inside:
-        if child is not getattr(node, "annotation", None):
+        noted = child is getattr(node, "annotation", None)
+        if not noted or (isinstance(node, ast.AnnAssign) and not node.simple):
             yield from own(child)
 
 
@@ -35,6 +36,26 @@ def _outside(function: ast.AST) -> Iterator[ast.AST]:
     given: ast.arguments = function.args  # type: ignore[attr-defined]
     yield from (*given.defaults, *(each for each in given.kw_defaults if each is not None))
     yield from getattr(function, "decorator_list", ())
+    noted = [
+        getattr(function, "returns", None),
+        *(each.annotation for each in ast.walk(given) if isinstance(each, ast.arg)),
+    ]
+    yield from (each for each in noted if each is not None and _runs(each))
+
+
+def _runs(annotation: ast.AST) -> bool:
+    """Whether it does more than name something."""
+    names: tuple[type[ast.AST], ...] = (
+        ast.Name,
+        ast.Attribute,
+        ast.Subscript,
+        ast.Constant,
+        ast.Tuple,
+        ast.List,
+        ast.BinOp,
+    )
+    names += (ast.expr_context, ast.BitOr)
+    return not all(isinstance(each, names) for each in ast.walk(annotation))
 
 
 def flat(target: ast.AST) -> Iterator[ast.AST]:

@@ -42,7 +42,9 @@ class Run:
         modules: those of modules.
         held: of a name, attributes of an object that leads to no symbol.
         constants: those of numbers, texts and the like.
+        objects: those of objects of users' classes.
         free: what names from the function around it stood for, but for symbols.
+        unknown: a name of what is not known (:mod:`.known_objects`), if there is one.
         space: names of its file.
         builtins: Python's, as it has them.
     """
@@ -52,7 +54,9 @@ class Run:
     modules: Mapping[str, nn.Module]
     held: Mapping[str, frozenset[str]]
     constants: frozenset[str]
+    objects: frozenset[str]
     free: Mapping[str, Any]
+    unknown: str | None
     space: Mapping[str, Any]
     builtins: Mapping[str, Any]
 
@@ -72,12 +76,14 @@ class Facts:
     Args:
         gives: functions that gave symbols, or what leads to them.
         stored: names of attributes that were set.
-        escaped: names of what was done more with than to read elements of it.
+        ran: functions that ran, and are read.
+        writes: whether a list or dict was written to, other than one that the function had made.
     """
 
     gives: set[CodeType] = field(default_factory=set)
     stored: set[str] = field(default_factory=set)
-    escaped: set[str] = field(default_factory=set)
+    ran: set[CodeType] = field(default_factory=set)
+    writes: bool = False
 
 
 def is_within(module: str, packages: tuple[str, ...]) -> bool:

@@ -85,23 +85,24 @@ class SymbolFree:
             return False
         name, names = node.value.id, self._names
         given = name in self._bindings.given and not self._bindings.bound.get(name)
-        stored = node.attr in names.facts.stored
-        return given and not stored and node.attr in names.run.held.get(name, ())
+        changed = node.attr in names.facts.stored or names.facts.writes
+        return given and not changed and node.attr in names.run.held.get(name, ())
 
     def _gives_none(self, node: ast.Call) -> bool:
         called = node.func
         if isinstance(called, ast.Name) and not self._bindings.is_own(called.id):
             if called.id in NUMBERS | _NEW | TEXTS:
                 return True
-            return called.id in _COMPUTED and all(map(self.is_free, node.args))
+            return called.id in _COMPUTED and self.is_free(node)
         function = function_of(self._names.value_of(called))
-        return function is not None and function.__code__ not in self._names.facts.gives
+        code, facts = getattr(function, "__code__", None), self._names.facts
+        return code in facts.ran and code not in facts.gives
 
     def is_free(self, node: ast.AST) -> bool:
         """Whether its value is no symbol, holds none, and is none that can come to hold one."""
         value = self._names.value_of(node)
         if value is not UNKNOWN:
-            fixed = self._names.is_fixed(node, value)
+            fixed = self._names.is_fixed(value)
             return is_constant(value) or value is None or (fixed and is_data(value))
         if isinstance(node, ast.Name):
             return node.id in self._frees
@@ -130,7 +131,7 @@ class SymbolFree:
         held = self._names.value_of(of)
         if held is UNKNOWN:
             return self._bindings.is_builtin(of, "range")
-        return is_constant(held) or (is_data(held) and self._names.is_fixed(of, held))
+        return is_constant(held) or (is_data(held) and self._names.is_fixed(held))
 
 
 def _operands(node: Any) -> list[ast.AST]:

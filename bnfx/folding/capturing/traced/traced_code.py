@@ -19,12 +19,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnfx.folding.capturing.asking.modes import ASKING
 from bnfx.folding.capturing.traced.attribute_rules import is_harmless, is_harmless_getattr
 from bnfx.folding.capturing.traced.known_objects import is_known
 from bnfx.folding.capturing.traced.parts_of_code import FUNCTIONS
 from bnfx.folding.capturing.traced.symbol_free import LOOKING, NUMBERS, TEXTS, SymbolFree
-from bnfx.folding.capturing.traced.traced_names import UNKNOWN, TracedNames, attribute_of
-from bnfx.folding.modules.plain.library import BUILTINS
+from bnfx.folding.capturing.traced.traced_names import (
+    UNKNOWN,
+    TracedNames,
+    attribute_of,
+    function_of,
+)
+from bnfx.folding.modules.plain.library import BUILTINS, LAYOUT
 from bnfx.folding.modules.plain.syntax import NODES
 
 _NODES: tuple[type[ast.AST], ...] = (
@@ -42,6 +48,10 @@ _SCOPED += (torch.set_grad_enabled, torch.amp.autocast, contextlib.nullcontext)
 # They hand on what they are given, raise for a symbol, or compute with one.
 _PASSING = frozenset([*BUILTINS, "set", "frozenset", "sorted", "map", "filter", "iter", "next"])
 _PASSING |= frozenset(["divmod", "pow", "slice", "super", "complex"])
+# Called from C while code unpacks, a symbol would take itself for what is unpacked.
+_ITERATING = frozenset(["sum", "enumerate", "iter", "list", "tuple", "set", "frozenset", "zip"])
+_ITERATING |= frozenset(["sorted", "reversed", "any", "all", "min", "max", "dict", "next", "map"])
+_ITERATING |= {"filter"}
 _OF_TEXT = (ast.JoinedStr, ast.FormattedValue, ast.BinOp, ast.Tuple, ast.IfExp, ast.keyword)
 
 
@@ -53,9 +63,8 @@ class TracedCode:
 
     def line(self) -> int | None:
         """The first line of what may have looked at a symbol."""
-        for name, value in self._names.run.free.items():
-            if not is_known(value):
-                return self._line_of(name)
+        if self._names.run.unknown is not None:
+            return self._line_of(self._names.run.unknown)
         for node in self._bindings.nodes:
             if not isinstance(node, _NODES) or not self._is_seen(node):
                 return (
@@ -68,6 +77,9 @@ class TracedCode:
     def _line_of(self, name: str) -> int | None:
         named = (n for n in self._bindings.nodes if isinstance(n, ast.Name) and n.id == name)
         return next(map(_line, named), _line(self._bindings.tree))
+
+    def _above(self, node: ast.AST | None) -> ast.AST | None:
+        return None if node is None else self._bindings.parents.get(node)
 
     def _is_seen(self, node: ast.AST) -> bool:
         """Whether it is clear that it looks at no symbol."""
@@ -96,7 +108,9 @@ class TracedCode:
         if not isinstance(node.op, ast.Mod):
             return True
         sides = list(ast.iter_child_nodes(node))
-        number = any(isinstance(s, ast.Constant) and not isinstance(s.value, str) for s in sides)
+        number = any(
+            isinstance(s, ast.Constant) and not isinstance(s.value, (str, bytes)) for s in sides
+        )
         return number or self._free.is_free(sides[-1]) or self._is_told(node)
 
     def _is_told(self, node: ast.AST) -> bool:
@@ -119,7 +133,10 @@ class TracedCode:
     def _with(self, node: Any) -> bool:
         call = node.context_expr
         entered = self._names.value_of(call.func) if isinstance(call, ast.Call) else UNKNOWN
-        return any(entered is each for each in _SCOPED)
+        named = node.optional_vars is not None  # it tells of the mode before
+        return entered is contextlib.nullcontext or (
+            not named and any(entered is each for each in _SCOPED)
+        )
 
     def _call(self, node: ast.Call) -> bool:
         given = [*node.args, *(each.value for each in node.keywords)]
@@ -157,11 +174,23 @@ class TracedCode:
             return True
         if node.id in LOOKING.keys() | TEXTS | {"print"}:
             return isinstance(parent, ast.Call) and parent.func is node
+        if node.id in _ITERATING and not (isinstance(parent, ast.Call) and parent.func is node):
+            return self._is_asked_for(node)
         return node.id in _PASSING | NUMBERS
+
+    def _is_asked_for(self, node: ast.AST) -> bool:
+        """``isinstance(x, (list, tuple))``, ``type(x) is list``: it is a class, and not called."""
+        above = self._above(node)
+        if isinstance(above, ast.Tuple):
+            node, above = above, self._above(above)
+        asked = self._bindings.is_builtin(above, "isinstance", "issubclass")
+        return isinstance(above, ast.Compare) or asked
 
     def _is_shadowed(self, node: ast.Name) -> bool:
         """Whether a comprehension has its own name that is Python's or the file's elsewhere."""
-        outside = node.id in self._names.run.space or hasattr(builtins, node.id)
+        run = self._names.run
+        outside = node.id in run.space or node.id in run.code.co_freevars
+        outside = outside or hasattr(builtins, node.id)
         return outside and not self._bindings.is_bound_outside_comprehensions(node.id)
 
     def _is_known_global(self, node: ast.Name) -> bool:
@@ -176,18 +205,38 @@ class TracedCode:
             return isinstance(self._bindings.parents.get(whole), ast.Compare)
         if value is UNKNOWN:
             return False
-        return is_known(value) or any(value is each for each in _SCOPED)
+        call = self._bindings.parents.get(whole)
+        called = isinstance(call, ast.Call) and call.func is whole
+        if any(value is each for each in _SCOPED):
+            return called and isinstance(self._above(call), ast.withitem)
+        name = str(getattr(value, "__name__", ""))
+        return (called and name in ASKING) or (is_known(value) and name not in LAYOUT)
 
     def _attribute(self, node: ast.Attribute) -> bool:
         held = self._names.value_of(node.value)
         if not is_harmless(held, node.attr):
             return False
         if not isinstance(node.ctx, ast.Load):
-            return not isinstance(held, (ModuleType, type)) and not hasattr(nn.Module, node.attr)
+            return self._may_set(node, held)
+        if node.attr == "_modules":  # to read, and not to have by another name
+            above = self._bindings.parents.get(node)
+            read = isinstance(above, ast.Attribute) and above.attr in ("items", "values", "keys")
+            return read or (isinstance(above, ast.Subscript) and isinstance(above.ctx, ast.Load))
         if node.attr in ("format", "format_map") and not isinstance(held, nn.Module):
             call = self._bindings.parents.get(node)
             return isinstance(call, ast.Call) and call.func is node
         return True
+
+    def _may_set(self, node: ast.Attribute, held: Any) -> bool:
+        """Not attributes of layers, which no code reads that runs here."""
+        if hasattr(nn.Module, node.attr):
+            return False
+        if isinstance(held, nn.Module):
+            forward = function_of(type(held).forward)
+            return forward is not None and forward.__code__ in self._names.facts.ran
+        name = getattr(node.value, "id", None)
+        own = name in self._bindings.given and not self._bindings.bound.get(name)
+        return own and name in self._names.run.objects
 
 
 def _line(node: Any) -> int | None:

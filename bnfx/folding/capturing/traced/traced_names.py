@@ -13,13 +13,13 @@ from typing import Any
 from torch import nn
 
 from bnfx.folding.capturing.traced.bindings import Bindings, Element
+from bnfx.folding.capturing.traced.known_objects import TOLD
 from bnfx.folding.capturing.traced.runs import Facts, Run
-from bnfx.folding.modules.plain.data import INTERNAL, is_constant, is_data
+from bnfx.folding.modules.plain.data import INTERNAL, is_data
 from bnfx.folding.modules.plain.library import is_known as is_librarys
 
 UNKNOWN = object()
 _OF_TORCH = (nn.ModuleList, nn.Sequential, nn.ModuleDict, nn.ParameterList)
-_CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 class TracedNames:
@@ -48,7 +48,7 @@ class TracedNames:
             return self._gotten(node)  # type: ignore[arg-type]
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
             held = self.value_of(node.value)
-            if isinstance(held, _OF_TORCH) or self.is_fixed(node.value, held):
+            if self.is_fixed(held):
                 with contextlib.suppress(LookupError, TypeError):
                     return held[node.slice.value]
         return UNKNOWN
@@ -81,7 +81,10 @@ class TracedNames:
         return self._attribute(held, name)
 
     def _attribute(self, held: Any, name: str) -> Any:
-        return UNKNOWN if name in self.facts.stored else attribute_of(held, name)
+        if name in self.facts.stored:
+            return UNKNOWN
+        table = not isinstance(held, (nn.Module, ModuleType, type))  # it may be a dict's
+        return UNKNOWN if table and self.facts.writes else attribute_of(held, name)
 
     def modules_of(self, node: ast.AST) -> list[nn.Module]:
         """All modules that an expression may stand for; none where it may be something else."""
@@ -101,21 +104,20 @@ class TracedNames:
             value = self.value_of(node)
             return [value] if isinstance(value, nn.Module) else []
         held = self.value_of(node.of)
-        torchs = isinstance(held, (nn.ModuleList, nn.Sequential))
-        if torchs and type(held).__iter__ in (nn.ModuleList.__iter__, nn.Sequential.__iter__):
-            return [*held]
-        listed = type(held) in (list, tuple) and all(isinstance(each, nn.Module) for each in held)
-        return [*held] if listed and self.is_fixed(node.of, held) else []
+        if not self.is_fixed(held) or isinstance(held, (dict, nn.ModuleDict, nn.ParameterList)):
+            return []
+        return [*held] if all(isinstance(each, nn.Module) for each in held) else []
 
-    def is_fixed(self, node: ast.AST, value: Any) -> bool:
-        """Whether a list or dict that an expression stands for is as it was when code read it."""
-        if type(value) not in (list, tuple, dict):
-            return False
-        elements = value.values() if isinstance(value, dict) else value
-        if any(isinstance(each, _CONTAINERS) for each in elements):
-            return isinstance(value, tuple) and is_constant(value)
-        name = getattr(node, "attr", getattr(node, "id", None))
-        return name is not None and name not in self.facts.escaped
+    def is_fixed(self, value: Any) -> bool:
+        """Whether a list or dict is as it was when code read it, since nobody writes to any."""
+        if isinstance(value, _OF_TORCH):
+            kind = type(value)
+            torchs = all(
+                getattr(kind, name, None) in [getattr(each, name, None) for each in _OF_TORCH]
+                for name in ("__getitem__", "__iter__")
+            )
+            return torchs and not self.facts.writes
+        return type(value) in (list, tuple, dict) and not self.facts.writes
 
 
 def attribute_of(held: Any, name: str) -> Any:
@@ -162,11 +164,17 @@ def function_of(value: Any) -> FunctionType | None:
 
 
 def held_by(module: nn.Module, names: set[str]) -> Iterator[tuple[str, Any]]:
-    """What a module and its classes have under these names; ``"a*"`` stands for all in ``a``."""
+    """What a module and its classes have under these names; ``"a*"`` stands for all in ``a``. And
+    what Python asks their classes for by itself.
+    """
     begin = tuple(name[:-1] for name in names if name.endswith("*"))
     kinds = [kind for kind in type(module).__mro__ if not is_librarys(kind)]
     for held in (vars(module), *map(vars, kinds)):
         for name, value in held.items():
-            listed = name in names or name.startswith(begin)
-            if listed and name not in INTERNAL and not name.startswith("__"):
+            special = name.startswith("__") and name not in TOLD
+            if special or (
+                (name in names or name.startswith(begin))
+                and name not in INTERNAL
+                and name not in TOLD
+            ):
                 yield name, value

@@ -104,6 +104,8 @@ def _is_as_written(value: Any) -> bool:
 @functools.cache
 def is_library(file: str) -> bool:
     """Whether a file is of a library. Python's holds all packages."""
+    if file.startswith("<frozen "):
+        return True
     below = [file[len(root) :] for root in _LIBRARIES if file.startswith(root)]
     return not all("-packages" in each for each in below)
 

@@ -95,7 +95,8 @@ def _as(written: CodeType, code: CodeType, bound: bool) -> CodeType:
     names: dict[str, Any] = {"co_name": code.co_name}
     if hasattr(code, "co_qualname"):  # from Python 3.11 on
         names["co_qualname"] = code.co_qualname
-    if bound and written.co_flags & _STARRED and written.co_varnames == code.co_varnames:
+    bound = bound and written.co_varnames == code.co_varnames
+    if bound and (written.co_flags & _STARRED or written.co_kwonlyargcount):
         names |= {"co_flags": code.co_flags, "co_argcount": code.co_argcount}
         names |= {"co_kwonlyargcount": code.co_kwonlyargcount}
     return written.replace(**names)
@@ -105,8 +106,8 @@ def _takes(tree: Function, code: CodeType) -> bool:
     """Whether it names its arguments as a code does."""
     given = [*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs]
     given += [each for each in (tree.args.vararg, tree.args.kwarg) if each is not None]
-    stars = [code.co_flags & flag for flag in (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)]
-    number = code.co_argcount + code.co_kwonlyargcount + sum(map(bool, stars))
+    stars = [f for f in (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS) if code.co_flags & f]
+    number = code.co_argcount + code.co_kwonlyargcount + len(stars)
     return tuple(each.arg for each in given) == code.co_varnames[:number]
 
 
