@@ -12,6 +12,7 @@ import ast
 import builtins
 import contextlib
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -210,7 +211,9 @@ class TracedCode:
         if any(value is each for each in _SCOPED):
             return called and isinstance(self._above(call), ast.withitem)
         name = str(getattr(value, "__name__", ""))
-        return (called and name in ASKING) or (is_known(value) and name not in LAYOUT)
+        if called and (name in ASKING or value is OrderedDict):
+            return True
+        return is_known(value) and name not in LAYOUT
 
     def _attribute(self, node: ast.Attribute) -> bool:
         held = self._names.value_of(node.value)
