@@ -9,29 +9,24 @@ what of these four has to do with a symbol is refused.
 from __future__ import annotations
 
 import ast
-import builtins
 import contextlib
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from bnfx.folding.capturing.asking.modes import ASKING
 from bnfx.folding.capturing.traced.attribute_rules import is_harmless, is_harmless_getattr
-from bnfx.folding.capturing.traced.known_objects import is_known
+from bnfx.folding.capturing.traced.name_rules import SCOPED, NameRules
 from bnfx.folding.capturing.traced.parts_of_code import FUNCTIONS
-from bnfx.folding.capturing.traced.symbol_free import LOOKING, NUMBERS, TEXTS, SymbolFree
+from bnfx.folding.capturing.traced.symbol_free import LOOKING, TEXTS, SymbolFree
 from bnfx.folding.capturing.traced.traced_names import (
     UNKNOWN,
     TracedNames,
     attribute_of,
     function_of,
 )
-from bnfx.folding.modules.plain.library import BUILTINS, LAYOUT
 from bnfx.folding.modules.plain.syntax import NODES
 
 _NODES: tuple[type[ast.AST], ...] = (
@@ -44,15 +39,6 @@ _NODES: tuple[type[ast.AST], ...] = (
     ast.Delete,
 )
 _NODES += (*FUNCTIONS, ast.arguments, ast.arg)
-_SCOPED: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.autocast)
-_SCOPED += (torch.set_grad_enabled, torch.amp.autocast, contextlib.nullcontext)
-# They hand on what they are given, raise for a symbol, or compute with one.
-_PASSING = frozenset([*BUILTINS, "set", "frozenset", "sorted", "map", "filter", "iter", "next"])
-_PASSING |= frozenset(["divmod", "pow", "slice", "super", "complex"])
-# Called from C while code unpacks, a symbol would take itself for what is unpacked.
-_ITERATING = frozenset(["sum", "enumerate", "iter", "list", "tuple", "set", "frozenset", "zip"])
-_ITERATING |= frozenset(["sorted", "reversed", "any", "all", "min", "max", "dict", "next", "map"])
-_ITERATING |= {"filter"}
 _OF_TEXT = (ast.JoinedStr, ast.FormattedValue, ast.BinOp, ast.Tuple, ast.IfExp, ast.keyword)
 
 
@@ -61,6 +47,7 @@ class TracedCode:
 
     def __init__(self, names: TracedNames) -> None:
         self._names, self._bindings, self._free = names, names.bindings, SymbolFree(names)
+        self._rules = NameRules(names)
 
     def line(self) -> int | None:
         """The first line of what may have looked at a symbol."""
@@ -78,9 +65,6 @@ class TracedCode:
     def _line_of(self, name: str) -> int | None:
         named = (n for n in self._bindings.nodes if isinstance(n, ast.Name) and n.id == name)
         return next(map(_line, named), _line(self._bindings.tree))
-
-    def _above(self, node: ast.AST | None) -> ast.AST | None:
-        return None if node is None else self._bindings.parents.get(node)
 
     def _is_seen(self, node: ast.AST) -> bool:
         """Whether it is clear that it looks at no symbol."""
@@ -136,7 +120,7 @@ class TracedCode:
         entered = self._names.value_of(call.func) if isinstance(call, ast.Call) else UNKNOWN
         named = node.optional_vars is not None  # it tells of the mode before
         return entered is contextlib.nullcontext or (
-            not named and any(entered is each for each in _SCOPED)
+            not named and any(entered is each for each in SCOPED)
         )
 
     def _call(self, node: ast.Call) -> bool:
@@ -157,63 +141,6 @@ class TracedCode:
         if name == "print":
             return all(each.arg in ("sep", "end", "flush") for each in node.keywords)
         return True
-
-    def _name(self, node: ast.Name) -> bool:
-        names, parent = self._names, self._bindings.parents.get(node)
-        if node.id.startswith("__"):
-            return False
-        if node.id in self._bindings.locals:
-            return not self._is_shadowed(node)
-        if node.id in names.run.code.co_freevars:
-            return True
-        if node.id in names.run.space:
-            return self._is_known_global(node)
-        mine = getattr(builtins, node.id, None)
-        if names.run.builtins.get(node.id) is not mine:
-            return False
-        if isinstance(mine, type) and issubclass(mine, BaseException):
-            return True
-        if node.id in LOOKING.keys() | TEXTS | {"print"}:
-            return isinstance(parent, ast.Call) and parent.func is node
-        if node.id in _ITERATING and not (isinstance(parent, ast.Call) and parent.func is node):
-            return self._is_asked_for(node)
-        return node.id in _PASSING | NUMBERS
-
-    def _is_asked_for(self, node: ast.AST) -> bool:
-        """``isinstance(x, (list, tuple))``, ``type(x) is list``: it is a class, and not called."""
-        above = self._above(node)
-        if isinstance(above, ast.Tuple):
-            node, above = above, self._above(above)
-        asked = self._bindings.is_builtin(above, "isinstance", "issubclass")
-        return isinstance(above, ast.Compare) or asked
-
-    def _is_shadowed(self, node: ast.Name) -> bool:
-        """Whether a comprehension has its own name that is Python's or the file's elsewhere."""
-        run = self._names.run
-        outside = node.id in run.space or node.id in run.code.co_freevars
-        outside = outside or hasattr(builtins, node.id)
-        return outside and not self._bindings.is_bound_outside_comprehensions(node.id)
-
-    def _is_known_global(self, node: ast.Name) -> bool:
-        whole: ast.AST = node
-        value = self._names.value_of(node)
-        while isinstance(value, (ModuleType, type)):
-            above = self._bindings.parents.get(whole)
-            if not isinstance(above, ast.Attribute):
-                break
-            whole, value = above, self._names.value_of(above)
-        if isinstance(value, ModuleType):  # ``F is not None``: it is in front of nothing
-            return isinstance(self._bindings.parents.get(whole), ast.Compare)
-        if value is UNKNOWN:
-            return False
-        call = self._bindings.parents.get(whole)
-        called = isinstance(call, ast.Call) and call.func is whole
-        if any(value is each for each in _SCOPED):
-            return called and isinstance(self._above(call), ast.withitem)
-        name = str(getattr(value, "__name__", ""))
-        if called and (name in ASKING or value is OrderedDict):
-            return True
-        return is_known(value) and name not in LAYOUT
 
     def _attribute(self, node: ast.Attribute) -> bool:
         held = self._names.value_of(node.value)
@@ -253,6 +180,6 @@ _RULES: dict[type[ast.AST], Callable[[TracedCode, Any], bool]] = {
     ast.AugAssign: TracedCode._mod,
     ast.withitem: TracedCode._with,
     ast.Call: TracedCode._call,
-    ast.Name: TracedCode._name,
+    ast.Name: lambda code, node: code._rules.is_known(node),
     ast.Attribute: TracedCode._attribute,
 }
