@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import operator
 import types
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from traced_forms import Forms, Net, T, X, refused
 
 import bnfx
+from bnfx.folding.capturing.symbolic import trace
 
 LOG: list[int] = []
 ALIAS = [None]
@@ -329,6 +331,29 @@ def test_a_keyword_alone_is_an_argument() -> None:
         torch.testing.assert_close(bnfx.fold(model, keep="graph")(X), model(X))
 
 
+def test_the_collector_does_not_run_within() -> None:
+    """Who watches it (as hypothesis does) is no code of the model's."""
+    seen: list[str] = []
+
+    def watching(phase: str, info: dict[str, int]) -> None:
+        global _PHASE
+        _PHASE = phase
+        seen.append(phase)
+
+    model = Net(lambda m, x: sum(m.c([x][0]) for _ in range(50))).eval()
+    before = gc.get_threshold()
+    gc.callbacks.append(watching)
+    gc.set_threshold(1)
+    try:
+        trace(model)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(watching)
+    assert seen
+    assert gc.isenabled()
+
+
+_PHASE = ""
 KIND = "def kind(x, tensor):\n    return 2 if isinstance(x, (list, tensor)) else 3\n"
 
 

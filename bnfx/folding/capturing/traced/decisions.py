@@ -9,6 +9,7 @@ look at it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,10 +58,18 @@ class Decisions:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
-        """Note each Python function that this thread runs."""
+        """Note each Python function that this thread runs. The collector, which may run any code at
+        any time (``gc.callbacks``), waits.
+        """
         self.known = {id(module) for module in self.model.modules()}
-        with profiled(self._note):
-            yield
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            with profiled(self._note):
+                yield
+        finally:
+            if collects:
+                gc.enable()
 
     def _note(self, frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
