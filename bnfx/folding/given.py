@@ -118,7 +118,11 @@ def check_no_scripted(model: nn.Module) -> None:
 def check_own_forward(model: nn.Module) -> None:
     """Raise :class:`CaptureError` unless calling ``model`` runs the forward of its class."""
     kind = type(model).__name__
-    if type(model).__call__ is not nn.Module.__call__ or "forward" in vars(model):
+    called = ("__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward")
+    own = any(
+        getattr(type(model), name, None) is not getattr(nn.Module, name, None) for name in called
+    )
+    if own or "forward" in vars(model):
         raise CaptureError(
             f"{kind} replaces __call__ or its own forward, so that its class does not say what it "
             'computes; torch.compile(model, backend="bnfx") folds what it runs'

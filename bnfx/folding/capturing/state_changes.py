@@ -104,6 +104,11 @@ class Watch:
 
     def check(self) -> None:
         """Raise :class:`StateError` if an attribute of the model had been changed."""
+        if any(name.startswith("_tensor_constant") for _, _, name in self._changed):
+            raise StateError(
+                f"forward of {type(self._model).__name__} makes a tensor, which torch.fx keeps "
+                "as it is, also in another dtype. Pass example inputs"
+            )
         if changed := self._changed:
             raise StateError(
                 f"{_refusal(self._model, changed[0])}. Pass example inputs: then it is tried out "

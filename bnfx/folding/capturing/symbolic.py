@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import inspect
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import assert_constant
@@ -20,7 +23,11 @@ from bnfx.folding.capturing.traced.noting_symbols import Notes, Symbol
 from bnfx.folding.capturing.traced.reachable import Reachable
 from bnfx.folding.capturing.tracing_twice import trace_twice
 from bnfx.folding.given import WAY_OUT, check_names
+from bnfx.folding.modules.plain.library import is_library
 from bnfx.passes.fx.calls.modules import is_registered
+from bnfx.passes.fx.training.covers import is_cover
+
+_HELD = (list, tuple, dict, OrderedDict, torch.Size, immutable_list, immutable_dict)
 
 
 class Tracer(fx.Tracer):
@@ -67,6 +74,15 @@ class Tracer(fx.Tracer):
             self.state.check_module(path, m)
         return super().call_module(m, forward, args, kwargs)
 
+    def create_arg(self, a: Any) -> Any:
+        """No objects that a graph would make anew, by code of theirs."""
+        kind = type(a)
+        named = isinstance(a, tuple) and hasattr(a, "_fields")
+        held = isinstance(a, (list, tuple, dict)) and not named
+        if dataclasses.is_dataclass(a) or (held and kind not in _HELD):
+            raise CaptureError(f"it makes a {kind.__name__}, which a graph would make once more")
+        return super().create_arg(a)
+
     def path_of_module(self, mod: nn.Module) -> str:
         path = super().path_of_module(mod)
         if self.root.get_submodule(path) is not mod:
@@ -110,6 +126,13 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     kind = type(model).__name__
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    made: Any = type(model).forward
+    torchs = is_library(made.__code__.co_filename) or is_cover(made.__code__)
+    if hasattr(made, "__wrapped__") and not torchs:
+        raise CaptureError(
+            f"forward of {kind} is decorated, and what the decorator is given in a call is unknown "
+            "without one. Pass example inputs"
+        )
     decisions, state = Decisions(model, tracer.notes.asked), Watch(model)
     tracer.state, seen = state, list[Reachable]()
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bnfx.folding.capturing.traced.bindings import Element
+from bnfx.folding.capturing.traced.bindings import WRITING, Element
 from bnfx.folding.capturing.traced.traced_names import TracedNames
 from bnfx.folding.modules.plain.data import INTERNAL, is_data
 from bnfx.folding.modules.plain.library import LAYOUT, TELLING
@@ -40,7 +40,8 @@ def is_harmless(held: Any, name: str) -> bool:
         own = vars(held).get(name, inspect.getattr_static(type(held), name, None))
         torchs = name in INTERNAL or own is inspect.getattr_static(nn.Module, name, None)
         return name not in _OF_MODULES or not torchs
-    if name in TELLING | LAYOUT | _OF_SYMBOLS:
+    private = name.startswith("_") and hasattr(torch.Tensor, name)
+    if private or name == "is_inference" or name in TELLING | LAYOUT | _OF_SYMBOLS:
         return False
     return name not in _OF_MODULES or (not isinstance(held, type) and hasattr(torch.Tensor, name))
 
@@ -53,6 +54,8 @@ def is_harmless_getattr(names: TracedNames, node: ast.Call) -> bool:
     if _begins_as_none(_beginning(name)) or _has_number(names, name):
         return True
     possible = _possible(names, name)
+    if not isinstance(name, ast.Constant) and WRITING.intersection(possible):
+        return False
     return "_modules" not in possible and all(is_harmless(held, each) for each in possible)
 
 
@@ -116,5 +119,5 @@ def _beginning(node: ast.AST) -> str:
 
 def _begins_as_none(beginning: str) -> bool:
     """Whether no attribute that code may not read begins so."""
-    refused = _OF_MODULES | TELLING | LAYOUT | _OF_SYMBOLS
+    refused = _OF_MODULES | WRITING | TELLING | LAYOUT | _OF_SYMBOLS
     return bool(beginning) and not any(name.startswith(beginning) for name in refused)

@@ -11,11 +11,11 @@ from bnfx.folding.modules.plain.source import Function
 
 _FRESH = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.BinOp)
 _ON_NUMBERS = (ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult, ast.LShift, ast.RShift)
-_WRITING = frozenset(
+WRITING = frozenset(
     ["append", "appendleft", "extend", "insert", "remove", "pop", "popitem", "clear"]
 )
-_WRITING |= frozenset(["update", "setdefault", "add", "discard", "sort", "reverse", "move_to_end"])
-_WRITING |= frozenset(["difference_update", "intersection_update", "symmetric_difference_update"])
+WRITING |= frozenset(["update", "setdefault", "add", "discard", "sort", "reverse", "move_to_end"])
+WRITING |= frozenset(["difference_update", "intersection_update", "symmetric_difference_update"])
 
 
 class Element(ast.expr):
@@ -75,8 +75,10 @@ class Bindings:
 
     def _writes(self, node: ast.AST) -> bool:
         """Whether it writes to a list or dict that may be of somebody else."""
-        if isinstance(node, ast.Attribute) and node.attr in _WRITING:
+        if isinstance(node, ast.Attribute) and node.attr in WRITING:
             return not self._is_fresh(node.value)
+        if isinstance(node, ast.Call) and self.is_builtin(node, "getattr"):
+            return len(node.args) > 1 and getattr(node.args[1], "value", None) in WRITING
         if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
             return not self._is_fresh(node.value)
         if not isinstance(node, ast.AugAssign) or isinstance(node.op, _ON_NUMBERS):
@@ -86,7 +88,11 @@ class Bindings:
             if node.target.id in self.given:
                 self.augmented.add(node.target.id)
                 values.remove(None)
-            return not all(isinstance(value, (*_FRESH, ast.Call, ast.Constant)) for value in values)
+            return not all(
+                isinstance(value, (*_FRESH, ast.Constant))
+                or self.is_builtin(value, "list", "dict", "set", "len", "int", "float")
+                for value in values
+            )
         return True
 
     def _is_fresh(self, node: ast.AST) -> bool:

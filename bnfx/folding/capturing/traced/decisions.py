@@ -26,6 +26,7 @@ from bnfx.folding.capturing.traced.attribute_rules import loaded
 from bnfx.folding.capturing.traced.bindings import Bindings
 from bnfx.folding.capturing.traced.holding import leads_to_symbol
 from bnfx.folding.capturing.traced.known_objects import is_known
+from bnfx.folding.capturing.traced.noting_symbols import NotesReads
 from bnfx.folding.capturing.traced.reachable import aliases, memory_of
 from bnfx.folding.capturing.traced.runs import Facts, Run, is_tracers, is_within
 from bnfx.folding.capturing.traced.traced_code import TracedCode
@@ -65,7 +66,7 @@ class Decisions:
         collects = gc.isenabled()
         gc.disable()
         try:
-            with profiled(self._note):
+            with profiled(self._note), NotesReads(self.asked):
                 yield
         finally:
             if collects:
@@ -116,7 +117,9 @@ class Decisions:
             frame.f_globals,
             frame.f_builtins,
         )
-        self.runs.setdefault((code, symbols, ids, constants, frozenset(held.items())), run)
+        self.runs.setdefault(
+            (code, symbols, ids, constants, frozenset([*held.items(), unknown])), run
+        )
         self.facts.ran.add(code)
 
     def refuse(self) -> str | None:

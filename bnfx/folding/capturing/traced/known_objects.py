@@ -11,16 +11,17 @@ import functools
 import inspect
 import operator
 import types
+from abc import ABCMeta
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from enum import Enum
+from enum import Enum, EnumMeta
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from bnfx.folding.capturing.asking.modes import ASKING
-from bnfx.folding.capturing.traced.runs import is_tracers
+from bnfx.folding.capturing.traced.runs import is_within
 from bnfx.folding.modules.plain.data import INTERNAL, is_data, is_record
 from bnfx.folding.modules.plain.library import is_known as is_librarys
 from bnfx.folding.modules.plain.library import is_library, is_op
@@ -28,7 +29,16 @@ from bnfx.folding.modules.plain.library import is_library, is_op
 _CONTAINERS = (tuple, list, set, frozenset, torch.Size)
 _TABLES = (dict, OrderedDict)
 # No ``str``, which would make text of a symbol.
-_BASES = (object, tuple, list, dict, OrderedDict, types.SimpleNamespace, contextlib.nullcontext)
+_BASES = (
+    object,
+    type,
+    tuple,
+    list,
+    dict,
+    OrderedDict,
+    types.SimpleNamespace,
+    contextlib.nullcontext,
+)
 _OPS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 _SLOTS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _IN_C: tuple[type, ...] = (types.WrapperDescriptorType, types.MethodDescriptorType)
@@ -41,6 +51,7 @@ _ARITHMETIC = frozenset(
     ["add", "sub", "mul", "truediv", "floordiv", "pow", "neg", "matmul", "getitem"]
 )
 _KNOWN = {id(getattr(operator, name)) for name in _ARITHMETIC} | {id(functools.reduce)}
+_READ = ("torch.nn", "torch.functional", "torch._tensor", "torch.utils._pytree")
 _MOST = 10_000  # objects; who holds more may hold anything
 
 
@@ -101,13 +112,19 @@ def _parts(value: Any) -> Iterable[Any] | None:
     if kind in _IN_C:
         return None
     if issubclass(kind, type):
-        return _parts_of_class(value)
+        plain = kind in (type, ABCMeta, EnumMeta)
+        both = [_parts_of_class(each) for each in ((value,) if plain else (value, kind))]
+        if value is type or None in both:
+            return None
+        return [part for some in both for part in some or ()]
     parts = _parts_of_class(kind)
     if parts is None:
         return None
+    items = [*value] if issubclass(kind, _CONTAINERS) else []
+    items += [*value.keys(), *value.values()] if issubclass(kind, dict) else []
     slots = [each for each in parts if isinstance(each, types.MemberDescriptorType)]
     filled = [each.__get__(value) for each in slots if hasattr(value, each.__name__)]
-    return (*parts, *filled, *getattr(value, "__dict__", {}).values())
+    return (*parts, *items, *filled, *getattr(value, "__dict__", {}).values())
 
 
 def _asks(function: Any) -> bool:
@@ -118,12 +135,11 @@ def _asks(function: Any) -> bool:
 
 def _is_read(function: Any) -> bool:
     """Whether it is read where it runs with symbols; not so Python's, which know what calls them,
-    and the tracer's.
+    and torch's that may tell of modes and generators.
     """
     inside = inspect.unwrap(function)
     file, module = inside.__code__.co_filename, str(inside.__module__)
-    torchs = module.partition(".")[0] == "torch" and not is_tracers(module)
-    return torchs or not is_library(file)
+    return is_within(module, _READ) or not is_library(file)
 
 
 def _parts_of_class(kind: type) -> Iterable[Any] | None:
@@ -132,8 +148,9 @@ def _parts_of_class(kind: type) -> Iterable[Any] | None:
         return None  # which a symbol is
     if issubclass(kind, Enum):
         members = [v for name, v in vars(kind).items() if not name.startswith("_")]
-        return [[each.value for each in kind], *(m for m in members if not isinstance(m, kind))]
-    bases = [base for base in kind.__mro__ if base not in _BASES and not _is_torchs(base)]
+        held = [part for each in kind for part in (each.value, {**vars(each), "_sort_order_": 0})]
+        return [*held, *(m for m in members if not isinstance(m, kind))]
+    bases = [base for base in kind.__mro__ if base not in (*_BASES, type) and not _is_torchs(base)]
     return [v for base in bases for name, v in vars(base).items() if name not in TOLD]
 
 

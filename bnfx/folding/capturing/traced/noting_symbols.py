@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from torch import fx
+from torch.overrides import TorchFunctionMode
 
 from bnfx.folding.capturing.asking.modes import module_of
 from bnfx.folding.modules.plain.library import is_library
@@ -88,6 +89,29 @@ class SymbolAttribute(fx.proxy.Attribute, Symbol):
     def __init__(self, root: fx.Proxy, name: str) -> None:
         super().__init__(root, name)
         self.tracer.notes.made(self)
+
+
+_READING = frozenset(["__bool__", "__int__", "__float__", "__complex__", "__index__", "__array__"])
+_READING |= frozenset(["item", "tolist", "numpy", "data", "data_ptr", "equal", "allclose"])
+_READING |= frozenset(["is_nonzero", "__dlpack__", "is_inference", "__contains__"])
+
+
+class NotesReads(TorchFunctionMode):
+    """Notes where code reads the numbers of a tensor, which a graph would hold for good."""
+
+    def __init__(self, asked: list[str]) -> None:
+        super().__init__()
+        self._asked = asked
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__"):
+            name = getattr(getattr(func, "__self__", None), "__name__", "")
+        if name in _READING and not any(issubclass(kind, fx.Proxy) for kind in types):
+            self._asked.append(f"it reads the numbers of a tensor ({name})")
+        return func(*args, **(kwargs or {}))
 
 
 def _in_place(op: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,8 +7,9 @@ attributes of classes, and tensors that are no parameters or buffers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from types import CellType, FunctionType, MethodType, ModuleType
+import functools
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -32,10 +33,10 @@ class Reachable:
         left: list[Any] = [model]
         for run in runs:
             left += run.free.values()
-            left += _globals(run.code.co_names, run.space)
+            left += _globals(_names(run.code), run.space)
         while left:
             value = left.pop()
-            if id(value) in self._held or isinstance(value, _PLAIN):
+            if id(value) in self._held or type(value) in _PLAIN:
                 continue
             self._alive.append(value)
             parts = [*_parts(value)]
@@ -77,7 +78,7 @@ def memory_of(value: Any) -> int | None:
 
 
 def _mark(value: Any) -> Any:
-    return (type(value), value) if isinstance(value, _PLAIN) else id(value)
+    return (type(value), value) if type(value) in _PLAIN else id(value)
 
 
 def _version(value: Any) -> int:
@@ -92,22 +93,26 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, dict):
         yield from (*value.keys(), *value.values())
     elif isinstance(value, FunctionType):
+        yield from (value.__defaults__, value.__kwdefaults__, value.__closure__)
+        yield from vars(value).values()
         if not is_library(value.__code__.co_filename):
-            yield from (value.__defaults__, value.__kwdefaults__, value.__closure__)
-            yield from vars(value).values()
-            yield from _globals(value.__code__.co_names, value.__globals__)
+            yield from _globals(_names(value.__code__), value.__globals__)
+    elif isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
     elif isinstance(value, CellType):
         try:
             yield value.cell_contents
         except ValueError:  # it is empty
             return
-    elif isinstance(value, (staticmethod, classmethod, MethodType)):
+    elif isinstance(value, MethodType):
+        yield from (value.__func__, value.__self__)
+    elif isinstance(value, (staticmethod, classmethod)):
         yield value.__func__
     elif isinstance(value, property):
         yield from (value.fget, value.fset)
     elif isinstance(value, type):
         if not is_librarys(value):
-            yield from (*vars(value).values(), *value.__mro__[1:])
+            yield from (*vars(value).values(), *value.__mro__[1:], type(value))
     elif not isinstance(value, (ModuleType, fx.Graph, fx.Node)):
         yield type(value)
         yield from getattr(value, "__dict__", {}).values()
@@ -121,13 +126,20 @@ def _slots(value: Any) -> Iterator[Any]:
             yield getattr(value, name, None)
 
 
-def _globals(names: Iterable[str], space: Any) -> Iterator[Any]:
+def _names(code: CodeType) -> set[str]:
+    """The names that a function uses, and those inside of it (comprehensions)."""
+    inside = [_names(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return {*code.co_names}.union(*inside)
+
+
+def _globals(names: Collection[str], space: Mapping[str, Any]) -> Iterator[Any]:
     """What names stand for in a file, and in modules of the user's that it names."""
-    names = [*names]
-    for name in names:
-        value = space.get(name)
-        if isinstance(value, ModuleType):
-            if not is_library(getattr(value, "__file__", None) or "<frozen none>"):
-                yield from (vars(value).get(each) for each in names)
-        else:
+    left, seen = [space.get(name) for name in names], set[int]()
+    while left:
+        value = left.pop()
+        if not isinstance(value, ModuleType):
             yield value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            if not is_library(getattr(value, "__file__", None) or "<frozen none>"):
+                left += [vars(value).get(name) for name in names]

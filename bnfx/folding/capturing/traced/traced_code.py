@@ -111,9 +111,11 @@ class TracedCode:
                     return True
             made = isinstance(above, ast.Attribute) and above.attr == "format"
             called = isinstance(above, ast.Call) and getattr(above.func, "attr", "") == "format"
-            kept = kept and (made or called or isinstance(above, _OF_TEXT))
+            error = isinstance(above, ast.Call) and isinstance(parents.get(above), ast.Raise)
+            kept = kept and (made or called or error or isinstance(above, _OF_TEXT))
             node, above = above, parents.get(above)
-        return isinstance(above, ast.Raise) or (isinstance(above, ast.Assert) and above.msg is node)
+        failed = isinstance(above, ast.Assert) and above.msg is node
+        return kept and (failed or isinstance(above, ast.Raise))
 
     def _with(self, node: Any) -> bool:
         call = node.context_expr
@@ -134,6 +136,8 @@ class TracedCode:
             return self._free.is_no_symbol(given[0])  # which says so to users' code only
         if name == "getattr" and not is_harmless_getattr(self._names, node):
             return False
+        if name == "hasattr" or (name == "getattr" and len(given) > 2):
+            return len(node.args) > 1 and self._names.asks_truly(node)
         if name in LOOKING:
             return bool(given) and all(map(self._free.is_no_symbol, given[: LOOKING[name]]))
         if name in TEXTS:

@@ -74,10 +74,8 @@ class TracedNames:
         if len(node.args) not in (2, 3) or not isinstance(node.args[1], ast.Constant):
             return UNKNOWN
         held, name = self.value_of(node.args[0]), str(node.args[1].value)
-        kind = type(held)
-        asked = isinstance(held, nn.Module) and _is_asked_by_torch(kind)
-        if len(node.args) == 3 and asked and not hasattr(held, name):
-            return UNKNOWN if name in self.facts.stored else self.value_of(node.args[2])
+        if len(node.args) == 3 and self.lacks(held, name):
+            return self.value_of(node.args[2])
         return self._attribute(held, name)
 
     def _attribute(self, held: Any, name: str) -> Any:
@@ -85,6 +83,21 @@ class TracedNames:
             return UNKNOWN
         table = not isinstance(held, (nn.Module, ModuleType, type))  # it may be a dict's
         return UNKNOWN if table and self.facts.writes else attribute_of(held, name)
+
+    def lacks(self, held: Any, name: str) -> bool:
+        """Whether it certainly is a module without an attribute of that name."""
+        if not isinstance(held, nn.Module) or not _is_asked_by_torch(type(held)):
+            return False
+        tables = (vars(held), held._parameters, held._buffers, held._modules, self.facts.stored)
+        found = any(name in table for table in tables)
+        return not found and inspect.getattr_static(type(held), name, UNKNOWN) is UNKNOWN
+
+    def asks_truly(self, node: ast.Call) -> bool:
+        """Whether ``hasattr``, or ``getattr`` with a default, asks modules, for what is stored."""
+        name: Any = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
+        modules = self.modules_of(node.args[0])
+        known = (self.lacks(m, name) or attribute_of(m, name) is not UNKNOWN for m in modules)
+        return isinstance(name, str) and bool(modules) and all(known)
 
     def modules_of(self, node: ast.AST) -> list[nn.Module]:
         """All modules that an expression may stand for; none where it may be something else."""
