@@ -7,10 +7,12 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from support import relative
 from torch import nn
 
+import bnfx
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.symbolic import trace
 
@@ -84,6 +86,14 @@ def refused(way: Way) -> str:
         return str(error)
     right = relative(graph(X), model(X)) < 1e-6
     raise AssertionError(f"was traced, and is {'right' if right else 'WRONG'}")
+
+
+def check_refused(model: nn.Module) -> None:
+    """There is no graph of it without inputs, though it takes some."""
+    with pytest.raises(CaptureError):
+        bnfx.fold(model, keep="graph")
+    with torch.no_grad():
+        model(X)
 
 
 def check_taken(way: Way) -> None:

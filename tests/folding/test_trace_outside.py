@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from support import python_module
 from torch import nn
-from traced_forms import Forms, Net, T, X, refused
+from traced_forms import Forms, Net, T, X, check_refused, refused
 
 import bnfx
 from bnfx.folding.capturing.symbolic import trace
@@ -134,11 +134,7 @@ class Other(nn.Module):
 @pytest.mark.parametrize("name", changes)
 def test_what_outlives_a_call_is_not_changed(name: str) -> None:
     LOG.clear()
-    model = Changing(changes[name]).eval()
-    with pytest.raises(bnfx.CaptureError):
-        bnfx.fold(model, keep="graph")
-    with torch.no_grad():
-        model(X)
+    check_refused(Changing(changes[name]).eval())
 
 
 @torch.no_grad()
@@ -203,11 +199,7 @@ class Asking(Net):
 
 @pytest.mark.parametrize("name", asks)
 def test_functions_in_c_are_not_got_at(name: str) -> None:
-    model = Asking(asks[name]).eval()
-    with pytest.raises(bnfx.CaptureError):
-        bnfx.fold(model, keep="graph")
-    with torch.no_grad():
-        model(X)
+    check_refused(Asking(asks[name]).eval())
 
 
 @values
@@ -299,14 +291,15 @@ class Valued(Net):
 
 @pytest.mark.parametrize("name", values)
 def test_values_are_those_of_the_call(name: str) -> None:
-    """There is no trace, or a right one, also for an image of other sizes."""
+    """There is no trace, or a right one, also for a batch of another size."""
     model = Valued(values[name]).eval()
     try:
         graph = bnfx.fold(model, keep="graph")
     except bnfx.CaptureError:
         return
     with torch.no_grad():
-        torch.testing.assert_close(graph(X), model(X))
+        for x in (X, torch.cat([X, X])[1:]):
+            torch.testing.assert_close(graph(x), model(x))
 
 
 def test_hooks_of_a_block_are_not_traced() -> None:

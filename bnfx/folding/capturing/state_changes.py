@@ -78,7 +78,8 @@ class Watch:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._modules = dict(model.named_modules())
-        self._before = _held(model)
+        self._by_path = {path: _held_by(path, m) for path, m in self._modules.items()}
+        self._before = {place: s for held in self._by_path.values() for place, s in held.items()}
         self._changed: list[_Place] = []
 
     def restore(self) -> None:
@@ -96,10 +97,9 @@ class Watch:
             else:
                 held.pop(name, None)
 
-    def check_module(self, path: str, module: nn.Module) -> None:
+    def check_module(self, path: str) -> None:
         """Raise :class:`StateError` if an attribute of a module is other than before the call."""
-        before = {place: seen for place, seen in self._before.items() if place[0] == path}
-        if changed := _changed(before, _held_by(path, module)):
+        if changed := _changed(self._by_path[path], _held_by(path, self._modules[path])):
             raise StateError(_refusal(self._model, changed[0]))
 
     def check(self) -> None:

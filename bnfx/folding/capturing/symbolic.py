@@ -8,6 +8,7 @@ import gc
 import inspect
 from collections import OrderedDict
 from collections.abc import Iterator
+from types import CodeType
 from typing import Any
 from unittest import mock
 
@@ -21,6 +22,7 @@ from bnfx.folding.capturing.state_changes import Watch
 from bnfx.folding.capturing.traced.decisions import Decisions
 from bnfx.folding.capturing.traced.noting_symbols import Notes, Symbol
 from bnfx.folding.capturing.traced.reachable import Reachable
+from bnfx.folding.capturing.traced.traced_names import function_of
 from bnfx.folding.capturing.tracing_twice import trace_twice
 from bnfx.folding.given import WAY_OUT, check_names
 from bnfx.folding.modules.plain.library import is_library
@@ -65,14 +67,11 @@ class Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         return is_registered(module) or bool(super().is_leaf_module(module, path))
 
-    def call_module(
-        self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Also look whether a layer, of which a graph reads attributes when it runs, has them."""
-        path = self.path_of_module(m)
-        if self.state is not None and self.is_leaf_module(m, path):
-            self.state.check_module(path, m)
-        return super().call_module(m, forward, args, kwargs)
+        if kind == "call_module" and self.state is not None:
+            self.state.check_module(target)
+        return super().create_node(kind, target, *args, **kwargs)
 
     def create_arg(self, a: Any) -> Any:
         """No objects that a graph would make anew, by code of theirs."""
@@ -126,9 +125,8 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
     kind = type(model).__name__
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    made: Any = type(model).forward
-    torchs = is_library(made.__code__.co_filename) or is_cover(made.__code__)
-    if hasattr(made, "__wrapped__") and not torchs:
+    made = function_of(type(model).forward)
+    if made is not None and hasattr(made, "__wrapped__") and not _is_ours(made.__code__):
         raise CaptureError(
             f"forward of {kind} is decorated, and what the decorator is given in a call is unknown "
             "without one. Pass example inputs"
@@ -178,6 +176,11 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
         raise CaptureError(
             f"torch.fx cannot write the arguments of {kind} down. Pass example inputs"
         ) from error
+
+
+def _is_ours(code: CodeType) -> bool:
+    """Whether it is torch's or bnfx's, and gives what it covers all that it is given."""
+    return is_library(code.co_filename) or is_cover(code)
 
 
 def _bind(graph: fx.Graph, defaults: dict[str, Any]) -> None:

@@ -23,6 +23,8 @@ _OF_MODULES = frozenset([*dir(nn.Module), *INTERNAL]) - _GIVING
 # What a symbol has by itself, and notes nothing of.
 _OF_SYMBOLS = frozenset(name for name in dir(fx.proxy.Attribute) if not name.startswith("__"))
 _OF_SYMBOLS |= frozenset(["node", "tracer", "root", "attr"])
+_TELLING = TELLING | LAYOUT | _OF_SYMBOLS
+_REFUSED = _OF_MODULES | WRITING | _TELLING
 
 
 def is_harmless(held: Any, name: str) -> bool:
@@ -41,7 +43,7 @@ def is_harmless(held: Any, name: str) -> bool:
         torchs = name in INTERNAL or own is inspect.getattr_static(nn.Module, name, None)
         return name not in _OF_MODULES or not torchs
     private = name.startswith("_") and hasattr(torch.Tensor, name)
-    if private or name == "is_inference" or name in TELLING | LAYOUT | _OF_SYMBOLS:
+    if private or name == "is_inference" or name in _TELLING:
         return False
     return name not in _OF_MODULES or (not isinstance(held, type) and hasattr(torch.Tensor, name))
 
@@ -119,5 +121,4 @@ def _beginning(node: ast.AST) -> str:
 
 def _begins_as_none(beginning: str) -> bool:
     """Whether no attribute that code may not read begins so."""
-    refused = _OF_MODULES | WRITING | TELLING | LAYOUT | _OF_SYMBOLS
-    return bool(beginning) and not any(name.startswith(beginning) for name in refused)
+    return bool(beginning) and not any(name.startswith(beginning) for name in _REFUSED)

@@ -30,7 +30,12 @@ from bnfx.folding.capturing.traced.noting_symbols import NotesReads
 from bnfx.folding.capturing.traced.reachable import aliases, memory_of
 from bnfx.folding.capturing.traced.runs import Facts, Run, is_tracers, is_within
 from bnfx.folding.capturing.traced.traced_code import TracedCode
-from bnfx.folding.capturing.traced.traced_names import UNKNOWN, TracedNames, function_of, held_by
+from bnfx.folding.capturing.traced.traced_names import (
+    UNKNOWN,
+    TracedNames,
+    held_by,
+    is_traced_through,
+)
 from bnfx.folding.modules.plain.data import is_constant
 from bnfx.folding.modules.plain.library import is_library
 from bnfx.folding.modules.plain.source import Sources
@@ -79,7 +84,8 @@ class Decisions:
         if event == "return":
             if code.co_name == "__exit__" and isinstance(arg, int) and arg:
                 self.asked.append("an error is suppressed, which only a trace may meet")
-            if code in self.facts.ran - self.facts.gives and leads_to_symbol(arg):
+            ran = code in self.facts.ran and code not in self.facts.gives
+            if ran and leads_to_symbol(arg):
                 self.facts.gives.add(code)
         if event != "call" or frame.f_back is None:
             return
@@ -150,14 +156,13 @@ class Decisions:
         tensors = (*self.model.parameters(), *self.model.buffers())
         owned = {each for each in map(memory_of, tensors) if each is not None}
         for path, module in modules_of(self.model):
-            forward = function_of(type(module).forward)
-            if forward is not None and forward.__code__ in self.facts.ran and has_hooks(module):
-                return f"{path or type(module).__name__} has hooks, which may decide by an argument"
+            where = path or type(module).__name__
+            if is_traced_through(module, self.facts) and has_hooks(module):
+                return f"{where} has hooks, which may decide by an argument"
             for name, value in held_by(module, found):
                 if aliases(value, owned):
-                    return f"{path or type(module).__name__}.{name} is a parameter or buffer, too"
+                    return f"{where}.{name} is a parameter or buffer, too"
                 if not is_known(value, self.known):
-                    where = path or type(module).__name__
                     return f"{where}.{name} may decide by an argument: it is {value!r:.60}"
         return None
 

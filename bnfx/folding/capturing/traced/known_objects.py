@@ -150,7 +150,7 @@ def _parts_of_class(kind: type) -> Iterable[Any] | None:
         members = [v for name, v in vars(kind).items() if not name.startswith("_")]
         held = [part for each in kind for part in (each.value, {**vars(each), "_sort_order_": 0})]
         return [*held, *(m for m in members if not isinstance(m, kind))]
-    bases = [base for base in kind.__mro__ if base not in (*_BASES, type) and not _is_torchs(base)]
+    bases = [base for base in kind.__mro__ if base not in _BASES and not _is_torchs(base)]
     return [v for base in bases for name, v in vars(base).items() if name not in TOLD]
 
 

@@ -7,18 +7,14 @@ import builtins
 import contextlib
 from collections import OrderedDict
 from types import ModuleType
-from typing import Any
-
-import torch
 
 from bnfx.folding.capturing.asking.modes import ASKING
 from bnfx.folding.capturing.traced.known_objects import is_known
 from bnfx.folding.capturing.traced.symbol_free import LOOKING, NUMBERS, TEXTS
 from bnfx.folding.capturing.traced.traced_names import UNKNOWN, TracedNames
-from bnfx.folding.modules.plain.library import BUILTINS, LAYOUT
+from bnfx.folding.modules.plain.library import BUILTINS, LAYOUT, SWITCHES
 
-SCOPED: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.autocast)
-SCOPED += (torch.set_grad_enabled, torch.amp.autocast, contextlib.nullcontext)
+SCOPED = (*SWITCHES, contextlib.nullcontext)
 # They hand on what they are given, raise for a symbol, or compute with one.
 _PASSING = frozenset([*BUILTINS, "set", "frozenset", "sorted", "map", "filter", "iter", "next"])
 _PASSING |= frozenset(["divmod", "pow", "slice", "super", "complex"])

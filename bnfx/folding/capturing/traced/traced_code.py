@@ -25,7 +25,7 @@ from bnfx.folding.capturing.traced.traced_names import (
     UNKNOWN,
     TracedNames,
     attribute_of,
-    function_of,
+    is_traced_through,
 )
 from bnfx.folding.modules.plain.syntax import NODES
 
@@ -120,10 +120,8 @@ class TracedCode:
     def _with(self, node: Any) -> bool:
         call = node.context_expr
         entered = self._names.value_of(call.func) if isinstance(call, ast.Call) else UNKNOWN
-        named = node.optional_vars is not None  # it tells of the mode before
-        return entered is contextlib.nullcontext or (
-            not named and any(entered is each for each in SCOPED)
-        )
+        named = node.optional_vars is not None  # a switch tells of the mode before
+        return any(entered is each for each in ((contextlib.nullcontext,) if named else SCOPED))
 
     def _call(self, node: ast.Call) -> bool:
         given = [*node.args, *(each.value for each in node.keywords)]
@@ -166,8 +164,7 @@ class TracedCode:
         if hasattr(nn.Module, node.attr):
             return False
         if isinstance(held, nn.Module):
-            forward = function_of(type(held).forward)
-            return forward is not None and forward.__code__ in self._names.facts.ran
+            return is_traced_through(held, self._names.facts)
         name = getattr(node.value, "id", None)
         own = name in self._bindings.given and not self._bindings.bound.get(name)
         return own and name in self._names.run.objects

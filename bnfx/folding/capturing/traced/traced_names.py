@@ -176,6 +176,12 @@ def function_of(value: Any) -> FunctionType | None:
     return made if type(made) is FunctionType else None
 
 
+def is_traced_through(module: nn.Module, facts: Facts) -> bool:
+    """Whether its forward ran: that of a layer does not, which is one step of the graph."""
+    forward = function_of(type(module).forward)
+    return forward is not None and forward.__code__ in facts.ran
+
+
 def held_by(module: nn.Module, names: set[str]) -> Iterator[tuple[str, Any]]:
     """What a module and its classes have under these names; ``"a*"`` stands for all in ``a``. And
     what Python asks their classes for by itself.

@@ -63,6 +63,10 @@ TELLING = frozenset(
 # How a tensor lies in memory, which a convolution decides otherwise than a BatchNorm.
 LAYOUT = frozenset(["stride", "is_contiguous", "dim_order", "as_strided", "storage_offset"])
 
+# Contexts of torch's that switch a mode, and do no more.
+SWITCHES: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode)
+SWITCHES += (torch.autocast, torch.set_grad_enabled, torch.amp.autocast)
+
 # Python's functions that plain code may call by their names.
 BUILTINS = {
     name: getattr(builtins, name)

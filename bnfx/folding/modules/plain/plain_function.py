@@ -8,13 +8,13 @@ import inspect
 from types import FunctionType, ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from bnfx.folding.modules.plain.data import INTERNAL, is_constant, is_data, is_record
 from bnfx.folding.modules.plain.library import (
     BUILTINS,
     LAYOUT,
+    SWITCHES,
     TELLING,
     UNREAD,
     is_known,
@@ -25,8 +25,6 @@ from bnfx.folding.modules.plain.loops import goes_through, is_only_run
 from bnfx.folding.modules.plain.source import Sources
 from bnfx.folding.modules.plain.syntax import NODES, is_call_of_super, nodes_of, wraps
 
-_SCOPED: tuple[Any, ...] = (torch.no_grad, torch.enable_grad, torch.inference_mode, torch.autocast)
-_SCOPED += (torch.set_grad_enabled, torch.amp.autocast)
 _UNKNOWN = object()
 
 
@@ -117,7 +115,7 @@ class PlainFunction:
             return any(map(_is_number, ast.iter_child_nodes(node))) or self._is_message(node)
         if isinstance(node, ast.withitem):
             return isinstance(node.context_expr, ast.Call) and any(
-                self.value_of(node.context_expr.func) is each for each in _SCOPED
+                self.value_of(node.context_expr.func) is each for each in SWITCHES
             )
         return True
 
@@ -235,7 +233,7 @@ class PlainFunction:
         if isinstance(value, type) and issubclass(value, nn.Module) and not is_known(value):
             self.makes.add(value)
             return True
-        if is_op(value) or is_constant(value) or any(value is each for each in _SCOPED):
+        if is_op(value) or is_constant(value) or any(value is each for each in SWITCHES):
             return True
         if type(value) is FunctionType:
             self.calls.add(value)
