@@ -64,6 +64,21 @@ def _write_no_structured_trace() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _modes_are_left_as_they_were() -> Iterator[None]:
+    """A test that leaves gradients off, say, breaks others, as chance orders them: so it fails."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from bnfx.folding.global_state import state_kept
+
+    with state_kept() as changed:
+        yield
+    modes = [each for each in changed if not each.startswith("draws")]
+    if modes:
+        pytest.fail(f"the test {modes[0]} for those after it")
+
+
+@pytest.fixture(autouse=True)
 def _fresh_dynamo() -> Iterator[None]:
     """Compiled code is cached by code object: without this, tests would share it."""
     if "torch" in sys.modules:

@@ -21,6 +21,7 @@ from bnfx.folding.given import (
     untouched,
     unwrap,
 )
+from bnfx.folding.global_state import generators_kept, state_kept
 from bnfx.folding.open_sizes import fixed_only, may_rest_on_sizes
 from bnfx.folding.programs.exported import survey_exported
 from bnfx.folding.verify import run_once
@@ -87,7 +88,8 @@ def _explained(module: nn.Module, inputs: ExampleInputs) -> Report:
     try:
         with (
             torch.no_grad(),
-            torch.random.fork_rng(),
+            generators_kept(),
+            state_kept(),
             torch._dynamo.config.patch(_NO_LIMIT),
         ):
             # Sizes are those of these inputs: Dynamo would open one that it has seen to vary, so

@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from bnfx.errors import CaptureError
+from bnfx.folding.global_state import generators_kept, state_kept
 from bnfx.folding.modules.tree import below, is_name, is_scripted, modules_of
 
 WAY_OUT = (
@@ -149,7 +150,8 @@ def copied(value: Any) -> Any:
 
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Code of the model runs on copies inside of it; its own tensors stay as they are.
+    """Code of the model runs on copies inside of it; its own tensors, torch's modes and random
+    numbers stay as they are.
 
     Raises:
         CaptureError: if one was written to all the same: code has it by a closure, or by a global,
@@ -166,7 +168,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     saved = {path: t.detach().clone() for path, t in owned if not isinstance(t, nn.Parameter)}
     written: list[str] = []
     try:
-        yield
+        with generators_kept(), state_kept():
+            yield
     finally:
         for (path, tensor), version in zip(owned, versions, strict=True):
             if tensor._version != version:

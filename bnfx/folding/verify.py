@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnfx.errors import CaptureError, VerificationError
 from bnfx.folding.given import ExampleInputs, copied
+from bnfx.folding.global_state import generators_kept, state_kept
 from bnfx.passes.fx import Rewritten
 from bnfx.passes.user_warnings import is_users
 from bnfx.torch_private import FakeTensor, without_torch_functions
@@ -39,9 +40,16 @@ def answer(model: nn.Module, inputs: ExampleInputs) -> Any:
 
 def answer_to(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """The answer of ``model`` itself, with the same seed each time."""
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        return model(*args, **kwargs)
+    return answer_and_changes(model, args, kwargs)[0]
+
+
+def answer_and_changes(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Any, list[str]]:
+    """The same, and which state of the process the model would leave other than it found it."""
+    with torch.no_grad(), generators_kept(seed=0), state_kept() as changed:
+        found = model(*args, **kwargs)
+    return found, changed
 
 
 def run_once(model: nn.Module, inputs: ExampleInputs) -> Any:
@@ -117,7 +125,7 @@ class Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _nudged_model(model: nn.Module) -> nn.Module:
     """A copy whose numbers are off by one unit in the last place."""
     model = copied(model)
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), generators_kept():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.copy_(nudged(tensor))
     return model
@@ -144,7 +152,7 @@ def disagreement(
     weights = rewritten.last_inputs()
     if weights is None or any(isinstance(value, FakeTensor) for value in example_inputs):
         return None  # under DDP's graph splitter there are no numbers to compare
-    with torch.no_grad(), torch.random.fork_rng(), without_torch_functions():
+    with torch.no_grad(), generators_kept(), without_torch_functions():
         state = torch.random.get_rng_state()
         expected = module(*map(_copied, example_inputs))
         torch.random.set_rng_state(state)

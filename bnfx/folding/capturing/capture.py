@@ -25,6 +25,7 @@ from bnfx.folding.capturing.recurrent_shapes import recurrent_shapes
 from bnfx.folding.capturing.state_changes import StateError, check_side_effects
 from bnfx.folding.capturing.taken_arguments import check_arguments
 from bnfx.folding.given import WAY_OUT, copied
+from bnfx.folding.global_state import generators_kept, state_kept
 from bnfx.folding.verify import answer_to
 from bnfx.passes.fx.metadata import readable_path
 from bnfx.torch_private import export_to_torch_ir
@@ -178,7 +179,8 @@ def _capturing() -> Iterator[list[warnings.WarningMessage]]:
     """Quietly; the warnings, which tell of side effects, are handed over."""
     with (
         torch.no_grad(),
-        torch.random.fork_rng(),
+        generators_kept(),
+        state_kept(),
         limited_sizes(),
         warnings.catch_warnings(record=True) as caught,
         _quiet(*_LOGGERS),

@@ -18,7 +18,7 @@ from torch import nn
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.taken_arguments import check_answer
 from bnfx.folding.given import WAY_OUT, ExampleInputs, copied
-from bnfx.folding.verify import allowed, answer, answer_to, relative_error
+from bnfx.folding.verify import allowed, answer, answer_and_changes, relative_error
 
 
 class StateError(CaptureError):
@@ -38,8 +38,9 @@ def check_no_state(model: nn.Module, inputs: ExampleInputs) -> None:
     That is tried out: without the attributes that a call rebinds, a call still answers the same.
 
     Raises:
-        CaptureError: if a call reads what an earlier one left, exchanges a parameter or buffer, or
-            writes to a container that it is given (or that is a default).
+        CaptureError: if a call reads what an earlier one left, exchanges a parameter or buffer,
+            writes to a container that it is given (or that is a default), or changes state of the
+            process, such as the default dtype, for good.
     """
     used = copied(model)
     before = _held(used)
@@ -47,7 +48,9 @@ def check_no_state(model: nn.Module, inputs: ExampleInputs) -> None:
     bound = inspect.signature(used.forward).bind(*args, **kwargs)
     bound.apply_defaults()
     containers = dict(_containers(bound.arguments))
-    first = answer_to(used, args, kwargs)
+    first, changes = answer_and_changes(used, args, kwargs)
+    if changes:
+        raise StateError(changes_state(model, changes))
     check_answer(type(model).__name__, first)
     for name, seen in containers.items():
         if not seen.is_still(_Seen(seen.value)):
@@ -131,6 +134,14 @@ def check_side_effects(model: nn.Module, messages: Sequence[str]) -> None:
                     f"forward of {type(model).__name__} writes to {what}, which a graph cannot: "
                     f"later calls could read it. {WAY_OUT}"
                 )
+
+
+def changes_state(model: nn.Module, changes: Sequence[str]) -> str:
+    """That a call of the model leaves this state of the process other than it found it."""
+    return (
+        f"forward of {type(model).__name__} {changes[0]} for all that is computed after it, which "
+        f"a graph would not. {WAY_OUT}"
+    )
 
 
 def _refusal(model: nn.Module, place: _Place) -> str:

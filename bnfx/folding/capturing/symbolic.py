@@ -18,13 +18,14 @@ from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from bnfx.errors import CaptureError
 from bnfx.folding.capturing.argument_checks import assert_constant
-from bnfx.folding.capturing.state_changes import Watch
+from bnfx.folding.capturing.state_changes import StateError, Watch, changes_state
 from bnfx.folding.capturing.traced.decisions import Decisions
 from bnfx.folding.capturing.traced.noting_symbols import Notes, Symbol
 from bnfx.folding.capturing.traced.reachable import Reachable
 from bnfx.folding.capturing.traced.traced_names import function_of
 from bnfx.folding.capturing.tracing_twice import trace_twice
 from bnfx.folding.given import WAY_OUT, check_names
+from bnfx.folding.global_state import state_kept
 from bnfx.folding.modules.plain.library import is_library
 from bnfx.passes.fx.calls.modules import is_registered
 from bnfx.passes.fx.training.covers import is_cover
@@ -136,10 +137,12 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
 
     def run() -> fx.Graph:
         try:
-            with decisions.watch():
+            with state_kept() as changed, decisions.watch():
                 graph = tracer.trace(model, defaults or None)
         finally:
             state.restore()
+        if changed:
+            raise StateError(changes_state(model, changed))
         for generation in range(3):  # functions that name themselves go: they are young, mostly
             if not tracer.notes.kept():
                 break

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
@@ -16,14 +14,14 @@ from bnfx.errors import CaptureError
 
 
 def trace_twice(trace: Callable[[], fx.Graph]) -> fx.Graph:
-    """What ``trace`` gives, as it gives it again, with no random number drawn.
+    """What ``trace`` gives, as it gives it again, with no random number of torch's drawn.
 
     Raises:
         CaptureError: if that changes from call to call, so that a graph would have it once for all.
     """
-    before = _generators()
+    before = torch.get_rng_state()
     first, second = trace(), trace()
-    if _generators() != before:
+    if not torch.equal(torch.get_rng_state(), before):
         raise CaptureError("it draws random numbers, which a graph would hold for good")
     for one, other in itertools.zip_longest(first.nodes, second.nodes):
         if one is None or other is None or not _are_same(one, other):
@@ -32,13 +30,6 @@ def trace_twice(trace: Callable[[], fx.Graph]) -> fx.Graph:
                 "which a graph would hold for good"
             )
     return first
-
-
-def _generators() -> tuple[Any, ...]:
-    """The states of the generators that a call may draw from."""
-    _, keys, *rest = np.random.get_state()
-    numpys = np.asarray(keys).tobytes(), *rest
-    return random.getstate(), numpys, torch.get_rng_state().numpy().tobytes()
 
 
 def _are_same(one: fx.Node, other: fx.Node) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 
 from bnfx.folding.given import ExampleInputs, copied
 from bnfx.folding.modules.tree import is_scripted, modules_of
+from bnfx.folding.verify import answer_to
 
 
 def seen_inputs(
@@ -31,8 +32,7 @@ def seen_inputs(
     for module in names:
         module.register_forward_pre_hook(note, with_kwargs=True)
     args, kwargs = inputs.copied()
-    with torch.no_grad(), torch.random.fork_rng():
-        model(*args, **kwargs)
+    answer_to(model, args, kwargs)
     return {
         path: (given[0],)
         for path, given in found.items()
@@ -54,6 +54,5 @@ def seen_running(model: nn.Module, inputs: ExampleInputs, paths: Collection[str]
         else:
             module.register_forward_pre_hook(lambda module, _: ran.add(module))
     args, kwargs = inputs.copied()
-    with torch.no_grad(), torch.random.fork_rng():
-        model(*args, **kwargs)
+    answer_to(model, args, kwargs)
     return [path for path in paths if modules[path] in ran]

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from bnfx.folding.given import ExampleInputs, copied
 from bnfx.folding.modules.succession import Pair
 from bnfx.folding.modules.tree import is_scripted, modules_of
+from bnfx.folding.verify import answer_to
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -77,8 +78,8 @@ def seen_pairs(model: nn.Module, inputs: ExampleInputs) -> list[Pair]:
         if path and not is_scripted(module):  # which takes no hooks
             watch.watch(path, module)
     args, kwargs = inputs.copied()
-    with torch.no_grad(), torch.random.fork_rng(), watch:
-        outputs = model(*args, **kwargs)
+    with watch:
+        outputs = answer_to(model, args, kwargs)
     held = watch.held()
     del outputs
     after: defaultdict[str, set[str]] = defaultdict(set)
