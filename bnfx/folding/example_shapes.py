@@ -139,7 +139,7 @@ def check_shapes(module: fx.GraphModule, example_inputs: Sequence[Any], fixed: F
     for position, (node, example) in enumerate(zip(placeholders, example_inputs, strict=False)):
         what = f"this graph was folded for {node.name} of"
         if isinstance(example, (bool, int, float, str)):
-            with node.graph.inserting_after(last):
+            with node.graph.inserting_before(last.next):
                 assert_constant(node.graph, node, example, str(node.name))
         if not isinstance(example, torch.Tensor):
             continue

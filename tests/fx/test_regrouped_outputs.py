@@ -134,6 +134,22 @@ def test_pythons_containers_cost_no_fold(make: Callable[[Any, Any], Any]) -> Non
     torch.testing.assert_close(pytree.tree_leaves(folded(x)), pytree.tree_leaves(model(x)))
 
 
+def test_an_ordered_dict_that_a_trace_makes_only_holds() -> None:
+    graph = fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    inner = graph.call_function(OrderedDict, ([("b", y)],))
+    node = graph.call_function(OrderedDict, ([("a", x), ("b", [inner])],))
+    other = graph.call_function(OrderedDict, (), {"a": x})
+    empty = graph.call_function(OrderedDict)
+    graph.output((node, other, empty))
+    module = fx.GraphModule(nn.Module(), graph)
+    assert [list(written_by(n, module)) for n in (inner, node)] == [[], []]
+    assert list(shares_memory_with(node, module)) == [x, inner]
+    assert list(shares_memory_with(inner, module)) == [y]
+    assert list(written_by(other, module)) == [x]  # not as traces write it
+    assert list(written_by(empty, module)) == []
+
+
 @pytest.mark.parametrize("make", OWN.values(), ids=OWN)
 def test_pythons_containers_only_hold(make: Callable[[Any, Any], Any]) -> None:
     module, node = unflattening(make)

@@ -16,6 +16,8 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from bnfx.report.wording import counted
+
 _PLAIN = (bool, int, float, complex, str, type(None))
 _TORCHS = (torch.dtype, torch.device, torch.memory_format, torch.layout)
 WRITTEN = (*_PLAIN, *_TORCHS, enum.Enum)
@@ -47,13 +49,20 @@ def assert_constant(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> No
     if value is None or isinstance(value, (bool, torch.dtype)):
         same = graph.call_function(operator.is_, (node, value))
         same.meta["is_wrapped"] = True
-        last = same
     else:
-        written = _text(graph, node)
-        with graph.inserting_after(written):
-            last = graph.call_function(operator.eq, (written, repr(value)))
-    with graph.inserting_after(last):
-        say(graph, last, f"{name}={value!r}")
+        same = graph.call_function(operator.eq, (_text(graph, node), repr(value)))
+    say(graph, same, f"{name}={value!r}")
+    _assert_classes(graph, node, value, name)
+
+
+def _assert_classes(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> None:
+    """Of numbers, of text, and of what holds such: a subclass may print as its base does."""
+    if type(value) in (*NATIVE, int, float, complex, str):
+        assert_class(graph, node, value, name)
+    if type(value) in NATIVE:
+        for key, held in value.items() if isinstance(value, dict) else enumerate(value):
+            element = graph.call_function(operator.getitem, (node, key))
+            _assert_classes(graph, element, held, f"{name}[{key!r}]")
 
 
 def assert_class(graph: fx.Graph, node: fx.Node, value: Any, name: str) -> None:
@@ -86,6 +95,26 @@ def assert_absent(graph: fx.Graph, node: fx.Node, attribute: str, name: str) -> 
     absent = graph.call_function(operator.is_, (held, None))
     held.meta["is_wrapped"] = absent.meta["is_wrapped"] = True
     say(graph, absent, f"{name} without an attribute {attribute}")
+
+
+def assert_elements(graph: fx.Graph, node: fx.Node, count: int, name: str) -> None:
+    """Write an assertion that an argument, of which Python makes names, has so many elements, and
+    is no dict, of which it would take the keys.
+    """
+    found = graph.call_function(builtins.len, (node,))
+    found.meta["is_wrapped"] = True
+    same = graph.call_function(operator.eq, (found, count))
+    say(graph, same, f"{name} of {counted(count, 'element')}")
+    assert_absent(graph, node, "keys", name)
+
+
+def argument_path(node: fx.Node) -> str | None:
+    """``pair[0]``, if it is an argument or an element of one."""
+    if node.target is not operator.getitem:
+        return str(node.target) if node.op == "placeholder" else None
+    held, place = node.args
+    path = argument_path(held) if isinstance(held, fx.Node) else None
+    return None if path is None else f"{path}[{place!r}]"
 
 
 def assert_keys(graph: fx.Graph, node: fx.Node, keys: list[Any], name: str) -> None:

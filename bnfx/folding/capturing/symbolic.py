@@ -17,7 +17,11 @@ from torch import fx, nn
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from bnfx.errors import CaptureError
-from bnfx.folding.capturing.argument_checks import assert_constant
+from bnfx.folding.capturing.argument_checks import (
+    argument_path,
+    assert_constant,
+    assert_elements,
+)
 from bnfx.folding.capturing.state_changes import StateError, Watch, changes_state
 from bnfx.folding.capturing.traced.decisions import Decisions
 from bnfx.folding.capturing.traced.noting_symbols import Notes, Symbol
@@ -56,6 +60,12 @@ class Tracer(fx.Tracer):
         with self._noted():
             return super().iter(obj)
 
+    def unpacked(self, obj: fx.Proxy, count: int) -> None:
+        """``a, b = x``: Python looks how many there are, and takes the keys of a dict."""
+        name = argument_path(obj.node)
+        if name is not None:
+            assert_elements(self.graph, obj.node, count, name)
+
     @contextlib.contextmanager
     def _noted(self) -> Iterator[None]:
         """Note an error: code that catches it goes another way than in a call."""
@@ -81,6 +91,11 @@ class Tracer(fx.Tracer):
         held = isinstance(a, (list, tuple, dict)) and not named
         if dataclasses.is_dataclass(a) or (held and kind not in _HELD):
             raise CaptureError(f"it makes a {kind.__name__}, which a graph would make once more")
+        if kind is OrderedDict:  # of which torch.fx makes a dict
+            pairs = [(key, self.create_arg(value)) for key, value in a.items()]
+            made = self.create_node("call_function", OrderedDict, (pairs,), {})
+            made.meta["is_wrapped"] = True
+            return made
         return super().create_arg(a)
 
     def path_of_module(self, mod: nn.Module) -> str:
@@ -195,7 +210,7 @@ def _bind(graph: fx.Graph, defaults: dict[str, Any]) -> None:
             for user in reversed(_resting_on(graph, node)):
                 graph.erase_node(user)
             node.target = name
-            with graph.inserting_after(places[-1]):
+            with graph.inserting_before(places[-1].next):
                 assert_constant(graph, node, defaults[name], name)
 
 

@@ -1,4 +1,6 @@
-"""Values that are put back into the containers that a model gives: ``tree_unflatten``."""
+"""Values that are put back into the containers that a model gives: by ``tree_unflatten``, or as an
+``OrderedDict``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ _CONTAINERS = (tuple, list, dict, OrderedDict, defaultdict, deque, namedtuple)
 
 def regrouped(node: fx.Node) -> list[fx.Node] | None:
     """What the node puts into containers, uncopied; ``None`` if it does something else."""
-    if node.target is not pytree.tree_unflatten or node.kwargs:
+    known = node.target is pytree.tree_unflatten or node.target is OrderedDict
+    if not known or node.kwargs or not node.args:
         return None
     if not isinstance(node.args[0], list | tuple):  # pytree takes the two the other way round, too
         return None
@@ -25,6 +28,8 @@ def regrouped(node: fx.Node) -> list[fx.Node] | None:
 
 def runs_no_code(node: fx.Node, module: nn.Module) -> bool:
     """Whether all containers are Python's own; classes of others run code on what they get."""
+    if node.target is OrderedDict:
+        return True
     attribute = node.args[1]
     if not isinstance(attribute, fx.Node) or attribute.op != "get_attr":
         return False

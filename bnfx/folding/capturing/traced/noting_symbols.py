@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 import operator
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -62,6 +63,13 @@ class Symbol(fx.Proxy):
         if name not in _OWN:
             self._refuse(AttributeError, f"{name} of an argument is written")
         super().__setattr__(name, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        count = _unpacked(sys._getframe(1))
+        if count is None:
+            return self.tracer.iter(self)  # type: ignore[no-any-return]
+        self.tracer.unpacked(self, count)
+        return iter([operator.getitem(self, place) for place in range(count)])
 
     def __hash__(self) -> int:
         self._refuse(TypeError, "an argument is looked up in a table")
@@ -123,6 +131,13 @@ def _in_place(op: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in _IN_PLACE.split():
     setattr(Symbol, f"__{_name}__", _in_place(getattr(operator, _name)))
+
+
+def _unpacked(frame: FrameType) -> int | None:
+    """Of how many names code that runs there makes something, ``a, b = x``, if it does that."""
+    at, code = frame.f_lasti, frame.f_code.co_code
+    long = at > 1 and dis.opname[code[at - 2]] == "EXTENDED_ARG"
+    return code[at + 1] if dis.opname[code[at]] == "UNPACK_SEQUENCE" and not long else None
 
 
 def _asking(frame: FrameType | None) -> FrameType | None:
