@@ -79,6 +79,15 @@ def _modes_are_left_as_they_were() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _native_check_is_looked_for() -> Iterator[None]:
+    """That there is no compiler is settled for a process, but not by a test that hides it."""
+    yield
+    loader = sys.modules.get("bnfx.native.loader")
+    if loader is not None and loader.state().final and loader.state().module is None:
+        loader.forget()
+
+
+@pytest.fixture(autouse=True)
 def _fresh_dynamo() -> Iterator[None]:
     """Compiled code is cached by code object: without this, tests would share it."""
     if "torch" in sys.modules:
