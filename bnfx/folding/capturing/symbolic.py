@@ -92,7 +92,7 @@ class Tracer(fx.Tracer):
         if dataclasses.is_dataclass(a) or (held and kind not in _HELD):
             raise CaptureError(f"it makes a {kind.__name__}, which a graph would make once more")
         if kind is OrderedDict:  # of which torch.fx makes a dict
-            pairs = [(key, self.create_arg(value)) for key, value in a.items()]
+            pairs = [self.create_arg(pair) for pair in a.items()]
             made = self.create_node("call_function", OrderedDict, (pairs,), {})
             made.meta["is_wrapped"] = True
             return made
