@@ -12,6 +12,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,22 +38,20 @@ class _Part:
 
 
 def _flag(name: str, holder: Any, attribute: str) -> _Part:
-    return _Part(
-        name, lambda: getattr(holder, attribute), lambda value: setattr(holder, attribute, value)
-    )
+    return _Part(name, partial(getattr, holder, attribute), partial(setattr, holder, attribute))
 
 
 def _autocast(device: str) -> tuple[_Part, ...]:
     return (
         _Part(
             f"changes autocast on {device}",
-            lambda: torch.is_autocast_enabled(device),
-            lambda on: torch.set_autocast_enabled(device, on),
+            partial(torch.is_autocast_enabled, device),
+            partial(torch.set_autocast_enabled, device),
         ),
         _Part(
             f"changes autocast's dtype on {device}",
-            lambda: torch.get_autocast_dtype(device),
-            lambda dtype: torch.set_autocast_dtype(device, dtype),
+            partial(torch.get_autocast_dtype, device),
+            partial(torch.set_autocast_dtype, device),
         ),
     )
 
@@ -125,7 +124,7 @@ _PARTS = (
     _Part("draws Python's random numbers", random.getstate, random.setstate),
     _Part(
         "draws NumPy's random numbers",
-        lambda: np.random.get_state(legacy=False),
+        partial(np.random.get_state, legacy=False),
         np.random.set_state,
         _comparable,
     ),

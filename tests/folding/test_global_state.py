@@ -150,3 +150,49 @@ class Last(nn.Module):
 def test_each_run_begins_the_same() -> None:
     assert answer_to(Last(), (X,), {}).dtype == torch.float32
     assert answer_to(Last(), (X,), {}).dtype == torch.float32
+
+
+@pytest.mark.parametrize("mine", ["cpu", "meta"])
+def test_a_default_device(mine: str) -> None:
+    """That of a user comes back; none stays none, which costs calls of factories nothing."""
+    WAY[:] = [lambda: torch.set_default_device("meta" if mine == "cpu" else "cpu")]
+    if mine == "meta":
+        torch.set_default_device(mine)
+    modes = torch._C._len_torch_function_stack()  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(bnfx.CaptureError, match="changes the default device"):
+            bnfx.fold(Switching().to_empty(device="cpu").eval(), keep="graph")
+        assert torch.get_default_device().type == mine
+        assert torch._C._len_torch_function_stack() == modes  # type: ignore[attr-defined]
+    finally:
+        torch.set_default_device(None)
+
+
+NEWER: dict[str, tuple[Any, str]] = {
+    "products": (torch.backends.cuda.matmul, "tf32"),
+    "convolutions": (torch.backends.cudnn.conv, "ieee"),  # type: ignore[attr-defined]
+    "oneDNN's": (torch.backends.mkldnn.matmul, "bf16"),  # type: ignore[attr-defined]
+}
+
+
+@pytest.mark.parametrize(("backend", "mine"), NEWER.values(), ids=NEWER.keys())
+def test_precision_that_the_older_flags_do_not_tell(backend: Any, mine: str) -> None:
+    """Who sets it the newer way makes ``torch.get_float32_matmul_precision`` raise, or
+    ``torch.backends.cudnn.allow_tf32``.
+    """
+    with state_kept():
+        backend.fp32_precision = mine
+        others = [each.fp32_precision for each, _ in NEWER.values()]
+        with state_kept() as changed:
+            for each, _ in NEWER.values():
+                each.fp32_precision = "tf32" if each.fp32_precision != "tf32" else "ieee"
+        assert changed == ["changes the precision of float32"]
+        assert [each.fp32_precision for each, _ in NEWER.values()] == others
+        with state_kept() as changed:
+            bnfx.fold(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval(), X)
+        assert changed == []
+
+
+def test_each_run_draws_the_same() -> None:
+    drawing = nn.Dropout().train()
+    assert torch.equal(answer_to(drawing, (X,), {}), answer_to(drawing, (X,), {}))

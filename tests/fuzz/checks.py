@@ -173,7 +173,7 @@ def _seen(run: Any, owner: nn.Module, given: torch.Tensor, setting: Setting) -> 
     with torch.set_grad_enabled(setting.gradients), autocast:
         outputs = list(run(x))
     seen = Seen([output.detach().clone() for output in outputs], [x.clone()])
-    seen.strides = [output.stride() for output in outputs]
+    seen.strides = list(map(_strides, outputs))
     if setting.way not in LIVE:
         return seen
     if setting.gradients:
@@ -190,6 +190,13 @@ def _seen(run: Any, owner: nn.Module, given: torch.Tensor, setting: Setting) -> 
             seen.refused.append(index)
     seen.others += [x.clone(), *(output.detach().clone() for output in outputs)]
     return seen
+
+
+def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Of axes that have more than one element: others lead nowhere, and PyTorch's own kernels and
+    compilers give them one way or another (a convolution of one pixel with channels last).
+    """
+    return tuple(s for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n != 1)
 
 
 def _compare(

@@ -57,6 +57,7 @@ AREAS: dict[str, Area] = {
             "bnfx/folding/explain.py",
             "bnfx/folding/fold.py",
             "bnfx/folding/given.py",
+            "bnfx/folding/global_state.py",
             "bnfx/folding/graph_form.py",
             "bnfx/folding/keep.py",
             "bnfx/folding/open_sizes.py",
