@@ -14,7 +14,7 @@ import pytest
 import torch
 from support import python_module, randomise, relative
 from torch import fx, nn
-from traced_forms import X
+from traced_forms import X, refused
 
 import bnfx
 
@@ -69,6 +69,35 @@ def test_names_are_not_made_of_what_else_has_elements(given: Any, said: str) -> 
     for graph in _graphs(Unpacking().eval()):
         with pytest.raises(AssertionError, match=said):
             graph(given)
+
+
+def looped(m: Any, x: Any) -> Any:
+    y = m.c(x)
+    for row in x:
+        y = y + row
+    return y
+
+
+def starred(m: Any, x: Any) -> Any:
+    first, *others = x
+    return m.c(x) + first + len(others)
+
+
+ITERATED: dict[str, Callable[[Any, Any], Any]] = {
+    "a loop": looped,
+    "the rest": starred,
+    "a comprehension": lambda m, x: m.c(x) + len([row for row in x]),  # noqa: C416
+    "a list": lambda m, x: m.c(x) + len(list(x)),
+    "a display": lambda m, x: m.c(x) + len([*x]),
+    "arguments": lambda m, x: m.c(x) + (lambda *rows: len(rows))(*x),
+    "a sum": lambda m, x: m.c(x) + sum(x),
+    "pairs": lambda m, x: m.c(x) + len(dict(zip(range(9), x))),  # noqa: B905
+}
+
+
+@pytest.mark.parametrize("way", ITERATED.values(), ids=ITERATED.keys())
+def test_elements_are_not_counted_otherwise(way: Callable[[Any, Any], Any]) -> None:
+    assert "cannot be iterated" in refused(way)
 
 
 def test_more_names_than_a_byte_counts() -> None:

@@ -136,7 +136,7 @@ for _name in _IN_PLACE.split():
 def _unpacked(frame: FrameType) -> int | None:
     """Of how many names code that runs there makes something, ``a, b = x``, if it does that."""
     at, code = frame.f_lasti, frame.f_code.co_code
-    long = at > 1 and dis.opname[code[at - 2]] == "EXTENDED_ARG"
+    long = dis.opname[code[at - 2]] == "EXTENDED_ARG"
     return code[at + 1] if dis.opname[code[at]] == "UNPACK_SEQUENCE" and not long else None
 
 
