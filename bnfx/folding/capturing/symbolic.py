@@ -148,7 +148,7 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
             "without one. Pass example inputs"
         )
     decisions, state = Decisions(model, tracer.notes.asked), Watch(model)
-    tracer.state, seen = state, list[Reachable]()
+    tracer.state, seen, changes = state, list[Reachable](), list[str]()
 
     def run() -> fx.Graph:
         try:
@@ -156,8 +156,7 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
                 graph = tracer.trace(model, defaults or None)
         finally:
             state.restore()
-        if changed:
-            raise StateError(changes_state(model, changed))
+        changes.extend(changed)
         for generation in range(3):  # functions that name themselves go: they are young, mostly
             if not tracer.notes.kept():
                 break
@@ -175,6 +174,8 @@ def _traced(tracer: Tracer, model: nn.Module) -> fx.GraphModule:
         raise CaptureError(
             f'torch.fx cannot trace {kind}: {error}. {advice}(model, backend="bnfx")'
         ) from error
+    if changes:
+        raise StateError(changes_state(model, changes))
     state.check()
     if (why := decisions.refuse()) is not None:
         raise CaptureError(
